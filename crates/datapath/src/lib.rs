@@ -1,0 +1,5 @@
+//! Makes the kernel match the plan: one trait, a module per engine.
+
+mod engine;
+
+pub use engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};

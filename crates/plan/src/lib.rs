@@ -1,0 +1,8 @@
+//! What this node should do, computed from the model.
+//!
+//! Pure: no async, no clock, no syscalls. A change of one object gives the rows
+//! that depend on it and no others; [`Tables`] is what they add up to.
+
+mod tables;
+
+pub use tables::{Backend, Change, Frontend, FrontendRow, NodeRoute, Tables};
