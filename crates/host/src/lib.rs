@@ -1,1 +1,7 @@
+//! The node's own network: namespaces, links, addresses, routes, sysctls, and
+//! which address belongs to which pod.
+//!
+//! Owns every netlink and namespace syscall outside the datapath engines.
+//! Refuses policy: callers say what to make, this crate makes it or undoes it.
 
+pub mod netns;

@@ -1,1 +1,8 @@
+//! A whole cluster network on one machine.
+//!
+//! Owns what stands in for the rest of Kubernetes: the underlay, node
+//! namespaces, controllers, the node loop and stand-in containers. The network
+//! itself is not the lab's: agents and CNI plugin are the ones that a real
+//! cluster runs, as processes of their own.
 
+pub mod paths;

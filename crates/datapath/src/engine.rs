@@ -1,0 +1,103 @@
+//! The trait that every engine implements.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ripstop_model::LocalPod;
+use ripstop_plan::{Change, Tables};
+
+/// A way to another node's pods after the host has resolved it against this
+/// node's links: a neighbour on the uplink, or the remote VTEP on the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Uplink or VXLAN interface.
+    pub ifindex: u32,
+    /// Neighbour to resolve on that interface.
+    pub gateway: IpAddr,
+    /// Largest IP packet that fits, bytes. Longer ones go through the host's
+    /// stack, which fragments or answers with "fragmentation needed".
+    pub mtu: u32,
+}
+
+/// A route as engines get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolvedRoute {
+    pub prefix: IpNet,
+    /// `None` removes the route.
+    pub next_hop: Option<NextHop>,
+}
+
+/// What an audit found different from the plan, and repaired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// One line per row: what it was and what it should have been.
+    pub repaired: Vec<String>,
+}
+
+/// What an engine says of itself (for `ripstop status` and metrics).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// `ebpf`, `nftables`, ...
+    pub mode: &'static str,
+    /// Table name, rows in use, limit.
+    pub tables: Vec<(&'static str, u64, u64)>,
+    /// Drop reason, packets or connections since the programs were first loaded.
+    pub drops: Vec<(&'static str, u64)>,
+    /// True if this start found programs and tables in the kernel and kept them.
+    pub adopted: bool,
+}
+
+/// Writes the plan's rows into the kernel. Every method is synchronous and
+/// short; the agent calls them from one thread, in the order of the events.
+///
+/// An implementation compares with what it applied last and writes only the
+/// difference, so that a packet never meets half a service.
+pub trait Datapath: Send {
+    /// Rows of one change. New backends first, then the frontends that point at
+    /// them, then what is no longer used.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`] names the row that did not fit; the other rows of
+    /// the change are in place.
+    fn apply(&mut self, change: &Change) -> Result<(), Error>;
+
+    /// Ways to other nodes' pods.
+    ///
+    /// # Errors
+    /// As [`Datapath::apply`].
+    fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error>;
+
+    /// Takes a pod into the datapath: programs on its host-side link, its
+    /// addresses in the tables, its host ports. Its link exists and is up.
+    /// Called before CNI ADD returns. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// After an error nothing of the pod is left in the datapath.
+    fn add_pod(&mut self, pod: &LocalPod) -> Result<(), Error>;
+
+    /// Forgets a pod; one that is not known is no error. Its link may be gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses to remove a row; the remaining rows are removed.
+    fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error>;
+
+    /// Reads the kernel back, compares it with the desired rows and pods, and
+    /// repairs what differs. On start this is also how state is adopted.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error>;
+
+    fn status(&self) -> EngineStatus;
+}
+
+/// What can go wrong in an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this kernel refuses the eBPF engine: {reason}")]
+    Unsupported { reason: String },
+    #[error("table {table} is full ({limit} rows): {row} did not fit")]
+    TableFull { table: &'static str, limit: u64, row: String },
+    #[error("{operation}: {source}")]
+    Kernel { operation: String, source: std::io::Error },
+}
