@@ -97,7 +97,14 @@ pub enum Error {
     #[error("this kernel refuses the eBPF engine: {reason}")]
     Unsupported { reason: String },
     #[error("table {table} is full ({limit} rows): {row} did not fit")]
-    TableFull { table: &'static str, limit: u64, row: String },
+    TableFull {
+        table: &'static str,
+        limit: u64,
+        row: String,
+    },
     #[error("{operation}: {source}")]
-    Kernel { operation: String, source: std::io::Error },
+    Kernel {
+        operation: String,
+        source: std::io::Error,
+    },
 }

@@ -25,7 +25,10 @@ impl Netns {
     /// If there is no such file or it cannot be opened.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        Ok(Self { file: File::open(&path)?, path })
+        Ok(Self {
+            file: File::open(&path)?,
+            path,
+        })
     }
 
     /// The namespace of the calling thread.

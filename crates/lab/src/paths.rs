@@ -14,7 +14,10 @@ impl LabPaths {
     /// `name` is a DNS label: it becomes part of namespace names, which contain
     /// a dot after it, so that no lab's name is a prefix of another's.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), root: Path::new("/run/ripstop/lab").join(name) }
+        Self {
+            name: name.to_owned(),
+            root: Path::new("/run/ripstop/lab").join(name),
+        }
     }
 
     pub fn name(&self) -> &str {

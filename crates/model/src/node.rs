@@ -18,6 +18,9 @@ pub struct Node {
 impl Node {
     /// The node's address of the same family as `like`.
     pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|a| a.is_ipv4() == like.is_ipv4())
+        self.addresses
+            .iter()
+            .copied()
+            .find(|a| a.is_ipv4() == like.is_ipv4())
     }
 }

@@ -14,7 +14,10 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -138,5 +141,9 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    pub const READY: Self = Self { ready: true, serving: true, terminating: false };
+    pub const READY: Self = Self {
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
 }
