@@ -1,0 +1,172 @@
+//! The load: a server and a client for two patterns.
+//!
+//! - `crr`: connect, one byte each way, the server closes first. (A client that
+//!   closes first runs out of ports and measures that instead.)
+//! - `rr`: one byte each way over connections that stay open.
+//!
+//! Plain threads and blocking sockets: what is measured is the kernel's path,
+//! and CPU time is read from `/proc/stat`, so that work in soft interrupts counts.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pattern {
+    Crr,
+    Rr,
+}
+
+/// What a client run measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Operations per second.
+    pub(crate) rate: f64,
+    /// CPU time of the whole machine per operation, microseconds.
+    pub(crate) cpu_us: f64,
+    /// Operations that failed.
+    pub(crate) errors: u64,
+}
+
+/// Serves both patterns on `address` until it is killed: it answers each byte
+/// with a byte; `c` also closes, `r` waits for the next.
+pub(crate) fn serve(address: SocketAddr) -> Result<()> {
+    const ACCEPTORS: usize = 4;
+    let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+    std::thread::scope(|scope| {
+        for _ in 0..ACCEPTORS {
+            scope.spawn(|| {
+                while let Ok((mut connection, _)) = listener.accept() {
+                    let mut byte = [0];
+                    if connection.read_exact(&mut byte).is_err() {
+                        continue;
+                    }
+                    let _ = connection.write_all(&byte);
+                    if byte == *b"r" {
+                        std::thread::spawn(move || answer_all(connection));
+                    }
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn answer_all(mut connection: TcpStream) {
+    let _ = connection.set_nodelay(true);
+    let mut byte = [0];
+    while connection.read_exact(&mut byte).is_ok() {
+        if connection.write_all(&byte).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs `clients` threads against `target` for `time`.
+pub(crate) fn run(
+    target: SocketAddr,
+    pattern: Pattern,
+    clients: usize,
+    time: Duration,
+) -> Result<Sample> {
+    let (done, errors) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    wait_until_served(target)?;
+    let cpu_before = busy_cpu_us()?;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| match pattern {
+                Pattern::Crr => connect_loop(target, &stop, &done, &errors),
+                Pattern::Rr => request_loop(target, &stop, &done, &errors),
+            });
+        }
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let operations = done.load(Ordering::Relaxed);
+    ensure!(operations > 0, "no operation against {target} succeeded");
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    Ok(Sample {
+        rate: operations as f64 / seconds,
+        cpu_us: (busy_cpu_us()? - cpu_before) as f64 / operations as f64,
+        errors: errors.load(Ordering::Relaxed),
+    })
+}
+
+fn wait_until_served(target: SocketAddr) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = Instant::now();
+    loop {
+        match once(target) {
+            Ok(()) => return Ok(()),
+            Err(error) if start.elapsed() > PATIENCE => {
+                return Err(error).with_context(|| format!("nothing serves {target}"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn once(target: SocketAddr) -> io::Result<()> {
+    let mut connection = TcpStream::connect(target)?;
+    connection.write_all(b"c")?;
+    let mut rest = Vec::with_capacity(8);
+    connection.read_to_end(&mut rest)?;
+    if rest == b"c" {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn connect_loop(target: SocketAddr, stop: &AtomicBool, done: &AtomicU64, errors: &AtomicU64) {
+    while !stop.load(Ordering::Relaxed) {
+        match once(target) {
+            Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+            Err(_) => errors.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
+fn request_loop(target: SocketAddr, stop: &AtomicBool, done: &AtomicU64, errors: &AtomicU64) {
+    let requests = || -> io::Result<()> {
+        let mut connection = TcpStream::connect(target)?;
+        connection.set_nodelay(true)?;
+        let mut byte = *b"r";
+        while !stop.load(Ordering::Relaxed) {
+            connection.write_all(&byte)?;
+            connection.read_exact(&mut byte)?;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    if requests().is_err() {
+        errors.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// CPU time that was not idle, of all CPUs, since boot; microseconds.
+/// <https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat>
+fn busy_cpu_us() -> Result<u64> {
+    // user nice system idle iowait irq softirq steal
+    const NOT_BUSY: [usize; 3] = [3, 4, 7];
+    let stat = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks: u64 = line
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .enumerate()
+        .filter(|(field, _)| !NOT_BUSY.contains(field))
+        .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+        .sum();
+    // SAFETY: sysconf only reads.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(ticks * 1_000_000 / u64::try_from(per_second).context("clock ticks per second")?)
+}

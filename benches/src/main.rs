@@ -1,0 +1,115 @@
+//! `cargo xtask bench`: how fast Ripstop is, beside its peers, in one run.
+//!
+//! No test and no thresholds: the goals stand beside the figures, and a figure
+//! that falls short is printed like any other. Runs need root; everything is
+//! made in namespaces of its own and removed afterwards.
+
+mod cni;
+mod lab;
+mod load;
+mod report;
+mod routed;
+mod start;
+mod throughput;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use report::Report;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures Ripstop beside its peers")]
+struct Args {
+    /// Only these parts (all of them if none is named).
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Folder of the `ripstop` and `ripstop-cni` to measure.
+    #[arg(long, default_value = "target/release")]
+    binaries: PathBuf,
+    /// Repetitions of each throughput measurement, interleaved.
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// Seconds that one throughput measurement takes.
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// The Online Boutique's manifests.
+    #[arg(
+        long,
+        default_value = "../shared/manifests/online-boutique/kubernetes-manifests.yaml"
+    )]
+    boutique: PathBuf,
+    #[arg(long, value_enum, default_value_t)]
+    output: report::Output,
+    #[command(subcommand)]
+    load: Option<Load>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Connections and requests per second, pod to pod and through a service.
+    Throughput,
+    /// CNI ADD and DEL beside the reference plugins.
+    Cni,
+    /// The Online Boutique from nothing to all Ready, and the agent's memory.
+    Start,
+    /// 200 pods on 20 nodes.
+    Scale,
+}
+
+/// The load's two ends, started by the benchmark inside namespaces and pods.
+#[derive(Debug, Subcommand)]
+enum Load {
+    #[command(hide = true)]
+    LoadServe { address: SocketAddr },
+    #[command(hide = true)]
+    LoadRun {
+        target: SocketAddr,
+        #[arg(value_enum)]
+        pattern: load::Pattern,
+        clients: usize,
+        seconds: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    match args.load {
+        Some(Load::LoadServe { address }) => return load::serve(address),
+        Some(Load::LoadRun {
+            target,
+            pattern,
+            clients,
+            seconds,
+        }) => {
+            let sample = load::run(target, pattern, clients, Duration::from_secs(seconds))?;
+            println!("{}", serde_json::to_string(&sample)?);
+            return Ok(());
+        }
+        None => {}
+    }
+    let binaries = args.binaries.canonicalize().with_context(|| {
+        format!(
+            "{}: build with `cargo build --release`",
+            args.binaries.display()
+        )
+    })?;
+    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let mut report = Report::new(args.output);
+    if wanted(Part::Throughput) {
+        throughput::measure(&binaries, args.repetitions, args.seconds, &mut report)?;
+    }
+    if wanted(Part::Cni) {
+        cni::measure(&binaries, &mut report)?;
+    }
+    if wanted(Part::Start) {
+        start::boutique(&binaries, &args.boutique, args.repetitions, &mut report)?;
+    }
+    if wanted(Part::Scale) {
+        start::scale(&binaries, &mut report)?;
+    }
+    report.finish()
+}

@@ -1,0 +1,86 @@
+//! The table at the end: each figure with its peer, their ratio and the goal.
+
+use anyhow::Result;
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// One figure.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) what: String,
+    /// With its unit.
+    pub(crate) ours: String,
+    /// Name and figure of what it is compared with.
+    pub(crate) peer: String,
+    /// Ours divided by the peer's; median of the repetitions.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) goal: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    output: Output,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub(crate) fn new(output: Output) -> Self {
+        Self {
+            output,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Says on standard error what is being measured now.
+    #[expect(clippy::unused_self, reason = "progress belongs to the report")]
+    pub(crate) fn progress(&self, what: &str) {
+        eprintln!("measuring: {what}");
+    }
+
+    pub(crate) fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        if self.output == Output::Json {
+            println!("{}", serde_json::to_string_pretty(&self.rows)?);
+            return Ok(());
+        }
+        println!("\n| what | ours | peer | ratio | goal |\n|---|---|---|---|---|");
+        for row in self.rows {
+            let ratio = row
+                .ratio
+                .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            println!(
+                "| {} | {} | {} | {ratio} | {} |",
+                row.what, row.ours, row.peer, row.goal
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The middle one of `values`, or NaN of none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value below which `q` (0 to 1) of `values` lie.
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index into a short list"
+    )]
+    let index = (q * (sorted.len().saturating_sub(1)) as f64).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,198 @@
+//! Connections and requests per second: same node, through a service, across
+//! nodes; against two namespaces joined by plain routed veth, and against the
+//! nodes themselves.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Child;
+
+use anyhow::{Context, Result};
+
+use crate::lab::Lab;
+use crate::load::{Pattern, Sample};
+use crate::report::{Report, Row, median};
+use crate::routed::Routed;
+
+const PORT: u16 = 7000;
+
+/// The pods: a server and a client on one node, a server on the other.
+fn manifest(bench: &Path) -> String {
+    let pod = |name: &str, node: &str, command: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
+             spec:\n  nodeName: {node}\n  containers:\n  - name: main\n    image: bench\n    \
+             command: {command}\n"
+        )
+    };
+    let serve = format!(
+        "[\"{}\", \"load-serve\", \"0.0.0.0:{PORT}\"]",
+        bench.display()
+    );
+    [
+        pod("near", "node1", &serve),
+        pod("far", "node2", &serve),
+        pod("client", "node1", "[\"sleep\", \"3600\"]"),
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: near}}\n\
+             spec:\n  selector: {{app: near}}\n  ports: [{{port: {PORT}}}]\n"
+        ),
+    ]
+    .concat()
+}
+
+/// One path to measure: who runs the client, and what it connects to.
+struct Route<'a> {
+    name: &'static str,
+    from: From<'a>,
+    target: String,
+}
+
+enum From<'a> {
+    Pod(&'a Lab, &'static str),
+    Routed(&'a Routed),
+}
+
+impl Route<'_> {
+    fn sample(&self, bench: &str, pattern: Pattern, seconds: u64) -> Result<Sample> {
+        let (pattern, clients) = match pattern {
+            Pattern::Crr => ("crr", "4"),
+            Pattern::Rr => ("rr", "16"),
+        };
+        let seconds = seconds.to_string();
+        let load = [bench, "load-run", &self.target, pattern, clients, &seconds];
+        let out = match self.from {
+            From::Pod(lab, pod) => lab.run("exec", &[&[pod, "--"], &load[..]].concat())?,
+            From::Routed(routed) => routed.run_client(&load)?,
+        };
+        serde_json::from_str(&out).with_context(|| format!("{}: {out}", self.name))
+    }
+}
+
+/// A child that ends with its owner.
+struct Server(Child);
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn measure(
+    binaries: &Path,
+    repetitions: usize,
+    seconds: u64,
+    report: &mut Report,
+) -> Result<()> {
+    let bench = std::env::current_exe()?;
+    let bench_path = bench.to_str().context("path of the benchmark")?;
+    let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+    file.write_all(manifest(&bench).as_bytes())?;
+
+    report.progress("throughput: a lab of two nodes");
+    let lab = Lab::up(
+        binaries,
+        "bench",
+        &[
+            "--nodes",
+            "2",
+            "-f",
+            file.path().to_str().context("temporary path")?,
+        ],
+    )?;
+    let address = |kind: &str, name: &str, field: &str| -> Result<String> {
+        let object = lab.get(&[kind, name])?;
+        let ip = object.pointer(field).and_then(|ip| ip.as_str());
+        Ok(format!(
+            "{}:{PORT}",
+            ip.with_context(|| format!("{kind} {name} has no {field}"))?
+        ))
+    };
+    let near = address("pod", "near", "/status/podIP")?;
+    let far = address("pod", "far", "/status/podIP")?;
+    let service = address("service", "near", "/spec/clusterIP")?;
+    let node2 = address("node", "node2", "/status/addresses/0/address")?;
+    let on_node2 = lab.spawn(
+        "exec",
+        &["node/node2", "--", bench_path, "load-serve", &node2],
+    )?;
+    let _on_node2 = Server(on_node2);
+
+    report.progress("throughput: two namespaces joined by routed veth");
+    let routed = Routed::new()?;
+    let _on_routed =
+        Server(routed.spawn_server(&[bench_path, "load-serve", &routed.target(PORT)])?);
+
+    let paths = [
+        Route {
+            name: "routed veth",
+            from: From::Routed(&routed),
+            target: routed.target(PORT),
+        },
+        Route {
+            name: "pod",
+            from: From::Pod(&lab, "client"),
+            target: near,
+        },
+        Route {
+            name: "ClusterIP",
+            from: From::Pod(&lab, "client"),
+            target: service,
+        },
+        Route {
+            name: "node to node",
+            from: From::Pod(&lab, "node/node1"),
+            target: node2,
+        },
+        Route {
+            name: "pod across nodes",
+            from: From::Pod(&lab, "client"),
+            target: far,
+        },
+    ];
+    for (pattern, what) in [
+        (Pattern::Crr, "connections/s, 4 clients"),
+        (Pattern::Rr, "requests/s, 16 connections"),
+    ] {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); paths.len()];
+        for repetition in 1..=repetitions {
+            report.progress(&format!("{what}, repetition {repetition} of {repetitions}"));
+            for (path, samples) in paths.iter().zip(&mut samples) {
+                samples.push(path.sample(bench_path, pattern, seconds)?);
+            }
+        }
+        let goals = match pattern {
+            Pattern::Crr => [(1, 0, "1.10"), (2, 1, "0.98"), (4, 3, "0.95")],
+            Pattern::Rr => [(1, 0, "1.35"), (2, 1, ""), (4, 3, "")],
+        };
+        for (ours, peer, goal) in goals {
+            report.add(Row {
+                what: format!("{what}: {}", paths[ours].name),
+                ours: figure(&samples[ours]),
+                peer: format!("{}: {}", paths[peer].name, figure(&samples[peer])),
+                // Of neighbours in time, because the machine's speed drifts.
+                ratio: Some(median(
+                    samples[ours]
+                        .iter()
+                        .zip(&samples[peer])
+                        .map(|(a, b)| a.rate / b.rate),
+                )),
+                goal: goal.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn figure(samples: &[Sample]) -> String {
+    let errors: u64 = samples.iter().map(|sample| sample.errors).sum();
+    let failed = if errors == 0 {
+        String::new()
+    } else {
+        format!(", {errors} errors")
+    };
+    format!(
+        "{:.1}k/s, {:.1} µs CPU{failed}",
+        median(samples.iter().map(|sample| sample.rate)) / 1000.0,
+        median(samples.iter().map(|sample| sample.cpu_us)),
+    )
+}
