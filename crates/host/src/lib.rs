@@ -4,4 +4,6 @@
 //! Owns every netlink and namespace syscall outside the datapath engines.
 //! Refuses policy: callers say what to make, this crate makes it or undoes it.
 
+pub mod netlink;
 pub mod netns;
+pub mod sysctl;

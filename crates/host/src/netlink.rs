@@ -1,0 +1,20 @@
+//! A synchronous rtnetlink socket that sends many requests at once.
+//!
+//! [`link`], [`address`], [`route`] and [`neighbour`] build [`Request`]s;
+//! [`Netlink::execute`] sends any number of them in one message to the kernel,
+//! which works them off in order. Only the last one asks for an
+//! acknowledgement: the kernel always answers a request that failed, so silence
+//! about the others means that they are done.
+
+pub mod address;
+mod attributes;
+mod error;
+pub mod link;
+pub mod neighbour;
+mod request;
+pub mod route;
+mod socket;
+
+pub use error::Error;
+pub use request::Request;
+pub use socket::Netlink;

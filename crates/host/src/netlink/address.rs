@@ -1,0 +1,106 @@
+//! IP addresses of interfaces.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage as Rtnl;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+
+use super::attributes::{Message, address, attributes, u32_at};
+use super::route::family_of;
+use super::{Error, Netlink, Request};
+
+const RTM_NEWADDR: u16 = 20;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
+/// `RT_SCOPE_UNIVERSE`.
+const SCOPE_GLOBAL: u8 = 0;
+
+/// An address of an interface, with the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub index: u32,
+    pub address: IpNet,
+    /// Neither link-local nor loopback.
+    pub global: bool,
+}
+
+/// Gives an interface an address. An IPv6 address is usable at once: nobody
+/// else has it, so the second of duplicate detection is left out.
+pub fn add(index: u32, address: IpNet) -> Request {
+    let mut message = message(index, address);
+    if let IpNet::V6(_) = address {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    if let IpNet::V4(net) = address
+        && net.prefix_len() < 31
+        && net.broadcast() != Ipv4Addr::BROADCAST
+    {
+        message
+            .attributes
+            .push(AddressAttribute::Broadcast(net.broadcast()));
+    }
+    Request::create(
+        Rtnl::NewAddress(message),
+        format!("add address {address} to interface {index}"),
+    )
+}
+
+/// Takes an address from an interface.
+pub fn delete(index: u32, address: IpNet) -> Request {
+    Request::change(
+        Rtnl::DelAddress(message(index, address)),
+        format!("remove address {address} from interface {index}"),
+    )
+}
+
+fn message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family_of(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes.extend([
+        AddressAttribute::Local(address.addr()),
+        AddressAttribute::Address(address.addr()),
+    ]);
+    message
+}
+
+impl Netlink {
+    /// All addresses of the socket's namespace, both families.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
+        let request = Request::dump(
+            Rtnl::GetAddress(AddressMessage::default()),
+            "list addresses",
+        );
+        self.dump(&request, read)
+    }
+}
+
+fn read(message: Message<'_>) -> Option<Address> {
+    if message.kind != RTM_NEWADDR {
+        return None;
+    }
+    let (prefix, scope) = (*message.payload.get(1)?, *message.payload.get(3)?);
+    let index = u32_at(message.payload, 4)?;
+    let (mut local, mut peer) = (None, None);
+    for (kind, value) in attributes(message.payload.get(ADDRESS_HEADER..)?) {
+        match kind {
+            IFA_LOCAL => local = address(value),
+            IFA_ADDRESS => peer = address(value),
+            _ => {}
+        }
+    }
+    // IPv6 addresses without a peer have no IFA_LOCAL.
+    let address: IpAddr = local.or(peer)?;
+    Some(Address {
+        index,
+        address: IpNet::new(address, prefix).ok()?,
+        global: scope == SCOPE_GLOBAL,
+    })
+}
