@@ -3,7 +3,6 @@
 mod agent;
 mod lab;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -22,15 +21,15 @@ enum Command {
     Agent(agent::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
-    /// What the lab runs in place of a container image.
-    #[command(hide = true)]
-    LabStandIn {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
-    },
 }
 
 fn main() -> ExitCode {
+    // Before the command line is looked at: this is the start of every container
+    // of a lab, and its arguments are not for people.
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(ripstop_lab::container::SUBCOMMAND) {
+        return ripstop_lab::container::main(args);
+    }
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -44,6 +43,5 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
         Command::Lab(args) => lab::run(args),
-        Command::LabStandIn { args } => lab::stand_in(args),
     }
 }

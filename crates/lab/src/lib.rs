@@ -5,4 +5,7 @@
 //! itself is not the lab's: agents and CNI plugin are the ones that a real
 //! cluster runs, as processes of their own.
 
+mod clock;
+pub mod container;
 pub mod paths;
+pub mod stand_in;

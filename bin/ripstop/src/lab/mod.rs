@@ -1,6 +1,5 @@
 //! `ripstop lab ...`: the verbs of the lab.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Arguments of `ripstop lab`.
@@ -12,13 +11,5 @@ pub(crate) struct Args {}
 /// # Errors
 /// If the verb could not do what it says.
 pub(crate) fn run(Args {}: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this build has no lab")
-}
-
-/// Runs in a container of the lab, in place of its image.
-///
-/// # Errors
-/// If a declared port cannot be served.
-pub(crate) fn stand_in(_args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     anyhow::bail!("this build has no lab")
 }
