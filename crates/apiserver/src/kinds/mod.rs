@@ -1,49 +1,30 @@
 //! The kinds that are served, and what is done to their objects on the way in.
+//!
+//! All of it is functions from values to values: types ([`schema`], `decode`),
+//! then the defaults and the rules of each kind (a file each, by group), with
+//! the messages of the Kubernetes API.
 
-use std::sync::{Arc, LazyLock};
+mod decode;
+mod error;
+mod get;
+mod metadata;
+mod names;
+mod path;
+mod rules;
+pub mod schema;
+mod spec;
+mod table;
+mod values;
 
 use serde_json::Value;
 
+use error::Errors;
+use rules::Rules;
+
+pub use spec::{KindSpec, PrinterColumn, ScalePaths};
+pub use table::builtin;
+
 use crate::Status;
-
-/// Where the scale subresource of a kind finds its numbers. Paths are dotted,
-/// without a leading dot: `spec.replicas`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScalePaths {
-    pub spec_replicas: String,
-    pub status_replicas: String,
-    /// A serialised selector (string) or a LabelSelector.
-    pub selector: Option<String>,
-}
-
-/// A kind as discovery shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KindSpec {
-    /// Empty for the core group.
-    pub group: String,
-    pub version: String,
-    pub kind: String,
-    pub plural: String,
-    pub singular: String,
-    pub short_names: Vec<String>,
-    /// E.g. `all`.
-    pub categories: Vec<String>,
-    pub namespaced: bool,
-    /// Whether there is a `/status` subresource.
-    pub status: bool,
-    pub scale: Option<ScalePaths>,
-}
-
-impl KindSpec {
-    /// `v1`, `apps/v1`.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-}
 
 /// What to do with fields that the kind does not have
 /// (query parameter `fieldValidation`).
@@ -64,8 +45,8 @@ pub enum Part {
     /// Everything but the status.
     #[default]
     Main,
-    /// `/status`: everything but status (and metadata that status may change)
-    /// has already been taken from the stored object.
+    /// `/status`: nothing else (but metadata that status may change) is taken
+    /// from the request.
     Status,
 }
 
@@ -79,274 +60,138 @@ pub struct Context {
 }
 
 /// Prunes unknown fields, checks types, sets defaults and validates (metadata
-/// included: name, labels, annotations, finalizers, owner references).
+/// included: name, labels, annotations, finalizers, owner references). A kind
+/// with a status subresource begins without the status that was sent; one with
+/// a generation begins at 1.
 ///
-/// `metadata.name`, `namespace`, `uid`, `creationTimestamp` and `generation`
-/// have been set by the registry. Service addresses and ports are allocated
-/// after this, so they may be missing. Errors: 400 for what cannot be decoded,
-/// 422 with causes for wrong values.
+/// `metadata.name`, `namespace`, `uid` and `creationTimestamp` have been set by
+/// the registry. Service addresses and ports are allocated after this, so they
+/// may be missing.
+///
+/// # Errors
+/// 400 for what cannot be decoded, 422 with causes for wrong values.
 pub fn prepare_create(
     spec: &KindSpec,
     object: &mut Value,
     context: &mut Context,
 ) -> Result<(), Status> {
-    let _ = (spec, object, context);
-    Ok(())
+    decode(spec, object, context)?;
+    if spec.status {
+        get::set(object, "status", None);
+    }
+    set_defaults(spec, object);
+    let meta = get::object_mut(object, "metadata");
+    get::set(meta, "generation", spec.generation.then(|| Value::from(1)));
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        get::set(meta, field, None);
+    }
+    let mut errors = Errors::default();
+    validate(spec, object, &mut errors);
+    refuse_if_any(spec, object, errors)
 }
 
-/// The same for a change of `current`; immutable fields are checked as well.
+/// The same for a change of `current`: what the part leaves alone is taken from
+/// `current`, immutable fields are checked, and `metadata.generation` counts a
+/// change of anything but metadata and status.
+///
+/// # Errors
+/// As [`prepare_create`].
 pub fn prepare_update(
     spec: &KindSpec,
     object: &mut Value,
     current: &Value,
     context: &mut Context,
 ) -> Result<(), Status> {
-    let _ = (spec, object, current, context);
-    Ok(())
+    decode(spec, object, context)?;
+    metadata::carry_over(object, current);
+    match context.part {
+        Part::Main if spec.status => {
+            get::set(object, "status", current.get("status").cloned());
+        }
+        Part::Main => {}
+        Part::Status => *object = with_status_of(spec, object, current),
+    }
+    set_defaults(spec, object);
+    if spec.generation && content(object) != content(current) {
+        let before = get::int(&current["metadata"], "generation").unwrap_or_default();
+        object["metadata"]["generation"] = Value::from(before + 1);
+    }
+    let mut errors = Errors::default();
+    metadata::validate_update(object, current, &mut errors);
+    validate(spec, object, &mut errors);
+    if let (Rules::Builtin(rules), true) = (spec.rules, errors.is_empty()) {
+        (rules.validate_update)(object, current, &mut errors);
+    }
+    refuse_if_any(spec, object, errors)
 }
 
-/// All kinds that are built in.
-pub fn builtin() -> &'static [Arc<KindSpec>] {
-    static KINDS: LazyLock<Vec<Arc<KindSpec>>> = LazyLock::new(table);
-    &KINDS
+fn decode(spec: &KindSpec, object: &mut Value, context: &mut Context) -> Result<(), Status> {
+    decode::decode(
+        spec,
+        object,
+        context.field_validation,
+        &mut context.warnings,
+    )
+    .map_err(Status::bad_request)
 }
 
-fn table() -> Vec<Arc<KindSpec>> {
-    // (group, version, kind, plural, short names, categories, namespaced, status, scale)
-    type Row = (
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static [&'static str],
-        &'static [&'static str],
-        bool,
-        bool,
-        bool,
-    );
-    const ROWS: &[Row] = &[
-        (
-            "",
-            "v1",
-            "Namespace",
-            "namespaces",
-            &["ns"],
-            &[],
-            false,
-            true,
-            false,
-        ),
-        ("", "v1", "Node", "nodes", &["no"], &[], false, true, false),
-        (
-            "",
-            "v1",
-            "Pod",
-            "pods",
-            &["po"],
-            &["all"],
-            true,
-            true,
-            false,
-        ),
-        (
-            "",
-            "v1",
-            "Service",
-            "services",
-            &["svc"],
-            &["all"],
-            true,
-            true,
-            false,
-        ),
-        (
-            "",
-            "v1",
-            "Endpoints",
-            "endpoints",
-            &["ep"],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "",
-            "v1",
-            "ConfigMap",
-            "configmaps",
-            &["cm"],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        ("", "v1", "Secret", "secrets", &[], &[], true, false, false),
-        (
-            "",
-            "v1",
-            "ServiceAccount",
-            "serviceaccounts",
-            &["sa"],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "",
-            "v1",
-            "Event",
-            "events",
-            &["ev"],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "apps",
-            "v1",
-            "Deployment",
-            "deployments",
-            &["deploy"],
-            &["all"],
-            true,
-            true,
-            true,
-        ),
-        (
-            "apps",
-            "v1",
-            "ReplicaSet",
-            "replicasets",
-            &["rs"],
-            &["all"],
-            true,
-            true,
-            true,
-        ),
-        (
-            "apps",
-            "v1",
-            "StatefulSet",
-            "statefulsets",
-            &["sts"],
-            &["all"],
-            true,
-            true,
-            true,
-        ),
-        (
-            "apps",
-            "v1",
-            "DaemonSet",
-            "daemonsets",
-            &["ds"],
-            &["all"],
-            true,
-            true,
-            false,
-        ),
-        (
-            "batch",
-            "v1",
-            "Job",
-            "jobs",
-            &[],
-            &["all"],
-            true,
-            true,
-            false,
-        ),
-        (
-            "discovery.k8s.io",
-            "v1",
-            "EndpointSlice",
-            "endpointslices",
-            &[],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "networking.k8s.io",
-            "v1",
-            "NetworkPolicy",
-            "networkpolicies",
-            &["netpol"],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "networking.k8s.io",
-            "v1",
-            "Ingress",
-            "ingresses",
-            &["ing"],
-            &[],
-            true,
-            true,
-            false,
-        ),
-        (
-            "networking.k8s.io",
-            "v1",
-            "IngressClass",
-            "ingressclasses",
-            &[],
-            &[],
-            false,
-            false,
-            false,
-        ),
-        (
-            "coordination.k8s.io",
-            "v1",
-            "Lease",
-            "leases",
-            &[],
-            &[],
-            true,
-            false,
-            false,
-        ),
-        (
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            &["crd", "crds"],
-            &["api-extensions"],
-            false,
-            true,
-            false,
-        ),
-    ];
-    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    ROWS.iter()
-        .map(
-            |&(group, version, kind, plural, short, categories, namespaced, status, scale)| {
-                Arc::new(KindSpec {
-                    group: group.to_owned(),
-                    version: version.to_owned(),
-                    kind: kind.to_owned(),
-                    plural: plural.to_owned(),
-                    singular: kind.to_lowercase(),
-                    short_names: owned(short),
-                    categories: owned(categories),
-                    namespaced,
-                    status,
-                    scale: scale.then(|| ScalePaths {
-                        spec_replicas: "spec.replicas".to_owned(),
-                        status_replicas: "status.replicas".to_owned(),
-                        selector: Some("spec.selector".to_owned()),
-                    }),
-                })
-            },
-        )
+fn set_defaults(spec: &KindSpec, object: &mut Value) {
+    if let Rules::Builtin(rules) = spec.rules {
+        (rules.default)(object);
+    }
+}
+
+fn validate(spec: &KindSpec, object: &Value, errors: &mut Errors) {
+    let name = match spec.rules {
+        Rules::Builtin(rules) => rules.name,
+        Rules::Custom => names::NameRule::Subdomain,
+    };
+    metadata::validate(object, spec.namespaced, name, errors);
+    if let Rules::Builtin(rules) = spec.rules {
+        (rules.validate)(object, errors);
+    }
+}
+
+fn refuse_if_any(spec: &KindSpec, object: &Value, errors: Errors) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = get::text(&object["metadata"], "name");
+    Err(Status::invalid(
+        &spec.group,
+        &spec.kind,
+        name,
+        errors.into_causes(),
+    ))
+}
+
+/// `current` with the status of `new`. Of the metadata a status write may change
+/// all but labels and owners; of a custom resource, nothing.
+fn with_status_of(spec: &KindSpec, new: &Value, current: &Value) -> Value {
+    let mut object = current.clone();
+    get::set(&mut object, "status", new.get("status").cloned());
+    let kept: &[&str] = match spec.rules {
+        Rules::Builtin(_) => &["labels", "ownerReferences"],
+        Rules::Custom => &["labels", "ownerReferences", "annotations", "finalizers"],
+    };
+    let mut meta = new["metadata"].clone();
+    for field in kept {
+        get::set(&mut meta, field, current["metadata"].get(field).cloned());
+    }
+    object["metadata"] = meta;
+    object
+}
+
+/// What a generation counts the changes of.
+fn content(object: &Value) -> Vec<(&String, &Value)> {
+    object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
         .collect()
 }
