@@ -11,8 +11,16 @@
 //! `alloc` (service addresses and ports) -> `storage` (journal, objects, event
 //! log) -> watchers.
 
+mod bootstrap;
+pub mod client;
+mod config;
 pub mod kinds;
 pub mod patch;
+mod registry;
 pub mod status;
+mod storage;
 
+pub use client::{Client, Store, Stored, Watch, WatchEvent};
+pub use config::ClusterConfig;
 pub use status::{Cause, CauseReason, Reason, Status};
+pub use storage::OpenError;
