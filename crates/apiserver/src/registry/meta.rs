@@ -192,16 +192,9 @@ pub(super) fn set_system_fields(
 }
 
 impl Resource {
-    /// Whether the server counts changes of the spec: the kinds whose status
-    /// says which generation it is about, and policies.
+    /// Whether the server counts changes of the spec.
     pub(super) fn has_generation(&self) -> bool {
-        const WITHOUT: [&str; 3] = ["Namespace", "Node", "Service"];
-        let spec = &self.spec;
-        match spec.group.as_str() {
-            "" => spec.status && !WITHOUT.contains(&spec.kind.as_str()),
-            "networking.k8s.io" | "discovery.k8s.io" => true,
-            _ => spec.status,
-        }
+        self.spec.generation
     }
 }
 
