@@ -4,6 +4,9 @@
 //! Owns every netlink and namespace syscall outside the datapath engines.
 //! Refuses policy: callers say what to make, this crate makes it or undoes it.
 
+pub mod ipam;
 pub mod netlink;
 pub mod netns;
+pub mod pod;
+pub mod records;
 pub mod sysctl;

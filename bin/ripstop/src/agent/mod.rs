@@ -1,6 +1,7 @@
 //! `ripstop agent`: the network of one node.
 
 mod args;
+mod cni;
 
 pub(crate) use args::Args;
 

@@ -21,12 +21,17 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+/// Links of this group (`ip link show group 1380992076`) are about to be deleted.
+const DELETION_GROUP: u32 = u32::from_be_bytes(*b"RPDL");
+/// `IFALIASZ` less its zero byte.
+const MAX_ALIAS: usize = 255;
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 
@@ -46,6 +51,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The other end of a veth pair; an index in the other end's namespace.
     pub peer: Option<u32>,
+    /// A remark for people; empty if there is none.
+    pub alias: String,
     /// `veth`, `bridge`, `vxlan`...; empty for hardware and loopback.
     pub kind: String,
     /// For `kind` "vxlan".
@@ -197,6 +204,13 @@ pub fn rename(index: u32, name: &str) -> Request {
     )
 }
 
+/// A remark for people, shown by `ip link`; the kernel keeps up to 255 bytes.
+pub fn set_alias(index: u32, alias: &str) -> Request {
+    let end = alias.floor_char_boundary(MAX_ALIAS);
+    let attribute = LinkAttribute::IfAlias(alias[..end].to_owned());
+    set(index, attribute, format!("set remark of interface {index}"))
+}
+
 /// Settings that otherwise are files of `/proc/sys/net/ipv4/conf/IFNAME`.
 /// `values` are pairs of an `IPV4_DEVCONF_*` number and a value.
 pub fn set_ipv4_conf(index: u32, values: &[(u16, u32)]) -> Request {
@@ -241,6 +255,29 @@ pub fn delete_named(name: &str) -> Request {
         Rtnl::DelLink(named(name)),
         format!("delete interface {name}"),
     )
+}
+
+/// Deletes interfaces by name, those of them that exist. The kernel waits for
+/// packets in flight once for all, instead of once for each.
+pub fn delete_together<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Request> {
+    let mut requests: Vec<Request> = names
+        .into_iter()
+        .map(|name| {
+            let mut message = named(name);
+            message
+                .attributes
+                .push(LinkAttribute::Group(DELETION_GROUP));
+            let operation = format!("mark interface {name} for deletion");
+            Request::change(Rtnl::SetLink(message), operation).if_exists()
+        })
+        .collect();
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::Group(DELETION_GROUP));
+    let operation = "delete the interfaces that are marked for it".to_owned();
+    requests.push(Request::change(Rtnl::DelLink(message), operation).if_exists());
+    requests
 }
 
 fn named(name: &str) -> LinkMessage {
@@ -348,6 +385,7 @@ fn read(message: Message<'_>) -> Option<Link> {
         loopback: flags.contains(LinkFlags::Loopback),
         master: None,
         peer: None,
+        alias: String::new(),
         kind: String::new(),
         vxlan: None,
     };
@@ -358,6 +396,7 @@ fn read(message: Message<'_>) -> Option<Link> {
             IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().map(Mac),
             IFLA_LINK => link.peer = u32_value(value),
             IFLA_MASTER => link.master = u32_value(value),
+            IFLA_IFALIAS => link.alias = text(value),
             IFLA_LINKINFO => read_info(&mut link, value),
             _ => {}
         }

@@ -177,11 +177,28 @@ impl Netlink {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        self.dump_routes(|_| {})
+    }
+
+    /// As [`Netlink::routes`], only those with interface `index`.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn routes_through(&mut self, index: u32) -> Result<Vec<Route>, Error> {
+        let mut routes = self.dump_routes(|message| {
+            message.attributes.push(RouteAttribute::Oif(index));
+        })?;
+        routes.retain(|route| route.index == index);
+        Ok(routes)
+    }
+
+    fn dump_routes(&mut self, filter: impl Fn(&mut RouteMessage)) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             message.header.table = RouteHeader::RT_TABLE_MAIN;
+            filter(&mut message);
             let request = Request::dump(Rtnl::GetRoute(message), "list routes");
             match self.dump(&request, read) {
                 // A kernel without IPv6, or without any route in the table.

@@ -1,0 +1,74 @@
+//! DEL and GC: attachments end.
+
+use std::collections::HashSet;
+
+use ripstop_cni_types::{Attachment, Code, Config, Error};
+use ripstop_host::records::Record;
+
+use super::{CniServer, describe, link_of};
+
+impl CniServer {
+    /// Detaches a pod; one that is not attached is no error, nor is one whose
+    /// namespace is gone. The link itself is deleted after the answer.
+    pub(super) fn del(&self, key: &Attachment) -> Result<(), Error> {
+        let _busy = self.attachments.lock(&key.container_id);
+        match self.attachments.get(key) {
+            Some(record) => self.detach(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes an attachment. The container must be locked.
+    pub(super) fn detach(&self, record: Record) -> Result<(), Error> {
+        let mut datapath = self.datapath();
+        self.attachments.leaving(&record);
+        let removed = datapath.remove_pod(&record.pod);
+        drop(datapath);
+        // The address is used again only after the link is gone, but packets to
+        // it must not wait for that.
+        let unrouted = self.sockets.take().and_then(|mut netlink| {
+            let result = link_of(&record).unroute(&mut netlink, record.pod.host_ifindex);
+            self.sockets.put(netlink);
+            result
+        });
+        let pod = describe(&record.pod);
+        self.reaper.delete(record);
+        // Routes go with the link, so this is for the log; rows that stay in the
+        // datapath are for the runtime to know, which tries again.
+        if let Err(error) = unrouted {
+            tracing::warn!(pod, %error, "routes to the pod stay until its link is deleted");
+        }
+        removed.map_err(|error| {
+            Error::new(Code::Refused, format!("datapath of pod {pod}")).details(error.to_string())
+        })?;
+        tracing::debug!(pod, "pod detached");
+        Ok(())
+    }
+
+    /// Detaches what is not in `cni.dev/valid-attachments`.
+    pub(super) fn gc(&self, config: &Config) -> Result<(), Error> {
+        let valid: HashSet<&Attachment> = config
+            .valid_attachments
+            .as_ref()
+            .ok_or_else(|| {
+                Error::new(
+                    Code::InvalidConfig,
+                    "network configuration: GC needs cni.dev/valid-attachments",
+                )
+            })?
+            .iter()
+            .collect();
+        let mut failures = Vec::new();
+        for key in self.attachments.idle_of_network(&config.name) {
+            if !valid.contains(&key) {
+                tracing::info!(container = key.container_id, "collecting an attachment");
+                failures.extend(self.del(&key).err().map(|error| error.to_string()));
+            }
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{} attachments could not be collected", failures.len());
+        Err(Error::new(Code::Refused, message).details(failures.join("; ")))
+    }
+}

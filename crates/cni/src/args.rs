@@ -1,0 +1,49 @@
+/// Which pod a container is of: the Kubernetes part of `CNI_ARGS`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodArgs {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl PodArgs {
+    /// Reads `IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=name`. Words
+    /// that are not ours are left to others; a runtime without Kubernetes gives
+    /// none, and the names are empty then.
+    pub fn parse(args: &str) -> Self {
+        let mut found = Self::default();
+        for (key, value) in args.split(';').filter_map(|word| word.split_once('=')) {
+            match key {
+                "K8S_POD_NAMESPACE" => value.clone_into(&mut found.namespace),
+                "K8S_POD_NAME" => value.clone_into(&mut found.name),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_is_found_among_other_words() {
+        let cases = [
+            (
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0",
+                "shop",
+                "cart-0",
+            ),
+            ("K8S_POD_NAME=a=b", "", "a=b"),
+            (";;x;K8S_POD_NAME", "", ""),
+            ("", "", ""),
+        ];
+        for (args, namespace, name) in cases {
+            let expected = PodArgs {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            };
+            assert_eq!(PodArgs::parse(args), expected, "{args}");
+        }
+    }
+}
