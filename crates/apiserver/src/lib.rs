@@ -6,13 +6,26 @@
 //! kube-rs, and an in-process client for the lab's own controllers. It refuses
 //! to know how a pod runs: logs and exec go through [`PodAccess`].
 //!
-//! The way of a write: `http` or [`client`] -> `registry` (one function per
+//! The way of a write: `server` or [`client`] -> `registry` (one function per
 //! verb) -> `patch` (for PATCH) -> `kinds` (prune, default, validate) ->
 //! `alloc` (service addresses and ports) -> `storage` (journal, objects, event
 //! log) -> watchers.
 
+mod bootstrap;
+pub mod client;
+mod config;
 pub mod kinds;
 pub mod patch;
+pub mod pki;
+pub mod pods;
+mod registry;
+mod server;
 pub mod status;
+mod storage;
 
+pub use client::{Client, Store, Stored, Watch, WatchEvent};
+pub use config::ClusterConfig;
+pub use pods::PodAccess;
+pub use server::serve;
 pub use status::{Cause, CauseReason, Reason, Status};
+pub use storage::OpenError;

@@ -3,6 +3,12 @@
 //! Pure: no async, no clock, no syscalls. A change of one object gives the rows
 //! that depend on it and no others; [`Tables`] is what they add up to.
 
+mod claims;
+mod names;
+mod planner;
+mod service;
 mod tables;
 
+pub use names::{Lookup, Names, ServiceNames};
+pub use planner::{PlanConfig, Planner, Update};
 pub use tables::{Backend, Change, Frontend, FrontendRow, NodeRoute, Tables};

@@ -1,1 +1,18 @@
+//! From the API server to the model.
+//!
+//! The only crate that knows a Kubernetes client. Objects are converted as they
+//! arrive and then dropped: nothing is cached here, so an agent holds of each
+//! object only what the network needs. Refuses to decide anything: it says what
+//! is there, what went, and when a list was complete.
 
+mod client;
+mod convert;
+mod event;
+mod follow;
+mod health;
+
+pub use client::{ClientError, connect};
+pub use convert::{Invalid, node, service, slice};
+pub use event::{Event, ObjectEvent};
+pub use follow::watch;
+pub use health::{ApiHealth, ApiState};

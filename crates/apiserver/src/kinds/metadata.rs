@@ -105,7 +105,7 @@ fn owners(meta: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Checks what an update may not change, after [`carry_over`].
+/// Checks what an update may not change.
 pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::root("metadata");
     let (new, old) = (&new["metadata"], &old["metadata"]);
@@ -134,25 +134,5 @@ pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
             let value = new.get(field).cloned().unwrap_or_default();
             errors.invalid(&path.child(field), value, IMMUTABLE);
         }
-    }
-}
-
-/// Copies from `old` what the server keeps: who sends an update may leave
-/// these out, or send them as they were read before a deletion began.
-pub(super) fn carry_over(new: &mut Value, old: &Value) {
-    let old = &old["metadata"];
-    let new = get::object_mut(new, "metadata");
-    for field in ["namespace", "uid", "creationTimestamp"] {
-        if text(new, field).is_empty() {
-            get::set(new, field, old.get(field).cloned());
-        }
-    }
-    for field in [
-        "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        get::set(new, field, old.get(field).cloned());
     }
 }

@@ -60,13 +60,11 @@ pub struct Context {
 }
 
 /// Prunes unknown fields, checks types, sets defaults and validates (metadata
-/// included: name, labels, annotations, finalizers, owner references). A kind
-/// with a status subresource begins without the status that was sent; one with
-/// a generation begins at 1.
+/// included: name, labels, annotations, finalizers, owner references).
 ///
-/// `metadata.name`, `namespace`, `uid` and `creationTimestamp` have been set by
-/// the registry. Service addresses and ports are allocated after this, so they
-/// may be missing.
+/// `metadata.name`, `namespace`, `uid`, `creationTimestamp` and `generation`
+/// have been set by the registry. Service addresses and ports are allocated
+/// after this, so they may be missing.
 ///
 /// # Errors
 /// 400 for what cannot be decoded, 422 with causes for wrong values.
@@ -76,27 +74,14 @@ pub fn prepare_create(
     context: &mut Context,
 ) -> Result<(), Status> {
     decode(spec, object, context)?;
-    if spec.status {
-        get::set(object, "status", None);
-    }
     set_defaults(spec, object);
-    let meta = get::object_mut(object, "metadata");
-    get::set(meta, "generation", spec.generation.then(|| Value::from(1)));
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        get::set(meta, field, None);
-    }
     let mut errors = Errors::default();
     validate(spec, object, &mut errors);
     refuse_if_any(spec, object, errors)
 }
 
-/// The same for a change of `current`: what the part leaves alone is taken from
-/// `current`, immutable fields are checked, and `metadata.generation` counts a
-/// change of anything but metadata and status.
+/// The same for a change of `current`; immutable fields are checked as well.
+/// The registry has already taken from `current` what the request leaves alone.
 ///
 /// # Errors
 /// As [`prepare_create`].
@@ -107,19 +92,7 @@ pub fn prepare_update(
     context: &mut Context,
 ) -> Result<(), Status> {
     decode(spec, object, context)?;
-    metadata::carry_over(object, current);
-    match context.part {
-        Part::Main if spec.status => {
-            get::set(object, "status", current.get("status").cloned());
-        }
-        Part::Main => {}
-        Part::Status => *object = with_status_of(spec, object, current),
-    }
     set_defaults(spec, object);
-    if spec.generation && content(object) != content(current) {
-        let before = get::int(&current["metadata"], "generation").unwrap_or_default();
-        object["metadata"]["generation"] = Value::from(before + 1);
-    }
     let mut errors = Errors::default();
     metadata::validate_update(object, current, &mut errors);
     validate(spec, object, &mut errors);
@@ -167,31 +140,4 @@ fn refuse_if_any(spec: &KindSpec, object: &Value, errors: Errors) -> Result<(), 
         name,
         errors.into_causes(),
     ))
-}
-
-/// `current` with the status of `new`. Of the metadata a status write may change
-/// all but labels and owners; of a custom resource, nothing.
-fn with_status_of(spec: &KindSpec, new: &Value, current: &Value) -> Value {
-    let mut object = current.clone();
-    get::set(&mut object, "status", new.get("status").cloned());
-    let kept: &[&str] = match spec.rules {
-        Rules::Builtin(_) => &["labels", "ownerReferences"],
-        Rules::Custom => &["labels", "ownerReferences", "annotations", "finalizers"],
-    };
-    let mut meta = new["metadata"].clone();
-    for field in kept {
-        get::set(&mut meta, field, current["metadata"].get(field).cloned());
-    }
-    object["metadata"] = meta;
-    object
-}
-
-/// What a generation counts the changes of.
-fn content(object: &Value) -> Vec<(&String, &Value)> {
-    object
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
-        .collect()
 }

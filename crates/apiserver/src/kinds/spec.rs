@@ -64,4 +64,9 @@ impl KindSpec {
             format!("{}/{}", self.group, self.version)
         }
     }
+
+    /// Whether a CustomResourceDefinition made it.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.rules, Rules::Custom)
+    }
 }

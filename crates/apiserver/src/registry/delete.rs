@@ -1,0 +1,170 @@
+//! DELETE: at once, after a grace period (pods), or when the last finalizer has
+//! gone.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Registry, Resource, meta};
+use crate::Status;
+use crate::storage::{CommitError, Key, Object};
+
+/// Seconds that a pod gets to stop when nobody says otherwise.
+const DEFAULT_GRACE: i64 = 30;
+
+/// What happens to the objects that an object owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are deleted afterwards (by the garbage collector).
+    #[default]
+    Background,
+    /// They are deleted first; the object waits with a finalizer.
+    Foreground,
+    /// They stay, without their owner.
+    Orphan,
+}
+
+/// The `DeleteOptions` of the API.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace_seconds: Option<i64>,
+    pub propagation: Propagation,
+    /// Delete only this very object.
+    pub uid: Option<String>,
+    /// Delete only this version.
+    pub revision: Option<String>,
+    pub dry_run: bool,
+}
+
+/// How far a deletion got.
+#[derive(Clone, Debug)]
+pub enum Deleted {
+    /// The object is no longer there; this was its last version.
+    Removed(Arc<Object>),
+    /// The object is marked and goes later.
+    Marked(Arc<Object>),
+}
+
+impl Registry {
+    pub fn delete(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let key = Key::new(namespace, name);
+        loop {
+            let current = self.get(resource, namespace, name)?;
+            check_preconditions(resource, &current, options)?;
+            let grace = grace_seconds(resource, &current, options);
+            let mut object = current.value.clone();
+            add_finalizer(&mut object, options.propagation);
+            if grace == 0 && meta::finalizers(&object).is_empty() {
+                if options.dry_run {
+                    return Ok(Deleted::Removed(current));
+                }
+                match self
+                    .storage
+                    .remove(&resource.collection, &key, current.revision)
+                {
+                    Ok(last) => return Ok(Deleted::Removed(last)),
+                    Err(CommitError::Changed) => continue,
+                    Err(error) => return Err(self.commit_error(resource, name, error)),
+                }
+            }
+            if !mark(resource, &mut object, grace) && object == current.value {
+                return Ok(Deleted::Marked(current));
+            }
+            if options.dry_run {
+                return Ok(Deleted::Marked(Arc::new(Object::new(
+                    object,
+                    current.revision,
+                ))));
+            }
+            match self
+                .storage
+                .replace(&resource.collection, object, current.revision)
+            {
+                Ok(object) => return Ok(Deleted::Marked(object)),
+                Err(CommitError::Changed | CommitError::Missing) => {}
+                Err(error) => return Err(self.commit_error(resource, name, error)),
+            }
+        }
+    }
+}
+
+fn check_preconditions(
+    resource: &Resource,
+    current: &Object,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let revision = current.revision.to_string();
+    for (what, wanted, found) in [
+        ("UID", &options.uid, current.uid()),
+        ("ResourceVersion", &options.revision, &revision),
+    ] {
+        if let Some(wanted) = wanted
+            && wanted != found
+        {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Err(resource.conflict(current.name(), &why));
+        }
+    }
+    Ok(())
+}
+
+/// Only pods that a node has, and that have not ended, get time to stop.
+fn grace_seconds(resource: &Resource, pod: &Object, options: &DeleteOptions) -> i64 {
+    let value = &pod.value;
+    let ended = matches!(
+        value["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    let bound = value["spec"]["nodeName"]
+        .as_str()
+        .is_some_and(|node| !node.is_empty());
+    if !resource.is("", "Pod") || ended || !bound {
+        return 0;
+    }
+    options
+        .grace_seconds
+        .or_else(|| value["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(DEFAULT_GRACE)
+        .max(0)
+}
+
+fn add_finalizer(object: &mut Value, propagation: Propagation) {
+    let finalizer = match propagation {
+        Propagation::Background => return,
+        Propagation::Foreground => "foregroundDeletion",
+        Propagation::Orphan => "orphan",
+    };
+    if !meta::finalizers(object).contains(&finalizer) {
+        let list = &mut object["metadata"]["finalizers"];
+        match list {
+            Value::Array(list) => list.push(Value::from(finalizer)),
+            other => *other = Value::from(vec![finalizer]),
+        }
+    }
+}
+
+/// Marks the object as being deleted. A second deletion can only shorten the
+/// grace period. Returns whether the marks changed.
+fn mark(resource: &Resource, object: &mut Value, grace: i64) -> bool {
+    let counts = resource.has_generation();
+    let metadata = &mut object["metadata"];
+    let earlier = metadata["deletionTimestamp"].is_string();
+    if earlier && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) <= grace {
+        return false;
+    }
+    metadata["deletionTimestamp"] = Value::from(meta::in_seconds(grace));
+    metadata["deletionGracePeriodSeconds"] = Value::from(grace);
+    if counts && !earlier {
+        let generation = metadata["generation"].as_i64().unwrap_or(0);
+        metadata["generation"] = Value::from(generation + 1);
+    }
+    true
+}

@@ -1,0 +1,27 @@
+//! What the watch tells.
+
+use std::collections::HashSet;
+
+use ripstop_model::{EndpointSlice, Node, ObjectKey, Service};
+
+/// Something that happened to objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectEvent<T, K: std::hash::Hash + Eq> {
+    /// The object as it is now.
+    Applied(T),
+    Deleted(K),
+    /// A list is complete. Objects that are not in it are gone, and nobody
+    /// else says so: it is how deletions are learnt after a gap.
+    Listed(HashSet<K>),
+}
+
+/// One event of the API, in the order of the API within each kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Service(ObjectEvent<Service, ObjectKey>),
+    Slice(ObjectEvent<EndpointSlice, ObjectKey>),
+    Node(ObjectEvent<Node, String>),
+    /// Every kind has been listed once: from here on what is not known is not
+    /// there. Comes once.
+    Synced,
+}
