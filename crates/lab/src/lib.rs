@@ -5,7 +5,12 @@
 //! itself is not the lab's: agents and CNI plugin are the ones that a real
 //! cluster runs, as processes of their own.
 
+pub mod cgroup;
 mod clock;
 pub mod container;
+pub mod lifecycle;
+pub mod manifest;
+pub mod names;
 pub mod paths;
+pub mod plan;
 pub mod stand_in;

@@ -11,12 +11,15 @@ pub struct LabPaths {
 }
 
 impl LabPaths {
+    /// Where all labs have their directories.
+    pub const BASE: &str = "/run/ripstop/lab";
+
     /// `name` is a DNS label: it becomes part of namespace names, which contain
     /// a dot after it, so that no lab's name is a prefix of another's.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            root: Path::new("/run/ripstop/lab").join(name),
+            root: Path::new(Self::BASE).join(name),
         }
     }
 
@@ -26,6 +29,15 @@ impl LabPaths {
     /// The lab's own directory; removed by `down`.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+    /// Held while the lab runs.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+    /// The lab's control group, below the mount point of cgroup2. The lab's
+    /// groups of nodes and pods are inside.
+    pub fn cgroup(&self) -> PathBuf {
+        PathBuf::from(format!("ripstop.{}", self.name))
     }
     /// What `up` was asked for, and the process that serves it.
     pub fn lab_file(&self) -> PathBuf {

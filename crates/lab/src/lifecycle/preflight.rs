@@ -1,0 +1,116 @@
+//! What the machine must have, checked all at once and before anything is made.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup;
+
+/// What the checks found out on the way.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    /// Where cgroup2 is mounted.
+    pub cgroups: PathBuf,
+    /// Folder of the CNI plugin.
+    pub plugins: PathBuf,
+}
+
+/// A reason why there can be no lab here.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(
+        "a lab needs root: its eBPF engine loads programs and makes namespaces \
+         (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); run it with sudo. \
+         A lab without root will come with the nftables engine"
+    )]
+    NotRoot,
+    #[error("cgroups: {0}")]
+    Cgroups(io::Error),
+    #[error("the kernel has no {what}: {need}")]
+    Kernel {
+        what: &'static str,
+        need: &'static str,
+    },
+    #[error("the CNI plugin ripstop-cni is not beside {exe}; build both: cargo build --release")]
+    NoPlugin { exe: PathBuf },
+    #[error("cannot tell where this program is: {0}")]
+    NoExecutable(io::Error),
+}
+
+/// Checks everything; makes nothing.
+///
+/// # Errors
+/// Everything that is missing.
+pub fn check_machine() -> Result<Preflight, Vec<Problem>> {
+    let mut problems = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        // The other checks would only say the same again.
+        return Err(vec![Problem::NotRoot]);
+    }
+    let cgroups = cgroup::mount_point()
+        .map_err(|error| problems.push(Problem::Cgroups(error)))
+        .ok();
+    let plugins = plugin_folder().map_err(|error| problems.push(error)).ok();
+    problems.extend(kernel());
+    match (cgroups, plugins) {
+        (Some(cgroups), Some(plugins)) if problems.is_empty() => Ok(Preflight { cgroups, plugins }),
+        _ => Err(problems),
+    }
+}
+
+fn plugin_folder() -> Result<PathBuf, Problem> {
+    let exe = std::env::current_exe().map_err(Problem::NoExecutable)?;
+    match exe.parent() {
+        Some(folder) if folder.join("ripstop-cni").is_file() => Ok(folder.to_owned()),
+        _ => Err(Problem::NoPlugin { exe }),
+    }
+}
+
+/// Release of the first kernel with tcx, `BPF_LINK_CREATE` for traffic control.
+const TCX: (u32, u32) = (6, 6);
+
+fn kernel() -> Vec<Problem> {
+    let missing = |what, need| Problem::Kernel { what, need };
+    let mut problems = Vec::new();
+    if !Path::new("/proc/self/ns/net").exists() {
+        problems.push(missing("network namespaces", "CONFIG_NET_NS"));
+    }
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("\tbpf")) {
+        problems.push(missing("BPF file system", "CONFIG_BPF_SYSCALL"));
+    }
+    let release = nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if version(&release).is_some_and(|version| version < TCX) {
+        problems.push(missing(
+            "tcx, which the eBPF engine attaches its programs with",
+            "Linux 6.6 or newer",
+        ));
+    }
+    problems
+}
+
+/// `6.18.44-cloud` as (6, 18).
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(['.', '-', '+', ' ']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        for (release, expect) in [
+            ("6.18.44-fc", Some((6, 18))),
+            ("6.6", Some((6, 6))),
+            ("5.10.0-28-amd64", Some((5, 10))),
+            ("6.1-rc1", Some((6, 1))),
+            ("", None),
+        ] {
+            assert_eq!(version(release), expect, "{release}");
+        }
+    }
+}
