@@ -9,4 +9,6 @@ pub mod netlink;
 pub mod netns;
 pub mod pod;
 pub mod records;
+pub mod routes;
 pub mod sysctl;
+pub mod uplink;

@@ -13,23 +13,38 @@ pub struct Error {
     pub source: io::Error,
 }
 
-/// Sets `name` (with slashes, as under `/proc/sys`: interface names contain
-/// dots) in the calling thread's network namespace. A setting that has the
-/// value already is not written, so that a read-only `/proc/sys` does no harm.
+/// Reads `name` (with slashes, as under `/proc/sys`: interface names contain
+/// dots) in the calling thread's network namespace.
+///
+/// # Errors
+/// If there is no such setting.
+pub fn get(name: &str) -> Result<String, Error> {
+    let value = std::fs::read_to_string(path(name)).map_err(failed(name))?;
+    Ok(value.trim_end().to_owned())
+}
+
+/// Sets `name` in the calling thread's network namespace. A setting that has
+/// the value already is not written, so that a read-only `/proc/sys` does no harm.
 ///
 /// # Errors
 /// If there is no such setting, or it has another value and cannot be written.
 pub fn set(name: &str, value: &str) -> Result<(), Error> {
-    let failed = |source| Error {
-        name: name.to_owned(),
-        source,
-    };
-    // `net` is the namespace of the thread that opens the file.
-    let path = PathBuf::from("/proc/sys").join(name);
-    if std::fs::read_to_string(&path).map_err(failed)?.trim_end() == value {
+    if get(name)? == value {
         return Ok(());
     }
-    std::fs::write(&path, value).map_err(failed)
+    std::fs::write(path(name), value).map_err(failed(name))
+}
+
+/// `net` in it is the namespace of the thread that opens the file.
+fn path(name: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(name)
+}
+
+fn failed(name: &str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error {
+        name: name.to_owned(),
+        source,
+    }
 }
 
 /// As [`set`], for several settings in `netns`.

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage as Rtnl;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 
 use super::attributes::{Message, address, attributes, u32_at};
 use super::route::family_of;
@@ -46,6 +48,15 @@ pub fn add(index: u32, address: IpNet) -> Request {
         Rtnl::NewAddress(message),
         format!("add address {address} to interface {index}"),
     )
+}
+
+/// Gives an interface an address that is no source of packets by itself: one
+/// that the node has on another interface.
+pub fn add_host_scope(index: u32, address: IpNet) -> Request {
+    let mut message = message(index, address);
+    message.header.scope = AddressScope::Host;
+    let operation = format!("add address {address} to interface {index}");
+    Request::create(Rtnl::NewAddress(message), operation)
 }
 
 /// Takes an address from an interface.

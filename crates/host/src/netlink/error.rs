@@ -49,6 +49,15 @@ impl Error {
         )
     }
 
+    /// True if the kernel has no route, or one of type unreachable, prohibit or
+    /// blackhole (which has the error number EINVAL).
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+        )
+    }
+
     /// True if the object is there already.
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(libc::EEXIST)

@@ -72,7 +72,8 @@ impl Request {
         self
     }
 
-    pub(super) fn operation(&self) -> &str {
+    /// What it does, in words, with the object's name.
+    pub fn operation(&self) -> &str {
         &self.operation
     }
 

@@ -17,6 +17,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -41,6 +42,8 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// The gateway is reached although no prefix of the link contains it.
     pub onlink: bool,
+    /// The address that this node's own packets get.
+    pub source: Option<IpAddr>,
     /// Largest packet, bytes, if not the interface's.
     pub mtu: Option<u32>,
     /// The smaller one wins among routes to the same prefix.
@@ -57,6 +60,7 @@ impl Route {
             index,
             gateway: None,
             onlink: false,
+            source: None,
             mtu: None,
             metric: None,
             protocol: PROTOCOL,
@@ -77,6 +81,11 @@ impl Route {
             onlink: true,
             ..self
         }
+    }
+
+    #[must_use]
+    pub fn source(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
     }
 
     #[must_use]
@@ -150,6 +159,11 @@ impl Route {
                 _ => RouteAttribute::Gateway(gateway.into()),
             });
         }
+        if let Some(source) = self.source {
+            message
+                .attributes
+                .push(RouteAttribute::PrefSource(source.into()));
+        }
         if let Some(mtu) = self.mtu {
             message
                 .attributes
@@ -192,6 +206,31 @@ impl Netlink {
         Ok(routes)
     }
 
+    /// The way that a packet of this node to `destination` takes; `None` if
+    /// there is none, or it is an address of this node.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Route>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination);
+        message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        message
+            .attributes
+            .push(RouteAttribute::Destination(destination.into()));
+        let request = Request::get(
+            Rtnl::GetRoute(message),
+            format!("look up route to {destination}"),
+        );
+        let mut found = None;
+        match self.exchange(&[request], |message| {
+            found = found.or_else(|| read(message))
+        }) {
+            Err(error) if error.is_unreachable() => Ok(None),
+            result => result.map(|()| found.map(|(route, _)| route)),
+        }
+    }
+
     fn dump_routes(&mut self, filter: impl Fn(&mut RouteMessage)) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -200,7 +239,7 @@ impl Netlink {
             message.header.table = RouteHeader::RT_TABLE_MAIN;
             filter(&mut message);
             let request = Request::dump(Rtnl::GetRoute(message), "list routes");
-            match self.dump(&request, read) {
+            match self.dump(&request, read_main) {
                 // A kernel without IPv6, or without any route in the table.
                 Err(error)
                     if matches!(
@@ -214,7 +253,13 @@ impl Netlink {
     }
 }
 
-fn read(message: Message<'_>) -> Option<Route> {
+fn read_main(message: Message<'_>) -> Option<Route> {
+    let (route, table) = read(message)?;
+    (table == TABLE_MAIN).then_some(route)
+}
+
+/// A unicast route and its table.
+fn read(message: Message<'_>) -> Option<(Route, u32)> {
     let header = message.payload;
     if message.kind != RTM_NEWROUTE || *header.get(7)? != TYPE_UNICAST {
         return None;
@@ -225,7 +270,7 @@ fn read(message: Message<'_>) -> Option<Route> {
         _ => return None,
     };
     let (mut destination, mut index, mut table) = (unspecified, None, u32::from(*header.get(4)?));
-    let (mut gateway, mut mtu, mut metric) = (None, None, None);
+    let (mut gateway, mut source, mut mtu, mut metric) = (None, None, None, None);
     for (kind, value) in attributes(header.get(ROUTE_HEADER..)?) {
         match kind {
             RTA_DST => destination = address(value)?,
@@ -233,6 +278,7 @@ fn read(message: Message<'_>) -> Option<Route> {
             RTA_GATEWAY => gateway = address(value),
             // A family (16 bits) comes before the address.
             RTA_VIA => gateway = address(value.get(2..)?),
+            RTA_PREFSRC => source = address(value),
             RTA_PRIORITY => metric = u32_value(value),
             RTA_TABLE => table = u32_value(value)?,
             RTA_METRICS => {
@@ -244,13 +290,15 @@ fn read(message: Message<'_>) -> Option<Route> {
         }
     }
     let flags = u32::from_ne_bytes(header.get(8..12)?.try_into().ok()?);
-    (table == TABLE_MAIN).then_some(Route {
+    let route = Route {
         destination: IpNet::new(destination, *header.get(1)?).ok()?,
         index: index?,
         gateway,
+        source,
         onlink: RouteFlags::from_bits_retain(flags).contains(RouteFlags::Onlink),
         mtu,
         metric,
         protocol: *header.get(5)?,
-    })
+    };
+    Some((route, table))
 }

@@ -41,12 +41,11 @@ impl CniServer {
         let refused = |what: &str, error: &dyn std::fmt::Display| {
             Error::new(Code::Refused, format!("{what} of pod {pod}")).details(error.to_string())
         };
-        let mut netlink = self
-            .sockets
-            .take()
-            .map_err(|error| refused("link", &error))?;
-        let created = link_of(&record).create(&mut netlink, netns);
-        self.sockets.put(netlink);
+        let created = self.sockets.take().and_then(|mut netlink| {
+            let created = link_of(&record).create(&mut netlink, netns);
+            self.sockets.put(netlink);
+            created
+        });
         match created {
             Ok(index) => record.pod.host_ifindex = index,
             Err(error) => {

@@ -1,0 +1,138 @@
+//! What the kernel shall have: a route per pod range, a peer per tunnelled node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ripstop_model::Mac;
+
+use super::NextHop;
+use super::tunnel::{Tunnels, link_local, vtep_mac};
+use crate::netlink::neighbour::Neighbour;
+use crate::netlink::route::Route;
+use crate::netlink::{Error, Netlink};
+
+/// The other end of a tunnel, as our device must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Tunnel device.
+    pub(super) index: u32,
+    pub(super) mac: Mac,
+    /// Underlay address: where packets for the MAC are sent.
+    pub(super) underlay: IpAddr,
+    /// The address that routes name.
+    pub(super) gateway: IpAddr,
+}
+
+impl Peer {
+    pub(super) fn fdb(&self) -> Neighbour {
+        Neighbour {
+            index: self.index,
+            address: self.underlay,
+            mac: self.mac,
+        }
+    }
+
+    pub(super) fn neighbour(&self) -> Neighbour {
+        Neighbour {
+            index: self.index,
+            address: self.gateway,
+            mac: self.mac,
+        }
+    }
+}
+
+/// Routes by pod range.
+#[derive(Debug, Default)]
+pub(super) struct Desired {
+    routes: BTreeMap<IpNet, (Route, Option<Peer>)>,
+}
+
+impl Desired {
+    /// Finds the way to node `via` and notes the route to its pods.
+    pub(super) fn resolve(
+        &mut self,
+        netlink: &mut Netlink,
+        tunnels: &mut Tunnels,
+        prefix: IpNet,
+        via: IpAddr,
+    ) -> Result<NextHop, Error> {
+        let (route, peer, mtu) = way(netlink, tunnels, prefix, via)?;
+        let gateway = route.gateway.unwrap_or(via);
+        self.routes.insert(prefix, (route, peer));
+        Ok(NextHop {
+            ifindex: route.index,
+            gateway,
+            mtu,
+        })
+    }
+
+    pub(super) fn remove(&mut self, prefix: IpNet) {
+        self.routes.remove(&prefix);
+    }
+
+    pub(super) fn contains(&self, prefix: IpNet) -> bool {
+        self.routes.contains_key(&prefix)
+    }
+
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.routes.keys().copied()
+    }
+
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values().map(|(route, _)| route)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.routes.values().filter_map(|(_, peer)| peer.as_ref())
+    }
+}
+
+fn way(
+    netlink: &mut Netlink,
+    tunnels: &mut Tunnels,
+    prefix: IpNet,
+    via: IpAddr,
+) -> Result<(Route, Option<Peer>, u32), Error> {
+    let direct = netlink.way_to(via)?;
+    let link = match direct {
+        Some(route) => netlink.link_by_index(route.index)?,
+        None => None,
+    };
+    // While there is no way at all the tunnel is as good as anything: VXLAN asks
+    // for the way again with each packet.
+    let mtu = link.as_ref().map_or(1500, |link| link.mtu);
+    // The kernel has no IPv6 routes with IPv4 gateways: those go by tunnel.
+    let routable = prefix.addr().is_ipv4() || via.is_ipv6();
+    if let Some(route) = direct
+        && route.gateway.is_none()
+        && routable
+    {
+        return Ok((Route::new(prefix, route.index).via(via).onlink(), None, mtu));
+    }
+    let Some(tunnel) = tunnels.get(netlink, via, mtu)? else {
+        return Err(Error::Refused {
+            operation: format!("route {prefix} by tunnel to {via}"),
+            source: std::io::ErrorKind::AddrNotAvailable.into(),
+            reason: "this node has no address of that family".to_owned(),
+        });
+    };
+    let mac = vtep_mac(via);
+    let gateway = if routable {
+        via
+    } else {
+        link_local(mac).into()
+    };
+    let source = (tunnel.local.is_ipv4() == prefix.addr().is_ipv4()).then_some(tunnel.local);
+    let route = Route::new(prefix, tunnel.index)
+        .via(gateway)
+        .onlink()
+        .source(source);
+    let peer = Peer {
+        index: tunnel.index,
+        mac,
+        underlay: via,
+        gateway,
+    };
+    Ok((route, Some(peer), tunnel.mtu))
+}
