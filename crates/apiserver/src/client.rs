@@ -79,6 +79,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Objects of one namespace or of all, ordered by namespace and name.
     pub fn list<K: Stored>(&self, namespace: Option<&str>) -> Vec<K> {
         self.list_shared(namespace)

@@ -19,9 +19,11 @@ pub mod patch;
 pub mod pki;
 pub mod pods;
 mod registry;
+mod selector;
 mod server;
 pub mod status;
 mod storage;
+mod table;
 
 pub use client::{Client, Store, Stored, Watch, WatchEvent};
 pub use config::ClusterConfig;

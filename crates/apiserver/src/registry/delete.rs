@@ -154,7 +154,7 @@ fn add_finalizer(object: &mut Value, propagation: Propagation) {
 /// Marks the object as being deleted. A second deletion can only shorten the
 /// grace period. Returns whether the marks changed.
 fn mark(resource: &Resource, object: &mut Value, grace: i64) -> bool {
-    let counts = resource.has_generation();
+    let counts = resource.spec.generation;
     let metadata = &mut object["metadata"];
     let earlier = metadata["deletionTimestamp"].is_string();
     if earlier && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) <= grace {

@@ -32,6 +32,19 @@ pub(super) fn in_seconds(seconds: i64) -> String {
     then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Seconds since the epoch.
+pub fn epoch_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+/// Seconds since the epoch of an RFC 3339 time.
+pub fn parse_time(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().ok().map(Timestamp::as_second)
+}
+
 /// A random UUID (RFC 9562, version 4).
 pub fn new_uid() -> String {
     let bits = rand::random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
@@ -183,19 +196,12 @@ pub(super) fn set_system_fields(
     }
     metadata.insert("uid".to_owned(), Value::from(new_uid()));
     metadata.insert("creationTimestamp".to_owned(), Value::from(now()));
-    if resource.has_generation() {
+    if resource.spec.generation {
         metadata.insert("generation".to_owned(), Value::from(1));
     } else {
         metadata.remove("generation");
     }
     Ok(())
-}
-
-impl Resource {
-    /// Whether the server counts changes of the spec.
-    pub(super) fn has_generation(&self) -> bool {
-        self.spec.generation
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod meta;
+mod read;
 mod update;
 
 use std::collections::HashMap;
@@ -18,6 +19,9 @@ use crate::kinds::{self, Context, FieldValidation, KindSpec};
 use crate::storage::{CommitError, Key, Object, OpenError, Storage};
 
 pub use delete::{DeleteOptions, Deleted, Propagation};
+pub(crate) use meta::{epoch_seconds, parse_time};
+pub(crate) use read::expired;
+pub use read::{ListOptions, Page};
 pub use update::Update;
 
 /// A kind that is served, and where its objects are stored.
@@ -37,6 +41,22 @@ impl Resource {
             format!("{}.{}", spec.plural, spec.group)
         };
         Self { spec, collection }
+    }
+
+    /// The object in the version of this resource: all versions of a kind have
+    /// the same fields (conversion `None`).
+    pub fn view(&self, object: Arc<Object>) -> Arc<Object> {
+        if !self.needs_view(&object) {
+            return object;
+        }
+        let mut value = object.value.clone();
+        value["apiVersion"] = Value::from(self.spec.api_version());
+        Arc::new(Object::new(value, object.revision))
+    }
+
+    /// Whether the object is stored in another version.
+    pub fn needs_view(&self, object: &Object) -> bool {
+        self.spec.is_custom() && object.value["apiVersion"] != self.spec.api_version()
     }
 
     fn is(&self, group: &str, kind: &str) -> bool {
@@ -112,15 +132,20 @@ impl Registry {
         self.kinds().get(&path).cloned()
     }
 
-    pub fn get(
-        &self,
-        resource: &Resource,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Arc<Object>, Status> {
-        self.storage
-            .get(&resource.collection, &Key::new(namespace, name))
-            .ok_or_else(|| resource.not_found(name))
+    /// Everything that is served, ordered by group, version and name.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        let mut all: Vec<_> = self.kinds().values().cloned().collect();
+        all.sort_by(|a, b| {
+            let key = |it: &Resource| {
+                (
+                    it.spec.group.clone(),
+                    it.spec.version.clone(),
+                    it.spec.plural.clone(),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        all
     }
 
     fn prepare(

@@ -49,6 +49,7 @@ impl Registry {
                     outcome => return outcome,
                 }
             };
+            let current = resource.view(current);
             let wanted = change(Some(&current))?;
             let fixed = named_revision(&wanted) != Some(current.revision);
             match self.update_once(update, &current, wanted) {
@@ -74,7 +75,7 @@ impl Registry {
             warnings: Vec::new(),
         };
         self.prepare(resource, &mut object, Some(&current.value), &mut context)?;
-        if resource.has_generation() && spec_changed(&current.value, &object) {
+        if resource.spec.generation && spec_changed(&current.value, &object) {
             let generation = current.value["metadata"]["generation"]
                 .as_i64()
                 .unwrap_or(0);

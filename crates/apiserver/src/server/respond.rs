@@ -39,3 +39,7 @@ pub(super) fn failure(status: &Status) -> Response {
         serde_json::to_vec(status).unwrap_or_default(),
     )
 }
+
+pub(super) fn json(code: StatusCode, value: &serde_json::Value) -> Response {
+    content(code, "application/json", value.to_string())
+}
