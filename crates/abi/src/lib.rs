@@ -1,1 +1,34 @@
+//! What kernel programs and user space share: the tables' keys and values, and
+//! every decision that is made on them.
+//!
+//! Owns layouts (sizes asserted), parsing, translation and verdicts; the same
+//! code runs in the kernel, in unit and property tests and beside the loaded
+//! programs in packet tests. Refuses allocation, I/O, system calls and anything
+//! that knows how a table is stored: lookups come in through [`Tables`] and
+//! [`Services`].
+
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod address;
+mod forward;
+mod host_port;
+mod packet;
+mod service;
+mod table;
+mod verdict;
+mod wire;
+
+pub use address::{Address, Port};
+pub use forward::{Tables, from_outside, from_pod};
+pub use packet::{ChecksumChange, Packet};
+pub use service::{Choice, Services, choose, original};
+pub use table::{
+    Backend, BackendKey, Config, Endpoint, FLAG_HOST_ONLY, FLAG_HOST_PORT, Flow, FlowKey, Frontend,
+    HostPortTarget, ReverseKey, Route, RouteKey, SCHEMA, SOCKET_CONNECTED, SOCKET_UNCONNECTED,
+    ServiceAddress, SocketState, TableRow, names,
+};
+pub use verdict::{DropReason, Verdict};
+pub use wire::{ETH_LEN, Header, IPPROTO_TCP, IPPROTO_UDP};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ripstop_model::LocalPod;
+use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_plan::{Change, Tables};
 
 /// A way to another node's pods after the host has resolved it against this
@@ -81,6 +81,13 @@ pub trait Datapath: Send {
     /// If the kernel refuses to remove a row; the remaining rows are removed.
     fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error>;
 
+    /// Takes in the packets of one more interface (a tunnel that came with a
+    /// route). Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// If there is no such interface or it refuses the program.
+    fn attach_uplink(&mut self, ifindex: u32) -> Result<(), Error>;
+
     /// Reads the kernel back, compares it with the desired rows and pods, and
     /// repairs what differs. On start this is also how state is adopted.
     ///
@@ -96,6 +103,12 @@ pub trait Datapath: Send {
 pub enum Error {
     #[error("this kernel refuses the eBPF engine: {reason}")]
     Unsupported { reason: String },
+    #[error("port {port} of the node, wanted by pod {pod}, is held by pod {holder}")]
+    PortTaken {
+        port: String,
+        pod: ObjectKey,
+        holder: ObjectKey,
+    },
     #[error("table {table} is full ({limit} rows): {row} did not fit")]
     TableFull {
         table: &'static str,

@@ -1,0 +1,48 @@
+//! A packet as the decisions see it: in the kernel a socket buffer, in user
+//! space bytes.
+
+use crate::wire::Header;
+use crate::{Address, DropReason, Port};
+
+/// What a translation changes in the sum over a TCP or UDP pseudo header.
+/// Both addresses are of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumChange {
+    pub old: (Address, Port),
+    pub new: (Address, Port),
+    /// UDP over IPv4 may have no checksum (zero), and then keeps having none.
+    pub udp: bool,
+}
+
+/// A packet with its Ethernet header, at the ingress of a link.
+pub trait Packet {
+    /// EtherType in network order; of the packet inside a VLAN tag.
+    fn protocol(&self) -> u16;
+
+    /// Sent to this link's own Ethernet address, and in no VLAN.
+    fn is_for_this_link(&self) -> bool;
+
+    /// Payload of each segment that a large packet stands for; 0 if it is one
+    /// packet.
+    fn segment_size(&self) -> u32;
+
+    /// The header at that offset; `None` if the packet ends before it does.
+    fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
+
+    /// Brings the TCP or UDP checksum at that offset in line with a change of
+    /// address and port. A method and not arithmetic on bytes, because a
+    /// checksum that the device has still to complete is kept differently.
+    ///
+    /// # Errors
+    /// [`DropReason::Rewrite`] if the packet cannot be written; it may then be
+    /// half translated.
+    fn replace_checksum(
+        &mut self,
+        offset: usize,
+        change: &ChecksumChange,
+    ) -> Result<(), DropReason>;
+
+    /// Tells a device's sum over the whole packet that IPv6's hop limit went
+    /// down by one: there is no header checksum that would have made up for it.
+    fn hop_limit_decremented(&mut self);
+}

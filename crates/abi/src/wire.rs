@@ -1,0 +1,418 @@
+//! Headers as they lie in a packet, seen in place.
+
+use crate::{Address, Port};
+
+/// Length of an Ethernet header, bytes.
+pub const ETH_LEN: usize = size_of::<Ethernet>();
+pub const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_UDP: u8 = 17;
+
+/// EtherTypes, in network order.
+pub(crate) const ETH_P_IP: u16 = 0x0800_u16.to_be();
+pub(crate) const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// Source of every frame that goes into a pod: host's ends of pod links all
+/// have this address, and no pod needs to learn another.
+pub(crate) const HOST_MAC: [u16; 3] = [0xeeee; 3];
+
+/// A header that can be seen at any place of a packet.
+///
+/// # Safety
+/// `repr(C)`, alignment one, any bytes are valid.
+pub unsafe trait Header {}
+
+macro_rules! headers {
+    ($($type:ty: $size:literal),+ $(,)?) => {$(
+        // SAFETY: byte arrays throughout: alignment one, any bytes are valid.
+        unsafe impl Header for $type {}
+        const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() == 1);
+    )+};
+}
+
+headers! {
+    Ethernet: 14,
+    Ipv4: 20,
+    Ipv6: 40,
+    Frame<Ipv4>: 34,
+    Frame<Ipv6>: 54,
+    Ports: 4,
+    Tcp: 20,
+}
+
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Ethernet {
+    destination: Mac,
+    source: Mac,
+    ethertype: [u8; 2],
+}
+
+/// IPv4 without options (RFC 791).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    total_length: [u8; 2],
+    id: [u8; 2],
+    fragment: [u8; 2],
+    ttl: u8,
+    protocol: u8,
+    checksum: [u8; 2],
+    source: [u8; 4],
+    destination: [u8; 4],
+}
+
+/// IPv6's fixed header (RFC 8200).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Ipv6 {
+    version_class: [u8; 2],
+    flow: [u8; 2],
+    payload_length: [u8; 2],
+    next_header: u8,
+    hop_limit: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Frame<H> {
+    pub(crate) ethernet: Ethernet,
+    pub(crate) ip: H,
+}
+
+/// Where TCP and UDP have their ports.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Ports {
+    source: [u8; 2],
+    destination: [u8; 2],
+}
+
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    ports: Ports,
+    sequence: [u8; 4],
+    acknowledgement: [u8; 4],
+    offset: u8,
+    flags: u8,
+    window: [u8; 2],
+    checksum: [u8; 2],
+    urgent: [u8; 2],
+}
+
+impl Ethernet {
+    #[inline(always)]
+    pub(crate) fn address(&mut self, destination: [u16; 3], source: [u16; 3]) {
+        self.destination.set(destination);
+        self.source.set(source);
+    }
+}
+
+/// An Ethernet address, stored by words: copying bytes would be a call.
+#[repr(C)]
+#[derive(Debug)]
+struct Mac([[u8; 2]; 3]);
+
+impl Mac {
+    #[inline(always)]
+    fn set(&mut self, words: [u16; 3]) {
+        store16(&mut self.0[0], words[0]);
+        store16(&mut self.0[1], words[1]);
+        store16(&mut self.0[2], words[2]);
+    }
+}
+
+impl Ports {
+    #[inline(always)]
+    pub(crate) fn source(&self) -> Port {
+        Port::from_network(load16(&self.source))
+    }
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> Port {
+        Port::from_network(load16(&self.destination))
+    }
+    #[inline(always)]
+    pub(crate) fn set_source(&mut self, port: Port) {
+        store16(&mut self.source, port.network());
+    }
+    #[inline(always)]
+    pub(crate) fn set_destination(&mut self, port: Port) {
+        store16(&mut self.destination, port.network());
+    }
+}
+
+impl Tcp {
+    /// Header with options, bytes.
+    #[inline(always)]
+    pub(crate) fn header_len(&self) -> u32 {
+        u32::from(self.offset >> 4) * 4
+    }
+}
+
+/// What forwarding needs of an IP header, whatever the family.
+pub(crate) trait Ip: Sized
+where
+    Frame<Self>: Header,
+{
+    const LEN: usize = size_of::<Self>();
+    /// Offset of the transport header in a frame.
+    const TRANSPORT: usize = ETH_LEN + Self::LEN;
+    /// Whether [`Ip::decrement_hops`] leaves the sum over the packet as it was.
+    const HAS_CHECKSUM: bool;
+
+    /// A packet that a router may forward by looking at its destination alone:
+    /// well-formed, with hops left, without options that concern routers.
+    fn is_routable(&self) -> bool;
+    fn source(&self) -> Address;
+    fn destination(&self) -> Address;
+    /// Length of the whole packet, bytes.
+    fn packet_len(&self) -> u32;
+    /// Protocol of the header right after this one; `None` in a fragment.
+    fn transport(&self) -> Option<u8>;
+    /// One hop less, and the header's checksum with it.
+    fn decrement_hops(&mut self);
+    fn set_source(&mut self, address: &Address);
+    fn set_destination(&mut self, address: &Address);
+}
+
+impl Ip for Ipv4 {
+    const HAS_CHECKSUM: bool = true;
+
+    #[inline(always)]
+    fn is_routable(&self) -> bool {
+        // Version 4 and five words: options are for the host's stack.
+        self.version_ihl == 0x45 && self.ttl > 1
+    }
+    #[inline(always)]
+    fn source(&self) -> Address {
+        Address::v4(load32(&self.source))
+    }
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        Address::v4(load32(&self.destination))
+    }
+    #[inline(always)]
+    fn packet_len(&self) -> u32 {
+        u32::from(u16::from_be(load16(&self.total_length)))
+    }
+    #[inline(always)]
+    fn transport(&self) -> Option<u8> {
+        // More fragments, or an offset (RFC 791, 3.1).
+        const FRAGMENT: u16 = 0x3fff_u16.to_be();
+        (load16(&self.fragment) & FRAGMENT == 0).then_some(self.protocol)
+    }
+    #[inline(always)]
+    fn decrement_hops(&mut self) {
+        self.ttl -= 1;
+        // The field is the high byte of its word, so the sum grows by 0x0100
+        // (RFC 1141); a carry goes round.
+        let sum = u32::from(load16(&self.checksum)) + u32::from(0x0100_u16.to_be());
+        store16(
+            &mut self.checksum,
+            (sum as u16).wrapping_add(u16::from(sum >= 0xffff)),
+        );
+    }
+    #[inline(always)]
+    fn set_source(&mut self, address: &Address) {
+        self.replace_checksum(load32(&self.source), address.v4_word());
+        store32(&mut self.source, address.v4_word());
+    }
+    #[inline(always)]
+    fn set_destination(&mut self, address: &Address) {
+        self.replace_checksum(load32(&self.destination), address.v4_word());
+        store32(&mut self.destination, address.v4_word());
+    }
+}
+
+impl Ipv4 {
+    #[inline(always)]
+    fn replace_checksum(&mut self, old: u32, new: u32) {
+        let sum = replace_sum(load16(&self.checksum), sum32(!old), sum32(new));
+        store16(&mut self.checksum, sum);
+    }
+}
+
+impl Ip for Ipv6 {
+    const HAS_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn is_routable(&self) -> bool {
+        // Hop-by-hop options (0) are for routers (RFC 8200, 4.3); a link-local
+        // source may not be forwarded (RFC 4291, 2.5.6).
+        self.version_class[0] >> 4 == 6
+            && self.hop_limit > 1
+            && self.next_header != 0
+            && !(self.source[0] == 0xfe && self.source[1] & 0xc0 == 0x80)
+    }
+    #[inline(always)]
+    fn source(&self) -> Address {
+        Address::v6(load128(&self.source))
+    }
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        Address::v6(load128(&self.destination))
+    }
+    #[inline(always)]
+    fn packet_len(&self) -> u32 {
+        Self::LEN as u32 + u32::from(u16::from_be(load16(&self.payload_length)))
+    }
+    #[inline(always)]
+    fn transport(&self) -> Option<u8> {
+        // A fragment header (44) is one more that is not TCP or UDP.
+        Some(self.next_header)
+    }
+    #[inline(always)]
+    fn decrement_hops(&mut self) {
+        self.hop_limit -= 1;
+    }
+    #[inline(always)]
+    fn set_source(&mut self, address: &Address) {
+        store128(&mut self.source, address.words());
+    }
+    #[inline(always)]
+    fn set_destination(&mut self, address: &Address) {
+        store128(&mut self.destination, address.words());
+    }
+}
+
+/// One's complement sum of the two halves, not folded.
+#[inline(always)]
+pub(crate) const fn sum32(word: u32) -> u32 {
+    (word & 0xffff) + (word >> 16)
+}
+
+/// Checksum after a part of what it covers changed (RFC 1624, equation 3):
+/// `removed` is the sum of the complement of the old words, `added` of the new
+/// ones.
+#[inline(always)]
+pub(crate) const fn replace_sum(checksum: u16, removed: u32, added: u32) -> u16 {
+    let mut sum = (!checksum as u32 & 0xffff) + removed + added;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
+/// Loads that the kernel side does with one instruction a word.
+macro_rules! load {
+    ($name:ident, $size:literal, $word:ty) => {
+        #[inline(always)]
+        pub(crate) fn $name(bytes: &[u8; $size]) -> $word {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: in bounds. The kernel refuses the program on machines that
+            // need alignment here; on all others a load needs none.
+            unsafe {
+                *bytes.as_ptr().cast::<$word>()
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            <$word>::from_ne_bytes(*bytes)
+        }
+    };
+}
+
+/// Stores, likewise.
+macro_rules! store {
+    ($name:ident, $size:literal, $word:ty) => {
+        #[inline(always)]
+        pub(crate) fn $name(bytes: &mut [u8; $size], word: $word) {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: as for loads.
+            unsafe {
+                *bytes.as_mut_ptr().cast::<$word>() = word;
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            {
+                *bytes = word.to_ne_bytes();
+            }
+        }
+    };
+}
+
+load!(load16, 2, u16);
+load!(load32, 4, u32);
+store!(store16, 2, u16);
+store!(store32, 4, u32);
+
+#[inline(always)]
+fn load128(bytes: &[u8; 16]) -> [u32; 4] {
+    let words = bytes.as_chunks::<4>().0;
+    [
+        load32(&words[0]),
+        load32(&words[1]),
+        load32(&words[2]),
+        load32(&words[3]),
+    ]
+}
+
+#[inline(always)]
+fn store128(bytes: &mut [u8; 16], words: [u32; 4]) {
+    let stored = bytes.as_chunks_mut::<4>().0;
+    store32(&mut stored[0], words[0]);
+    store32(&mut stored[1], words[1]);
+    store32(&mut stored[2], words[2]);
+    store32(&mut stored[3], words[3]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of a whole header, for comparison (RFC 1071).
+    fn checksum(bytes: &[u8]) -> u16 {
+        let sum: u32 = bytes
+            .chunks_exact(2)
+            .map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]])))
+            .sum();
+        replace_sum(!0, sum, 0)
+    }
+
+    fn header(ttl: u8, id: u16, destination: [u8; 4]) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[0] = 0x45;
+        bytes[4..6].copy_from_slice(&id.to_be_bytes());
+        bytes[8] = ttl;
+        bytes[16..20].copy_from_slice(&destination);
+        let sum = checksum(&bytes).to_ne_bytes();
+        bytes[10..12].copy_from_slice(&sum);
+        bytes
+    }
+
+    fn view(bytes: &mut [u8; 20]) -> &mut Ipv4 {
+        // SAFETY: the type is a header of that size.
+        unsafe { &mut *bytes.as_mut_ptr().cast::<Ipv4>() }
+    }
+
+    #[test]
+    fn checksums_stay_right() {
+        for id in 0..=u16::MAX {
+            let mut bytes = header(64, id, [10, 0, 0, 1]);
+            view(&mut bytes).decrement_hops();
+            assert_eq!(bytes[8], 63);
+            assert!(matches!(checksum(&bytes), 0), "id {id} after a hop");
+            view(&mut bytes).set_destination(&Address::v4(id.into()));
+            assert!(matches!(checksum(&bytes), 0), "id {id} after translation");
+        }
+    }
+
+    #[test]
+    fn options_and_last_hops_are_not_ours() {
+        let mut bytes = header(2, 1, [10, 0, 0, 1]);
+        assert!(view(&mut bytes).is_routable());
+        bytes[0] = 0x46;
+        assert!(!view(&mut bytes).is_routable());
+        assert!(!view(&mut header(1, 1, [10, 0, 0, 1])).is_routable());
+        assert!(!view(&mut header(0, 1, [10, 0, 0, 1])).is_routable());
+    }
+
+    #[test]
+    fn fragments_have_no_ports() {
+        for (field, plain) in [(0, true), (0x4000, true), (0x2000, false), (0x0001, false)] {
+            let mut bytes = header(64, 1, [10, 0, 0, 1]);
+            bytes[6..8].copy_from_slice(&u16::to_be_bytes(field));
+            assert_eq!(view(&mut bytes).transport().is_some(), plain, "{field:#x}");
+        }
+    }
+}

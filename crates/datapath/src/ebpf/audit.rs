@@ -1,0 +1,151 @@
+//! The kernel against the plan.
+
+use std::collections::BTreeSet;
+
+use ripstop_abi::{FLAG_HOST_PORT, ServiceAddress};
+use ripstop_model::LocalPod;
+use ripstop_plan::Tables;
+
+use super::pods::PodRows;
+use super::{EbpfEngine, frontends, key, links, route_key, wanted};
+use crate::engine::{Drift, Error};
+
+/// Reads everything back and makes it what it should be. Goes on after an error
+/// and gives the first.
+pub(crate) fn audit(
+    engine: &mut EbpfEngine,
+    desired: &Tables,
+    pods: &[LocalPod],
+) -> Result<Drift, Error> {
+    let routes = engine.maps.routes.rows().clone();
+    engine.read_back()?;
+    let mut audit = Audit {
+        repaired: Vec::new(),
+        result: Ok(()),
+    };
+    audit.services(engine, desired);
+    audit.pods(engine, pods);
+    // Routes as they were applied: resolving them is not ours.
+    let wanted: BTreeSet<_> = desired.routes.keys().map(route_key).collect();
+    for (key, route) in routes.into_iter().filter(|(key, _)| wanted.contains(key)) {
+        let row = || format!("route {key:?}");
+        audit.note(row(), engine.maps.routes.put(key, route, row));
+    }
+    let stale: Vec<_> = engine
+        .maps
+        .routes
+        .rows()
+        .keys()
+        .filter(|key| !wanted.contains(key))
+        .copied()
+        .collect();
+    for key in stale {
+        audit.note(
+            format!("route {key:?} (removed)"),
+            engine.maps.routes.remove(&key),
+        );
+    }
+    match engine.attach_links() {
+        Ok(attached) => audit.repaired.extend(attached),
+        Err(error) => audit.failed(error),
+    }
+    engine.takeover_pending = false;
+    audit.result.map(|()| Drift {
+        repaired: audit.repaired,
+    })
+}
+
+struct Audit {
+    repaired: Vec<String>,
+    result: Result<(), Error>,
+}
+
+impl Audit {
+    fn note(&mut self, row: String, outcome: Result<bool, Error>) {
+        match outcome {
+            Ok(true) => self.repaired.push(row),
+            Ok(false) => {}
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn failed(&mut self, error: Error) {
+        if self.result.is_ok() {
+            self.result = Err(error);
+        }
+    }
+
+    fn services(&mut self, engine: &mut EbpfEngine, desired: &Tables) {
+        let rows = desired
+            .frontends
+            .iter()
+            .map(|(frontend, row)| (key(frontend), Some(wanted(row))));
+        let keys: BTreeSet<ServiceAddress> = desired.frontends.keys().map(key).collect();
+        let services = engine.frontends.with_flag(FLAG_HOST_PORT, false);
+        let stale: Vec<_> = services
+            .filter(|key| !keys.contains(key))
+            .map(|key| (key, None))
+            .collect();
+        self.written(engine.frontends.write(&engine.maps, rows.chain(stale)));
+    }
+
+    fn pods(&mut self, engine: &mut EbpfEngine, pods: &[LocalPod]) {
+        engine.pods = pods
+            .iter()
+            .map(|pod| (pod.container_id.clone(), pod.clone()))
+            .collect();
+        let mut wanted = PodRows::default();
+        let mut links = BTreeSet::new();
+        for pod in pods {
+            match engine.write_pod(pod) {
+                Ok(done) => self.repaired.extend(done),
+                Err(error) => self.failed(error),
+            }
+            links.insert(pod.host_ifname.clone());
+            let rows = PodRows::of(pod, &engine.config.node_addresses);
+            wanted.endpoints.extend(rows.endpoints);
+            wanted.host_ports.extend(rows.host_ports);
+            wanted.frontends.extend(rows.frontends);
+        }
+        let of_ports = engine.frontends.with_flag(FLAG_HOST_PORT, true);
+        let stale: Vec<_> = of_ports
+            .filter(|key| !wanted.frontends.contains_key(key))
+            .map(|key| (key, None))
+            .collect();
+        self.written(engine.frontends.write(&engine.maps, stale));
+        let maps = &mut engine.maps;
+        let rows = maps.host_ports.rows().keys();
+        for key in rows
+            .filter(|k| !wanted.host_ports.contains_key(k))
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            let row = format!("host port {} (removed)", frontends::show(&key));
+            self.note(row, maps.host_ports.remove(&key));
+        }
+        let rows = maps.endpoints.rows().keys();
+        for key in rows
+            .filter(|k| !wanted.endpoints.contains_key(k))
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            let row = format!("endpoint {} (removed)", std::net::IpAddr::from(key));
+            self.note(row, maps.endpoints.remove(&key));
+        }
+        let attached = links::pods(&engine.pins).unwrap_or_else(|error| {
+            self.failed(error);
+            Vec::new()
+        });
+        for name in attached.into_iter().filter(|name| !links.contains(name)) {
+            let removed = links::remove_pod(&engine.pins, &name).map(|()| true);
+            self.note(format!("program on {name} (removed)"), removed);
+        }
+    }
+
+    fn written(&mut self, (rows, result): (Vec<String>, Result<(), Error>)) {
+        self.repaired.extend(rows);
+        if let Err(error) = result {
+            self.failed(error);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The tables of a node: made, pinned, adopted.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::bpf_map_type;
+use ripstop_abi::{
+    Address, Backend, BackendKey, DropReason, Endpoint, Flow, FlowKey, Frontend, HostPortTarget,
+    ReverseKey, Route, RouteKey, SCHEMA, ServiceAddress, SocketState, TableRow, names,
+};
+
+use super::config::Limits;
+use super::pins::Pins;
+use super::sys::{self, MapShape, MapTypes};
+use super::table::{Mirror, Table};
+use crate::Error;
+
+/// Pin of the record of what the other pins are.
+const STATE: &str = "state";
+
+/// Every table that programs use, by name.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    pub(crate) endpoints: Mirror<Address, Endpoint>,
+    pub(crate) frontends: Table<ServiceAddress, Frontend>,
+    pub(crate) backends: Table<BackendKey, Backend>,
+    pub(crate) routes: Mirror<RouteKey, Route>,
+    pub(crate) host_ports: Mirror<ServiceAddress, HostPortTarget>,
+    /// Written by programs alone.
+    flows: OwnedFd,
+    reverse: OwnedFd,
+    sockets: OwnedFd,
+    drops: OwnedFd,
+}
+
+impl Maps {
+    /// New, empty tables.
+    pub(crate) fn create(limits: &Limits) -> Result<Self, Error> {
+        Self::collect(|name| {
+            let shape = shape(name, limits);
+            create(name, &shape).map_err(|source| Error::Kernel {
+                operation: format!("create table {name} ({} rows)", shape.max_entries),
+                source,
+            })
+        })
+    }
+
+    /// The pinned tables, if all are there and of the form that this version
+    /// makes; else new ones are pinned in their place.
+    pub(crate) fn adopt_or_create(pins: &Pins, limits: &Limits) -> Result<(Self, bool), Error> {
+        if State::read(pins)?.is_some_and(|state| state.schema == u64::from(SCHEMA))
+            && let Some(maps) = Self::adopt(pins, limits)?
+        {
+            return Ok((maps, true));
+        }
+        // Whatever happens from here on, the pins are not a set.
+        pins.remove(STATE)?;
+        let maps = Self::create(limits)?;
+        for name in ALL {
+            pins.put(&pin(name), maps.get(name))?;
+        }
+        Ok((maps, false))
+    }
+
+    fn adopt(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {
+        let mut found = Vec::new();
+        for name in ALL {
+            let Some(map) = pins.get(&pin(name))? else {
+                return Ok(None);
+            };
+            if sys::map_shape(map.as_fd()).ok() != Some(shape(name, limits)) {
+                return Ok(None);
+            }
+            found.push(map);
+        }
+        let mut found = found.into_iter();
+        Self::collect(|_| {
+            found.next().ok_or_else(|| Error::Kernel {
+                operation: "adopt tables".into(),
+                source: io::ErrorKind::NotFound.into(),
+            })
+        })
+        .map(Some)
+    }
+
+    /// Makes the set; `map` is asked for the tables in the order of [`ALL`].
+    fn collect(mut map: impl FnMut(&'static str) -> Result<OwnedFd, Error>) -> Result<Self, Error> {
+        Ok(Self {
+            endpoints: Mirror::new(Table::new(names::ENDPOINTS, map(names::ENDPOINTS)?)?),
+            frontends: Table::new(names::FRONTENDS, map(names::FRONTENDS)?)?,
+            backends: Table::new(names::BACKENDS, map(names::BACKENDS)?)?,
+            routes: Mirror::new(Table::new(names::ROUTES, map(names::ROUTES)?)?),
+            host_ports: Mirror::new(Table::new(names::HOST_PORTS, map(names::HOST_PORTS)?)?),
+            flows: map(names::FLOWS)?,
+            reverse: map(names::REVERSE)?,
+            sockets: map(names::SOCKETS)?,
+            drops: map(names::DROPS)?,
+        })
+    }
+
+    /// # Panics
+    /// If there is no such table: names are ours.
+    pub(crate) fn get(&self, name: &str) -> BorrowedFd<'_> {
+        match name {
+            names::ENDPOINTS => self.endpoints.as_fd(),
+            names::FRONTENDS => self.frontends.as_fd(),
+            names::BACKENDS => self.backends.as_fd(),
+            names::ROUTES => self.routes.as_fd(),
+            names::HOST_PORTS => self.host_ports.as_fd(),
+            names::FLOWS => self.flows.as_fd(),
+            names::REVERSE => self.reverse.as_fd(),
+            names::SOCKETS => self.sockets.as_fd(),
+            names::DROPS => self.drops.as_fd(),
+            other => panic!("no table {other}"),
+        }
+    }
+
+    /// Packets and connections dropped, over all CPUs.
+    pub(crate) fn drops(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        let mut per_cpu = vec![0_u64; possible_cpus()?];
+        let mut drops = Vec::new();
+        for reason in DropReason::ALL {
+            // SAFETY: a value is one word for each possible CPU.
+            unsafe {
+                sys::map_lookup(self.drops.as_fd(), &(reason as u32), per_cpu.as_mut_slice())?;
+            }
+            drops.push((reason.name(), per_cpu.iter().sum()));
+        }
+        Ok(drops)
+    }
+}
+
+pub(crate) const ALL: [&str; 9] = [
+    names::ENDPOINTS,
+    names::FRONTENDS,
+    names::BACKENDS,
+    names::ROUTES,
+    names::HOST_PORTS,
+    names::FLOWS,
+    names::REVERSE,
+    names::SOCKETS,
+    names::DROPS,
+];
+
+fn pin(name: &str) -> String {
+    format!("map_{name}")
+}
+
+/// How each table is made.
+///
+/// # Panics
+/// If there is no such table: names are ours.
+pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
+    /// Rows take memory when they are written, not before.
+    const NO_PREALLOC: u32 = 1;
+    const fn of<K: TableRow, V: TableRow>(kind: bpf_map_type, rows: u32, flags: u32) -> MapShape {
+        MapShape {
+            kind: kind as u32,
+            key_size: size_of::<K>() as u32,
+            value_size: size_of::<V>() as u32,
+            max_entries: rows,
+            flags,
+        }
+    }
+    use bpf_map_type::{
+        BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE, BPF_MAP_TYPE_LRU_HASH as LRU,
+        BPF_MAP_TYPE_PERCPU_ARRAY as COUNTERS, BPF_MAP_TYPE_SK_STORAGE as SOCKETS,
+    };
+    match name {
+        names::ENDPOINTS => of::<Address, Endpoint>(HASH, limits.endpoints, NO_PREALLOC),
+        names::FRONTENDS => of::<ServiceAddress, Frontend>(HASH, limits.frontends, NO_PREALLOC),
+        names::BACKENDS => of::<BackendKey, Backend>(HASH, limits.backends, NO_PREALLOC),
+        names::ROUTES => of::<RouteKey, Route>(TRIE, limits.routes, NO_PREALLOC),
+        names::HOST_PORTS => {
+            of::<ServiceAddress, HostPortTarget>(HASH, limits.host_ports, NO_PREALLOC)
+        }
+        names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
+        names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
+        names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
+        names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
+        other => panic!("no table {other}"),
+    }
+}
+
+fn create(name: &str, shape: &MapShape) -> io::Result<OwnedFd> {
+    if name != names::SOCKETS {
+        return sys::map_create(name, shape, None);
+    }
+    // The kernel takes storage for sockets only with type information.
+    let btf = sys::btf_load(&socket_types())?;
+    sys::map_create(
+        name,
+        shape,
+        Some(MapTypes {
+            btf: btf.as_fd(),
+            key: 1,
+            value: 2,
+        }),
+    )
+}
+
+/// BTF of two types: a word, and a structure of [`SocketState`]'s size.
+/// <https://docs.kernel.org/bpf/btf.html>
+fn socket_types() -> Vec<u8> {
+    const INT: u32 = 1 << 24;
+    const STRUCT: u32 = 4 << 24;
+    let strings = b"\0word\0state\0";
+    let types = [
+        [1, INT, 4, 32].as_slice(),
+        &[6, STRUCT, size_of::<SocketState>() as u32],
+    ]
+    .concat();
+    let types_len = size_of_val(types.as_slice()) as u32;
+    let mut btf = Vec::new();
+    btf.extend(0xeb9f_u16.to_ne_bytes());
+    btf.extend([1, 0]); // version, flags
+    for word in [24, 0, types_len, types_len, strings.len() as u32]
+        .into_iter()
+        .chain(types)
+    {
+        btf.extend(word.to_ne_bytes());
+    }
+    btf.extend(strings);
+    btf
+}
+
+/// What the other pins are: written last, removed before they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) schema: u64,
+    /// Of the programs' object and constants.
+    pub(crate) digest: u64,
+}
+
+impl State {
+    pub(crate) fn read(pins: &Pins) -> Result<Option<Self>, Error> {
+        let Some(map) = pins.get(STATE)? else {
+            return Ok(None);
+        };
+        if sys::map_shape(map.as_fd()).ok() != Some(Self::SHAPE) {
+            return Ok(None);
+        }
+        let mut value = [0_u64; 2];
+        // SAFETY: the sizes were just compared.
+        let read = unsafe { sys::map_lookup(map.as_fd(), &0_u32, &mut value) };
+        let [schema, digest] = value;
+        Ok(read.is_ok().then_some(Self { schema, digest }))
+    }
+
+    pub(crate) fn write(self, pins: &Pins) -> Result<(), Error> {
+        let failed = |source| Error::Kernel {
+            operation: "write the state record".into(),
+            source,
+        };
+        let map = sys::map_create(STATE, &Self::SHAPE, None).map_err(failed)?;
+        // SAFETY: the sizes are those of the shape.
+        unsafe { sys::map_update(map.as_fd(), &0_u32, &[self.schema, self.digest]) }
+            .map_err(failed)?;
+        pins.put(STATE, map)
+    }
+
+    const SHAPE: MapShape = MapShape {
+        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        key_size: 4,
+        value_size: 16,
+        max_entries: 1,
+        flags: 0,
+    };
+}
+
+/// CPUs for which per-CPU tables have a value: also those that are not there.
+fn possible_cpus() -> io::Result<usize> {
+    let ranges = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = ranges
+        .trim()
+        .rsplit(['-', ','])
+        .next()
+        .and_then(|last| last.parse::<usize>().ok());
+    last.map(|last| last + 1)
+        .ok_or_else(|| io::Error::other(format!("cpu/possible says {ranges:?}")))
+}

@@ -1,0 +1,395 @@
+//! The eBPF engine: services are translated at the socket, packets go from pod
+//! to pod past the host's stack.
+//!
+//! Programs, tables and attachments are pinned, so they work on while no agent
+//! runs, and the next one takes them over: the same tables always, the same
+//! programs if they are the ones that it would load.
+
+mod audit;
+mod config;
+mod frontends;
+mod links;
+mod maps;
+mod pins;
+mod pods;
+mod programs;
+mod sys;
+mod table;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use ipnet::IpNet;
+use ripstop_abi::{
+    Backend, Config as Constants, Port, Route, RouteKey, SCHEMA, ServiceAddress, names,
+};
+use ripstop_model::LocalPod;
+use ripstop_plan::{Change, Frontend, FrontendRow, Tables};
+
+pub use config::{Config, Limits};
+pub use programs::ProgramStats;
+
+use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
+use frontends::{Frontends, Wanted};
+use links::Cgroup;
+use maps::{Maps, State};
+use pins::Pins;
+use pods::PodRows;
+use programs::Programs;
+
+/// The engine of one node. Dropped, it leaves everything in the kernel.
+///
+/// Its methods attach to interfaces by index: they are to be called from a
+/// thread in the node's network namespace, where it was opened.
+#[derive(Debug)]
+pub struct EbpfEngine {
+    config: Config,
+    pins: Pins,
+    cgroup: Cgroup,
+    programs: Programs,
+    maps: Maps,
+    adopted: bool,
+    /// Old programs, over old tables, are attached where ours should be; ours
+    /// take over once their tables are filled.
+    takeover_pending: bool,
+    frontends: Frontends,
+    /// By container id: those that this process knows.
+    pods: BTreeMap<String, LocalPod>,
+}
+
+impl EbpfEngine {
+    /// Loads the programs, or takes over what an earlier engine left.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the kernel, or what this process may do, is not
+    /// enough; nothing is attached then.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        links::check_tcx()?;
+        let pins = Pins::open(&config.bpffs)?;
+        let cgroup = Cgroup::open(&config.cgroup_root)?;
+        let attached_before = links::are_there(&pins)?;
+        let (maps, adopted) = Maps::adopt_or_create(&pins, &config.limits)?;
+        let (programs, state) = load_or_adopt(&pins, &maps)?;
+        let mut engine = Self {
+            takeover_pending: attached_before && !adopted,
+            frontends: Frontends::default(),
+            pods: BTreeMap::new(),
+            config,
+            pins,
+            cgroup,
+            programs,
+            maps,
+            adopted,
+        };
+        engine.read_back()?;
+        if !engine.takeover_pending {
+            engine.attach_links()?;
+        }
+        links::retain_uplinks(&engine.pins, &engine.config.uplinks)?;
+        // Last: from here on the pins are a whole.
+        state.write(&engine.pins)?;
+        Ok(engine)
+    }
+
+    /// What the kernel knows of the programs.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn program_stats(&self) -> Result<Vec<ProgramStats>, Error> {
+        self.programs.stats().map_err(|source| Error::Kernel {
+            operation: "read the programs' statistics".into(),
+            source,
+        })
+    }
+
+    /// Socket and uplink programs on their places; gives what was not.
+    fn attach_links(&self) -> Result<Vec<String>, Error> {
+        let mut attached = links::sockets(&self.pins, &self.programs, &self.cgroup)?;
+        for ifindex in &self.config.uplinks {
+            if links::uplink(&self.pins, &self.programs, *ifindex)? {
+                attached.push(format!("program on uplink {ifindex}"));
+            }
+        }
+        Ok(attached)
+    }
+
+    fn take_over(&mut self) -> Result<(), Error> {
+        if self.takeover_pending {
+            self.attach_links()?;
+            self.takeover_pending = false;
+        }
+        Ok(())
+    }
+
+    /// What is in the kernel's tables becomes what counts as applied.
+    fn read_back(&mut self) -> Result<(), Error> {
+        self.frontends = Frontends::read(&self.maps)?;
+        self.maps.endpoints.read()?;
+        self.maps.host_ports.read()?;
+        self.maps.routes.read()
+    }
+
+    /// The pod's rows and its program. Gives what was not there.
+    fn write_pod(&mut self, pod: &LocalPod) -> Result<Vec<String>, Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        let mut done = Vec::new();
+        for (address, endpoint) in rows.endpoints {
+            let row = || format!("endpoint {}", IpAddr::from(address));
+            if self.maps.endpoints.put(address, endpoint, row)? {
+                done.push(row());
+            }
+        }
+        for (address, target) in rows.host_ports {
+            let row = || format!("host port {}", frontends::show(&address));
+            if self.maps.host_ports.put(address, target, row)? {
+                done.push(row());
+            }
+        }
+        let frontends = rows
+            .frontends
+            .into_iter()
+            .map(|(key, wanted)| (key, Some(wanted)));
+        let (written, result) = self.frontends.write(&self.maps, frontends);
+        result?;
+        done.extend(written);
+        let (name, has_ports) = (&pod.host_ifname, !pod.host_ports.is_empty());
+        if links::pod(
+            &self.pins,
+            &self.programs,
+            name,
+            pod.host_ifindex,
+            has_ports,
+        )? {
+            done.push(format!("program on {name}"));
+        }
+        Ok(done)
+    }
+
+    /// Removes what leads to this pod, unless it leads to another one by now.
+    /// Goes on after an error and gives the first.
+    fn erase_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        let mut results = Vec::new();
+        // First what leads there, then what it leads to.
+        let host_ports = self.maps.host_ports.rows();
+        let mine = |key: &ServiceAddress| {
+            host_ports
+                .get(key)
+                .is_none_or(|t| t.endpoint.ifindex == pod.host_ifindex)
+        };
+        let frontends: Vec<_> = rows
+            .frontends
+            .into_keys()
+            .filter(mine)
+            .map(|key| (key, None))
+            .collect();
+        results.push(self.frontends.write(&self.maps, frontends).1);
+        for (key, target) in rows.host_ports {
+            if self.maps.host_ports.rows().get(&key) == Some(&target) {
+                results.push(self.maps.host_ports.remove(&key).map(drop));
+            }
+        }
+        for (key, endpoint) in rows.endpoints {
+            if self.maps.endpoints.rows().get(&key) == Some(&endpoint) {
+                results.push(self.maps.endpoints.remove(&key).map(drop));
+            }
+        }
+        results.push(links::remove_pod(&self.pins, &pod.host_ifname));
+        results.into_iter().collect()
+    }
+
+    /// A pod that has one of this pod's ports of the node, and that port.
+    fn port_holder(&self, pod: &LocalPod) -> Option<(&LocalPod, ServiceAddress)> {
+        let ports = |pod| PodRows::of(pod, &self.config.node_addresses).frontends;
+        let wanted = ports(pod);
+        let others = self
+            .pods
+            .values()
+            .filter(|other| other.container_id != pod.container_id);
+        others.filter(|_| !wanted.is_empty()).find_map(|other| {
+            let held = ports(other);
+            let shared = wanted.keys().find(|key| held.contains_key(key));
+            shared.map(|key| (other, *key))
+        })
+    }
+
+    /// True if the route was not there, or another one.
+    fn write_route(&mut self, route: &ResolvedRoute) -> Result<bool, Error> {
+        let key = route_key(&route.prefix);
+        // A neighbour of the other family cannot be given to the kernel here;
+        // the host's stack has the route.
+        match route
+            .next_hop
+            .filter(|hop| hop.gateway.is_ipv4() == route.prefix.addr().is_ipv4())
+        {
+            Some(hop) => {
+                let NextHop {
+                    ifindex,
+                    mtu,
+                    gateway,
+                } = hop;
+                let row = Route {
+                    ifindex,
+                    mtu,
+                    gateway: gateway.into(),
+                };
+                self.maps
+                    .routes
+                    .put(key, row, || format!("route {}", route.prefix))
+            }
+            None => self.maps.routes.remove(&key),
+        }
+    }
+}
+
+impl Datapath for EbpfEngine {
+    fn apply(&mut self, change: &Change) -> Result<(), Error> {
+        let rows = change
+            .frontends
+            .iter()
+            .map(|(frontend, row)| (key(frontend), row.as_ref().map(wanted)));
+        let (_, result) = self.frontends.write(&self.maps, rows);
+        self.take_over()?;
+        result
+    }
+
+    fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
+        let mut result = Ok(());
+        for route in routes {
+            let outcome = self.write_route(route);
+            if result.is_ok() {
+                result = outcome.map(drop);
+            }
+        }
+        result
+    }
+
+    fn add_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        if let Some((holder, port)) = self.port_holder(pod) {
+            return Err(Error::PortTaken {
+                port: frontends::show(&port),
+                pod: pod.pod.clone(),
+                holder: holder.pod.clone(),
+            });
+        }
+        if let Err(error) = self.write_pod(pod) {
+            if let Err(also) = self.erase_pod(pod) {
+                tracing::warn!(%also, pod = %pod.pod, "rows of a pod that was not added stay");
+            }
+            return Err(error);
+        }
+        self.pods.insert(pod.container_id.clone(), pod.clone());
+        Ok(())
+    }
+
+    fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        self.pods.remove(&pod.container_id);
+        self.erase_pod(pod)
+    }
+
+    fn attach_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
+        if !self.config.uplinks.contains(&ifindex) {
+            self.config.uplinks.push(ifindex);
+        }
+        if !self.takeover_pending {
+            links::uplink(&self.pins, &self.programs, ifindex)?;
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
+        audit::audit(self, desired, pods)
+    }
+
+    fn status(&self) -> EngineStatus {
+        let (maps, frontends) = (&self.maps, &self.frontends);
+        EngineStatus {
+            mode: "ebpf",
+            tables: vec![
+                maps.endpoints.usage(),
+                (
+                    names::FRONTENDS,
+                    frontends.len() as u64,
+                    maps.frontends.limit(),
+                ),
+                (
+                    names::BACKENDS,
+                    frontends.backend_count() as u64,
+                    maps.backends.limit(),
+                ),
+                maps.routes.usage(),
+                maps.host_ports.usage(),
+            ],
+            drops: maps.drops().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the drop counters cannot be read");
+                Vec::new()
+            }),
+            adopted: self.adopted,
+        }
+    }
+}
+
+/// The pinned programs if they are what would be loaded, else newly loaded
+/// ones; with the record to write once everything else is done.
+fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
+    let constants = Constants {
+        node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
+            operation: "read the cookie of the network namespace".into(),
+            source,
+        })?,
+    };
+    let wanted = State {
+        schema: SCHEMA.into(),
+        digest: Programs::digest(&constants),
+    };
+    let found = State::read(pins)?;
+    if found == Some(wanted)
+        && let Some(programs) = Programs::adopt(pins)?
+    {
+        return Ok((programs, wanted));
+    }
+    let programs = Programs::load(maps, &constants)?;
+    if found.is_some() {
+        // The pins are a mixture until the record is written again.
+        State {
+            digest: 0,
+            ..wanted
+        }
+        .write(pins)?;
+    }
+    programs.pin(pins)?;
+    Ok((programs, wanted))
+}
+
+/// Makes the kernel count runs and run time of programs, all of the machine's,
+/// for as long as this descriptor is open. It costs them some time.
+///
+/// # Errors
+/// Without CAP_SYS_ADMIN.
+pub fn enable_stats() -> io::Result<OwnedFd> {
+    sys::enable_stats()
+}
+
+fn key(frontend: &Frontend) -> ServiceAddress {
+    let port = Port::from_host(frontend.port);
+    ServiceAddress::new(frontend.address.into(), port, frontend.protocol as u8)
+}
+
+fn wanted(row: &FrontendRow) -> Wanted {
+    let backend =
+        |b: &ripstop_plan::Backend| Backend::new(b.address.into(), Port::from_host(b.port));
+    Wanted {
+        backends: row.backends.iter().map(backend).collect(),
+        flags: 0,
+    }
+}
+
+fn route_key(prefix: &IpNet) -> RouteKey {
+    let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+    RouteKey {
+        prefix_len: mapped + u32::from(prefix.prefix_len()),
+        address: prefix.trunc().addr().into(),
+    }
+}

@@ -1,0 +1,275 @@
+//! The kernel programs: loaded once, pinned, adopted.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use aya_obj::Object;
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use ripstop_abi::Config as Constants;
+
+use super::maps::{self, Maps};
+use super::pins::Pins;
+use super::sys::{self, MapShape};
+use crate::Error;
+
+/// The compiled programs of `ebpf/`; made by `cargo xtask ebpf`.
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("programs.bpf.o"));
+
+/// ELF wants its words aligned.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+pub(crate) const FROM_POD: &str = "from_pod";
+/// For pods with host ports.
+pub(crate) const FROM_POD_PORTS: &str = "from_pod_ports";
+pub(crate) const FROM_OUTSIDE: &str = "from_outside";
+
+pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 8] = [
+    ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
+    ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+    ("sendmsg4", bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
+    ("sendmsg6", bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
+    ("recvmsg4", bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG),
+    ("recvmsg6", bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG),
+    (
+        "getpeername4",
+        bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
+    ),
+    (
+        "getpeername6",
+        bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+    ),
+];
+
+const PACKET_HOOKS: [&str; 3] = [FROM_POD, FROM_POD_PORTS, FROM_OUTSIDE];
+
+/// What the kernel says of one of our programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStats {
+    pub name: &'static str,
+    /// Instructions that the verifier walked through.
+    pub verified_instructions: u32,
+    /// Counted only while [`super::enable_stats`]'s descriptor is open.
+    pub runs: u64,
+    pub run_time_ns: u64,
+}
+
+/// A loaded program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    fd: OwnedFd,
+    pub(crate) id: u32,
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// All programs, by name.
+#[derive(Debug)]
+pub(crate) struct Programs(Vec<(&'static str, Program)>);
+
+impl Programs {
+    /// Identity of what [`Programs::load`] would load.
+    pub(crate) fn digest(constants: &Constants) -> u64 {
+        // FNV-1a: it tells versions apart, nobody is kept out by it.
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        let netns = constants.node_netns.to_ne_bytes();
+        let bytes = OBJECT.0.iter().chain(&netns);
+        bytes.fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// Loads all programs over these tables.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], with what the verifier said if it was that.
+    pub(crate) fn load(maps: &Maps, constants: &Constants) -> Result<Self, Error> {
+        let mut object = Object::parse(&OBJECT.0).map_err(broken)?;
+        let netns = constants.node_netns.to_ne_bytes();
+        object
+            .patch_map_data(HashMap::from([("CONFIG", (netns.as_slice(), true))]))
+            .map_err(broken)?;
+        let data = link(&mut object, maps)?;
+        let mut programs = Vec::new();
+        let socket = SOCKET_HOOKS
+            .into_iter()
+            .map(|(name, attach)| (name, Some(attach)));
+        for (name, attach) in socket.chain(PACKET_HOOKS.map(|name| (name, None))) {
+            programs.push((name, load_one(&object, name, attach)?));
+        }
+        // Programs hold what they use of it.
+        drop(data);
+        Ok(Self(programs))
+    }
+
+    /// The pinned programs, if all are there.
+    pub(crate) fn adopt(pins: &Pins) -> Result<Option<Self>, Error> {
+        let mut programs = Vec::new();
+        for name in SOCKET_HOOKS
+            .into_iter()
+            .map(|(name, _)| name)
+            .chain(PACKET_HOOKS)
+        {
+            let Some(fd) = pins.get(&pin(name))? else {
+                return Ok(None);
+            };
+            programs.push((name, Program::new(name, fd)?));
+        }
+        Ok(Some(Self(programs)))
+    }
+
+    pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Error> {
+        self.0
+            .iter()
+            .try_for_each(|(name, program)| pins.put(&pin(name), program))
+    }
+
+    /// # Panics
+    /// If there is no such program: names are ours.
+    pub(crate) fn get(&self, name: &str) -> &Program {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        &found.unwrap_or_else(|| panic!("no program {name}")).1
+    }
+
+    pub(crate) fn stats(&self) -> io::Result<Vec<ProgramStats>> {
+        let stats = |(name, program): &(&'static str, Program)| {
+            let info = sys::prog_info(program.as_fd())?;
+            Ok(ProgramStats {
+                name,
+                verified_instructions: info.verified_insns,
+                runs: info.run_cnt,
+                run_time_ns: info.run_time_ns,
+            })
+        };
+        self.0.iter().map(stats).collect()
+    }
+}
+
+impl Program {
+    fn new(name: &str, fd: OwnedFd) -> Result<Self, Error> {
+        let info = sys::prog_info(fd.as_fd()).map_err(|source| Error::Kernel {
+            operation: format!("read what program {name} is"),
+            source,
+        })?;
+        Ok(Self { fd, id: info.id })
+    }
+}
+
+fn pin(name: &str) -> String {
+    format!("prog_{name}")
+}
+
+/// Puts the descriptors of the tables into the code. Gives those that only the
+/// code needs: the constants.
+fn link(object: &mut Object, maps: &Maps) -> Result<Vec<OwnedFd>, Error> {
+    let definitions = object.maps.clone();
+    let mut data = Vec::new();
+    let mut fds = Vec::new();
+    for (name, map) in &definitions {
+        let fd = if maps::ALL.contains(&name.as_str()) {
+            maps.get(name).as_raw_fd()
+        } else {
+            data.push(constants(name, map)?);
+            data[data.len() - 1].as_raw_fd()
+        };
+        fds.push((name.as_str(), fd, map));
+    }
+    let text: HashSet<usize> = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
+    object
+        .relocate_maps(fds.into_iter(), &text)
+        .map_err(broken)?;
+    object.relocate_calls(&text).map_err(broken)?;
+    Ok(data)
+}
+
+/// A map of read-only data, which the verifier takes for constants.
+fn constants(name: &str, map: &aya_obj::Map) -> Result<OwnedFd, Error> {
+    let shape = MapShape {
+        kind: map.map_type(),
+        key_size: map.key_size(),
+        value_size: map.value_size(),
+        max_entries: map.max_entries(),
+        flags: map.map_flags(),
+    };
+    let make = || {
+        let created = sys::map_create(name.trim_start_matches('.'), &shape, None)?;
+        // SAFETY: the section's data is the map's only value.
+        unsafe { sys::map_update_bytes(created.as_fd(), 0, map.data())? };
+        sys::map_freeze(created.as_fd())?;
+        Ok(created)
+    };
+    make().map_err(|source| refused(&format!("create {name}"), source, ""))
+}
+
+fn load_one(
+    object: &Object,
+    name: &'static str,
+    attach: Option<bpf_attach_type>,
+) -> Result<Program, Error> {
+    let program = object
+        .programs
+        .get(name)
+        .ok_or_else(|| broken(format!("it has no program {name}")))?;
+    let function = object
+        .functions
+        .get(&program.function_key())
+        .ok_or_else(|| broken(format!("program {name} has no code")))?;
+    let kind = match attach {
+        Some(_) => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        None => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+    };
+    let load = |log: &mut [u8]| {
+        sys::prog_load(
+            name,
+            kind,
+            attach,
+            &function.instructions,
+            &program.license,
+            log,
+        )
+    };
+    // The log costs time, so it is asked for only when it is needed.
+    let loaded = load(&mut []).or_else(|first| {
+        let mut log = vec![0; 1 << 20];
+        load(&mut log).map_err(|_| {
+            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+            refused(
+                &format!("load {name}"),
+                first,
+                &String::from_utf8_lossy(&log[..end]),
+            )
+        })
+    })?;
+    Program::new(name, loaded)
+}
+
+fn broken(error: impl std::fmt::Display) -> Error {
+    Error::Unsupported {
+        reason: format!("the object of the kernel programs is broken: {error}"),
+    }
+}
+
+/// The kernel's no, with the likely cause.
+pub(crate) fn refused(operation: &str, error: io::Error, verifier: &str) -> Error {
+    let cause = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "; it takes CAP_BPF and CAP_NET_ADMIN in the machine's own user namespace".to_owned()
+        }
+        Some(libc::ENOSYS) => "; the kernel is built without CONFIG_BPF_SYSCALL".to_owned(),
+        _ => verifier
+            .lines()
+            .rfind(|line| !line.is_empty() && !line.starts_with("processed "))
+            .map(|line| format!("; the verifier says: {line}"))
+            .unwrap_or_default(),
+    };
+    Error::Unsupported {
+        reason: format!("{operation}: {error}{cause}"),
+    }
+}

@@ -1,0 +1,189 @@
+//! Maps.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::bpf_cmd;
+
+use super::{bpf, bpf_fd, info, object_name, pointer, pointer_mut};
+
+/// How a map is made, and how one that exists must be to be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MapShape {
+    pub(crate) kind: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    pub(crate) flags: u32,
+}
+
+/// Type information for a map that needs some: key and value by their numbers
+/// in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapTypes<'a> {
+    pub(crate) btf: BorrowedFd<'a>,
+    pub(crate) key: u32,
+    pub(crate) value: u32,
+}
+
+pub(crate) fn map_create(
+    name: &str,
+    shape: &MapShape,
+    types: Option<MapTypes<'_>>,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        shape: [u32; 5],
+        inner_map_fd: u32,
+        numa_node: u32,
+        name: [u8; 16],
+        ifindex: u32,
+        btf: [u32; 3],
+    }
+    let MapShape {
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+    } = *shape;
+    bpf_fd(
+        bpf_cmd::BPF_MAP_CREATE,
+        &mut Attributes {
+            shape: [kind, key_size, value_size, max_entries, flags],
+            inner_map_fd: 0,
+            numa_node: 0,
+            name: object_name(name),
+            ifindex: 0,
+            btf: types.map_or([0; 3], |t| [t.btf.as_raw_fd() as u32, t.key, t.value]),
+        },
+    )
+}
+
+#[repr(C)]
+struct Element {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl Element {
+    fn new(map: BorrowedFd<'_>, key: u64, value: u64) -> Self {
+        Self {
+            map: map.as_raw_fd() as u32,
+            pad: 0,
+            key,
+            value,
+            flags: 0,
+        }
+    }
+}
+
+/// # Safety
+/// `K` and `V` have the map's key and value sizes (per-CPU maps: one `V` is
+/// the values of all CPUs), and any bytes are a valid `V`.
+pub(crate) unsafe fn map_lookup<K, V: ?Sized>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &mut V,
+) -> io::Result<()> {
+    bpf(
+        bpf_cmd::BPF_MAP_LOOKUP_ELEM,
+        &mut Element::new(map, pointer(key), pointer_mut(value)),
+    )
+    .map(drop)
+}
+
+/// # Safety
+/// As for [`map_lookup`].
+pub(crate) unsafe fn map_update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    bpf(
+        bpf_cmd::BPF_MAP_UPDATE_ELEM,
+        &mut Element::new(map, pointer(key), pointer(value)),
+    )
+    .map(drop)
+}
+
+/// # Safety
+/// `data` is as long as a value of the map.
+pub(crate) unsafe fn map_update_bytes(
+    map: BorrowedFd<'_>,
+    key: u32,
+    data: &[u8],
+) -> io::Result<()> {
+    bpf(
+        bpf_cmd::BPF_MAP_UPDATE_ELEM,
+        &mut Element::new(map, pointer(&key), pointer(data)),
+    )
+    .map(drop)
+}
+
+/// # Safety
+/// As for [`map_lookup`].
+pub(crate) unsafe fn map_delete<K>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    bpf(
+        bpf_cmd::BPF_MAP_DELETE_ELEM,
+        &mut Element::new(map, pointer(key), 0),
+    )
+    .map(drop)
+}
+
+/// The key after `key`, or the first.
+///
+/// # Safety
+/// As for [`map_lookup`]; any bytes are a valid `K`.
+pub(crate) unsafe fn map_next_key<K: Copy>(
+    map: BorrowedFd<'_>,
+    key: Option<&K>,
+    next: &mut K,
+) -> io::Result<bool> {
+    let mut element = Element::new(map, key.map_or(0, pointer), pointer_mut(next));
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut element) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// No more writes from user space: the verifier may then take the values for
+/// constants.
+pub(crate) fn map_freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut [map.as_raw_fd() as u32]).map(drop)
+}
+
+pub(crate) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        btf: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        pad: u32,
+    }
+    bpf_fd(
+        bpf_cmd::BPF_BTF_LOAD,
+        &mut Attributes {
+            btf: pointer(btf),
+            log: 0,
+            size: btf.len() as u32,
+            log_size: 0,
+            log_level: 0,
+            pad: 0,
+        },
+    )
+}
+
+pub(crate) fn map_shape(map: BorrowedFd<'_>) -> io::Result<MapShape> {
+    // SAFETY: type, id and the sizes are the information's first words.
+    let [kind, _id, key_size, value_size, max_entries, flags] = unsafe { info::<[u32; 6]>(map)? };
+    Ok(MapShape {
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+    })
+}

@@ -1,0 +1,184 @@
+//! A kernel map with typed rows.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ripstop_abi::TableRow;
+
+use super::sys;
+use crate::Error;
+
+/// A map whose rows user space writes.
+#[derive(Debug)]
+pub(crate) struct Table<K, V> {
+    map: OwnedFd,
+    name: &'static str,
+    limit: u64,
+    rows: PhantomData<(K, V)>,
+}
+
+impl<K: TableRow, V: TableRow> Table<K, V> {
+    /// # Errors
+    /// If the map's keys or values have other sizes than `K` and `V`.
+    pub(crate) fn new(name: &'static str, map: OwnedFd) -> Result<Self, Error> {
+        let shape =
+            sys::map_shape(map.as_fd()).map_err(|e| failed("read the shape of", name, e))?;
+        if (shape.key_size, shape.value_size) != (size_of::<K>() as u32, size_of::<V>() as u32) {
+            let shape = io::Error::other(format!("{shape:?} does not hold its rows"));
+            return Err(failed("use", name, shape));
+        }
+        Ok(Self {
+            map,
+            name,
+            limit: shape.max_entries.into(),
+            rows: PhantomData,
+        })
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Writes a row; `describe` names it in an error.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], or what the kernel said.
+    pub(crate) fn put(
+        &self,
+        key: &K,
+        value: &V,
+        describe: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        // SAFETY: the sizes were compared in `new`.
+        match unsafe { sys::map_update(self.map.as_fd(), key, value) } {
+            Ok(()) => Ok(()),
+            // Hash tables say one, tries the other.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) => {
+                Err(Error::TableFull {
+                    table: self.name,
+                    limit: self.limit,
+                    row: describe(),
+                })
+            }
+            Err(error) => Err(failed("write a row of", self.name, error)),
+        }
+    }
+
+    /// Removes a row; one that is not there is no error.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn remove(&self, key: &K) -> Result<(), Error> {
+        // SAFETY: the sizes were compared in `new`.
+        match unsafe { sys::map_delete(self.map.as_fd(), key) } {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove a row of", self.name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All rows. Only this engine writes them, so they do not change meanwhile.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn rows(&self) -> Result<Vec<(K, V)>, Error> {
+        self.read()
+            .map_err(|error| failed("read", self.name, error))
+    }
+
+    fn read(&self) -> io::Result<Vec<(K, V)>> {
+        let map = self.map.as_fd();
+        // SAFETY: any bytes are a valid row.
+        let (mut key, mut value) = unsafe { std::mem::zeroed::<(K, V)>() };
+        let mut rows = Vec::new();
+        let mut last = None;
+        // SAFETY: the sizes were compared in `new`; any bytes are a valid row.
+        while unsafe { sys::map_next_key(map, last.as_ref(), &mut key)? } {
+            // SAFETY: likewise.
+            unsafe { sys::map_lookup(map, &key, &mut value)? };
+            rows.push((key, value));
+            last = Some(key);
+        }
+        Ok(rows)
+    }
+}
+
+impl<K, V> AsFd for Table<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+}
+
+/// A table with the rows that are known to be in it: only differences are
+/// written.
+#[derive(Debug)]
+pub(crate) struct Mirror<K, V> {
+    table: Table<K, V>,
+    rows: BTreeMap<K, V>,
+}
+
+impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
+    /// Knows of no rows until [`Mirror::read`].
+    pub(crate) fn new(table: Table<K, V>) -> Self {
+        Self {
+            table,
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what is in the kernel for what is known.
+    pub(crate) fn read(&mut self) -> Result<(), Error> {
+        self.rows = self.table.rows()?.into_iter().collect();
+        Ok(())
+    }
+
+    pub(crate) fn rows(&self) -> &BTreeMap<K, V> {
+        &self.rows
+    }
+
+    /// True if the row was not there, or another one.
+    pub(crate) fn put(
+        &mut self,
+        key: K,
+        value: V,
+        describe: impl FnOnce() -> String,
+    ) -> Result<bool, Error> {
+        if self.rows.get(&key) == Some(&value) {
+            return Ok(false);
+        }
+        self.table.put(&key, &value, describe)?;
+        self.rows.insert(key, value);
+        Ok(true)
+    }
+
+    /// True if the row was there.
+    pub(crate) fn remove(&mut self, key: &K) -> Result<bool, Error> {
+        if !self.rows.contains_key(key) {
+            return Ok(false);
+        }
+        self.table.remove(key)?;
+        self.rows.remove(key);
+        Ok(true)
+    }
+
+    /// Name, rows, limit.
+    pub(crate) fn usage(&self) -> (&'static str, u64, u64) {
+        (self.table.name, self.rows.len() as u64, self.table.limit)
+    }
+}
+
+impl<K, V> AsFd for Mirror<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.table.as_fd()
+    }
+}
+
+fn failed(what: &str, table: &str, source: io::Error) -> Error {
+    Error::Kernel {
+        operation: format!("{what} table {table}"),
+        source,
+    }
+}

@@ -1,0 +1,13 @@
+//! Ingress of uplinks and of the tunnel: what other nodes and the world send.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use super::{Kernel, Skb, exit};
+
+#[classifier]
+fn from_outside(context: TcContext) -> i32 {
+    let mut packet = Skb::new(&context);
+    let ifindex = packet.ifindex();
+    exit(ripstop_abi::from_outside(&mut packet, &Kernel, ifindex))
+}

@@ -1,0 +1,27 @@
+//! `getpeername()`: a connection's other end is the service.
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use ripstop_abi::original;
+
+use super::{Exit, Family, Socket, V4, V6};
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(context: SockAddrContext) -> i32 {
+    name(&Socket::<V4>::new(&context)).code()
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(context: SockAddrContext) -> i32 {
+    name(&Socket::<V6>::new(&context)).code()
+}
+
+#[inline(always)]
+fn name<F: Family>(socket: &Socket<F>) -> Exit {
+    if let Some(state) = socket.state()
+        && let Some(original) = original(state, socket.peer())
+    {
+        socket.set_peer(original);
+    }
+    Exit::Proceed
+}
