@@ -205,13 +205,23 @@ impl Client {
         name: &str,
         grace_seconds: Option<i64>,
     ) -> Result<(), Status> {
-        let resource = self.resource::<K>()?;
         let options = DeleteOptions {
             grace_seconds,
             ..DeleteOptions::default()
         };
+        self.delete_with::<K>(namespace, name, &options)
+    }
+
+    /// The same with preconditions, and a say in what becomes of owned objects.
+    pub fn delete_with<K: Stored>(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
+        let resource = self.resource::<K>()?;
         self.registry
-            .delete(&resource, namespace.unwrap_or_default(), name, &options)?;
+            .delete(&resource, namespace.unwrap_or_default(), name, options)?;
         Ok(())
     }
 

@@ -27,6 +27,7 @@ mod table;
 
 pub use client::{Client, Store, Stored, Watch, WatchEvent};
 pub use config::ClusterConfig;
+pub use registry::{DeleteOptions, Propagation};
 pub use pods::PodAccess;
 pub use server::serve;
 pub use status::{Cause, CauseReason, Reason, Status};

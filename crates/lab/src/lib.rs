@@ -8,6 +8,7 @@
 pub mod cgroup;
 mod clock;
 pub mod container;
+pub mod controllers;
 pub mod lifecycle;
 pub mod manifest;
 pub mod names;

@@ -147,6 +147,12 @@ const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        group: "apps",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        ..ROW
+    },
+    Row {
         group: "batch",
         kind: "Job",
         plural: "jobs",
