@@ -56,6 +56,9 @@ impl Datapath for Remembers {
         self.pods.remove(&pod.container_id);
         Ok(())
     }
+    fn attach_uplink(&mut self, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
     fn audit(&mut self, _: &Tables, _: &[LocalPod]) -> Result<Drift, Error> {
         Ok(Drift::default())
     }
