@@ -2,6 +2,7 @@
 
 mod agent;
 mod lab;
+mod status;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the network of this node until told to stop.
-    Agent(agent::Args),
+    Agent(Box<agent::Args>),
+    /// What the agent of this node says of itself.
+    Status(status::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -41,7 +44,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => status::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

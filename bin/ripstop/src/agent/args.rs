@@ -47,3 +47,86 @@ pub(crate) struct Args {
 pub(crate) enum Mode {
     Ebpf,
 }
+
+impl Args {
+    /// Refuses what no cluster can mean.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for dns in &self.cluster_dns {
+            let inside = self.service_cidr.iter().any(|range| range.contains(dns));
+            anyhow::ensure!(inside, "--cluster-dns {dns} is in no --service-cidr");
+        }
+        one_per_family(
+            "--cluster-dns",
+            self.cluster_dns.iter().map(IpAddr::is_ipv4),
+        )?;
+        let is_v4 = |range: &IpNet| matches!(range, IpNet::V4(_));
+        one_per_family("--cluster-cidr", self.cluster_cidr.iter().map(is_v4))?;
+        one_per_family("--service-cidr", self.service_cidr.iter().map(is_v4))
+    }
+}
+
+fn one_per_family(flag: &str, are_v4: impl Iterator<Item = bool>) -> anyhow::Result<()> {
+    let mut seen = [0; 2];
+    for is_v4 in are_v4 {
+        seen[usize::from(is_v4)] += 1;
+    }
+    anyhow::ensure!(
+        seen.iter().all(|n| *n <= 1),
+        "{flag} has two entries of one family"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn check(dns: &str, pods: &str, services: &str) -> Result<(), String> {
+        let flags = [
+            "agent",
+            "--node-name",
+            "n",
+            "--cluster-dns",
+            dns,
+            "--cluster-cidr",
+            pods,
+            "--service-cidr",
+            services,
+        ];
+        let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
+        cli.args.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_that_no_cluster_can_mean() {
+        let (dns, pods, services) = ("10.96.0.10", "10.244.0.0/16", "10.96.0.0/16");
+        assert_eq!(check(dns, pods, services), Ok(()));
+        assert_eq!(
+            check(
+                "10.96.0.10,fd00:96::a",
+                "10.244.0.0/16,fd00:244::/48",
+                "10.96.0.0/16,fd00:96::/112"
+            ),
+            Ok(())
+        );
+        let error = check("10.97.0.10", pods, services).unwrap_err();
+        assert_eq!(error, "--cluster-dns 10.97.0.10 is in no --service-cidr");
+        let error = check("10.96.0.10,10.96.0.11", pods, services).unwrap_err();
+        assert_eq!(error, "--cluster-dns has two entries of one family");
+        let error = check(dns, "10.244.0.0/16,10.245.0.0/16", services).unwrap_err();
+        assert_eq!(error, "--cluster-cidr has two entries of one family");
+        assert!(
+            check(dns, "10.244.0.0", services)
+                .unwrap_err()
+                .contains("--cluster-cidr")
+        );
+    }
+}

@@ -1,15 +1,269 @@
 //! `ripstop agent`: the network of one node.
+//!
+//! This file is the agent's wiring, in the order in which data flows: API,
+//! planner, node, datapath, pods, names. Threads: `api` follows the API server,
+//! `dns` answers names, `cni` and one per request attach pods, `status` tells;
+//! the main thread plans and is the only one that writes rows and routes.
 
+mod api;
 mod args;
 mod cni;
+mod effects;
+mod facts;
+mod feed;
+mod status;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ripstop_datapath::ebpf::{self, EbpfEngine};
+use ripstop_dns::{Server, Zone};
+use ripstop_host::netlink::{Netlink, address, link};
+use ripstop_host::routes::{NodeRoutes, is_tunnel};
+use ripstop_host::uplink::{self, Uplink};
+use ripstop_model::Node;
+use ripstop_plan::{PlanConfig, Planner};
+use ripstop_watch::{ApiHealth, ApiState};
+use tracing::{info, warn};
 
 pub(crate) use args::Args;
+use args::Mode;
+use cni::{CniConfig, CniServer, SharedDatapath};
+use effects::Effects;
+use facts::Facts;
+use feed::Feed;
+use status::{Counts, Sources};
+pub(crate) use status::{Status, ask};
 
-/// Runs the agent until SIGTERM.
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+const DNS_PORT: u16 = 53;
+
+/// Runs the agent until it is told to stop; what it made in the kernel stays, as
+/// it does when the agent is killed, and the next one takes it over.
 ///
 /// # Errors
-/// If the node's network cannot be set up.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("this build has no agent")
+/// If the node's network cannot be set up, with what is in the way. Whoever
+/// started the agent is to start it again.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    log();
+    args.check()?;
+    facts::make_run_dir(&args.run_dir)?;
+
+    // API -> planner
+    let health = Arc::new(ApiHealth::default());
+    let (events, inbox) = mpsc::channel();
+    api::follow(args, Arc::clone(&health), events)?;
+    let planner = Planner::new(PlanConfig {
+        node: args.node_name.clone(),
+        cluster_dns: args.cluster_dns.clone(),
+    });
+    let mut feed = Feed::new(inbox, planner);
+
+    // This node: a router that has the addresses of the cluster's DNS itself
+    let mut facts = Facts::find(args, &mut feed)?;
+    let known = started.elapsed();
+    let mut netlink = Netlink::new().context("netlink")?;
+    let uplinks = prepare_node(&mut netlink, &facts.node, &args.cluster_dns)?;
+
+    // Names, unknown until the API has told them
+    let zone = Arc::new(Zone::new(&args.cluster_domain)?);
+    let dns = Server::bind(
+        &args.cluster_dns,
+        DNS_PORT,
+        Arc::clone(&zone),
+        upstream(args),
+    )?;
+    let questions = dns.stats();
+    serve_names(dns)?;
+
+    // Datapath and the pods in it
+    let datapath = open_datapath(args, &facts.node, &uplinks, &mut netlink)?;
+    let opened = started.elapsed();
+    let pods = CniServer::open(
+        CniConfig {
+            run_dir: args.run_dir.clone(),
+            pod_cidrs: facts.node.pod_cidrs.clone(),
+            mtu: uplinks[0].mtu,
+        },
+        Arc::clone(&datapath),
+    )?;
+    let counts = Arc::new(Counts::default());
+    let routes = NodeRoutes::new(netlink, facts.node.addresses.clone());
+    let mut effects = Effects::new(
+        routes,
+        Arc::clone(&datapath),
+        Arc::clone(&pods),
+        Arc::clone(&zone),
+        Arc::clone(&counts),
+    );
+    effects.adopt_pods();
+    let sources = Sources {
+        node: args.node_name.clone(),
+        started,
+        api: Arc::clone(&health),
+        datapath,
+        pods: Arc::clone(&pods),
+        zone,
+        dns: questions,
+        counts: Arc::clone(&counts),
+    };
+    status::serve(&args.run_dir, sources)?;
+
+    // Planner -> routes, datapath, names
+    let online = wait_for_objects(&mut feed, &health)?;
+    if online {
+        begin(&mut feed, &mut effects);
+    }
+    serve_pods(args, pods)?;
+    info!(
+        known_ms = known.as_millis(),
+        opened_ms = opened.as_millis(),
+        ready_ms = started.elapsed().as_millis(),
+        "the node is ready for pods"
+    );
+    if !online {
+        // What is in the kernel is not judged by a plan that is not complete.
+        while !feed.is_synced() {
+            feed.wait(Duration::MAX)?;
+        }
+        facts.check(&feed)?;
+        begin(&mut feed, &mut effects);
+    }
+    loop {
+        if feed.wait(effects.idle())? {
+            facts.check(&feed)?;
+            let update = feed.plan();
+            if !update.is_empty() {
+                effects.apply(update);
+                say_conflicts(&feed, &effects.counts);
+            }
+        }
+        effects.audit(feed.tables());
+    }
+}
+
+/// Says on standard error what happens; `RIPSTOP_LOG` says how much of it.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RIPSTOP_LOG")
+        // The client library repeats what we say once.
+        .unwrap_or_else(|_| "info,kube_runtime=off,kube_client=off".into());
+    // A second subscriber, of a test, stays.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}
+
+/// Uplinks, forwarding, and the cluster DNS addresses on `lo`.
+fn prepare_node(netlink: &mut Netlink, node: &Node, dns: &[IpAddr]) -> Result<Vec<Uplink>> {
+    let uplinks = uplink::find(netlink, &node.addresses).context("uplinks")?;
+    anyhow::ensure!(
+        !uplinks.is_empty(),
+        "no interface is up that has one of this node's addresses {:?} or a default route",
+        node.addresses
+    );
+    uplink::prepare_node(&uplinks)?;
+    let mut requests = vec![link::up(LOOPBACK)];
+    requests.extend(
+        dns.iter()
+            .map(|ip| address::add_host_scope(LOOPBACK, (*ip).into()).unless_exists()),
+    );
+    netlink.execute(requests).context("cluster DNS addresses")?;
+    Ok(uplinks)
+}
+
+/// A server of ours among the upstream ones would ask itself for ever.
+fn upstream(args: &Args) -> Vec<SocketAddr> {
+    let (ours, others): (Vec<_>, Vec<_>) = args
+        .upstream_dns
+        .iter()
+        .partition(|server| args.cluster_dns.contains(&server.ip()));
+    for server in ours {
+        warn!(%server, "ignored: --upstream-dns names the cluster's own DNS");
+    }
+    others
+}
+
+fn serve_names(server: Server) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime of the DNS server")?;
+    std::thread::Builder::new()
+        .name("dns".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(server.run()) {
+                tracing::error!(%error, "nobody answers names");
+            }
+        })?;
+    Ok(())
+}
+
+/// The engine, with its programs on the uplinks and on tunnels that are there
+/// from an earlier agent.
+fn open_datapath(
+    args: &Args,
+    node: &Node,
+    uplinks: &[Uplink],
+    netlink: &mut Netlink,
+) -> Result<SharedDatapath> {
+    let links = netlink.links().context("links")?;
+    let tunnels = links.iter().filter(|link| is_tunnel(&link.name));
+    let uplinks = uplinks.iter().map(|uplink| uplink.index);
+    match args.datapath {
+        Mode::Ebpf => {
+            let engine = EbpfEngine::open(ebpf::Config {
+                bpffs: args.bpffs.clone(),
+                cgroup_root: args.cgroup_root.clone(),
+                node_addresses: node.addresses.clone(),
+                uplinks: uplinks.chain(tunnels.map(|link| link.index)).collect(),
+                limits: ebpf::Limits::default(),
+            })?;
+            Ok(Arc::new(Mutex::new(engine)))
+        }
+    }
+}
+
+/// Waits for the first complete list. False if the API is away: then the node
+/// works with what is in the kernel.
+fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
+    while !feed.is_synced() {
+        feed.wait(Duration::from_millis(100))?;
+        if matches!(health.state(), ApiState::Away(_)) {
+            warn!("going on with what is in the kernel until the API server answers");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// From here on the kernel follows the plan.
+fn begin(feed: &mut Feed, effects: &mut Effects) {
+    let update = feed.plan();
+    effects.start(update, feed.tables());
+    effects.counts.synced();
+    say_conflicts(feed, &effects.counts);
+}
+
+fn say_conflicts(feed: &Feed, counts: &Counts) {
+    let conflicts = feed.conflicts();
+    for conflict in counts.new_conflicts(conflicts) {
+        warn!("claimed twice: {conflict}");
+    }
+}
+
+/// The socket comes last: who can connect to it can have pods attached.
+fn serve_pods(args: &Args, pods: Arc<CniServer>) -> Result<()> {
+    let path = args.run_dir.join("cni.sock");
+    let listener =
+        CniServer::listen(&path).with_context(|| format!("CNI socket {}", path.display()))?;
+    std::thread::Builder::new()
+        .name("cni".to_owned())
+        .spawn(move || pods.run(&listener))?;
+    Ok(())
 }

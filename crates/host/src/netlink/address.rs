@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage as Rtnl;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 
 use super::attributes::{Message, address, attributes, u32_at};
@@ -51,10 +51,20 @@ pub fn add(index: u32, address: IpNet) -> Request {
 }
 
 /// Gives an interface an address that is no source of packets by itself: one
-/// that the node has on another interface.
+/// that the node has on another interface, or shares with other nodes. IPv6
+/// knows no scope for that, but the kernel avoids addresses whose preferred time
+/// is over (RFC 6724, rule 3).
 pub fn add_host_scope(index: u32, address: IpNet) -> Request {
     let mut message = message(index, address);
     message.header.scope = AddressScope::Host;
+    if let IpNet::V6(_) = address {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_valid = u32::MAX;
+        message
+            .attributes
+            .push(AddressAttribute::CacheInfo(lifetimes));
+    }
     let operation = format!("add address {address} to interface {index}");
     Request::create(Rtnl::NewAddress(message), operation)
 }

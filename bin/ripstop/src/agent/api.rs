@@ -1,0 +1,29 @@
+//! The API server, followed from a thread of its own.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use anyhow::{Context, Result};
+use ripstop_watch::{ApiHealth, Event};
+
+use super::Args;
+
+/// Starts to follow the API; events come through `sender` from now on.
+///
+/// # Errors
+/// If the configuration makes no client. A server that is away is no error.
+pub(crate) fn follow(args: &Args, health: Arc<ApiHealth>, sender: Sender<Event>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime of the API client")?;
+    let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
+    std::thread::Builder::new()
+        .name("api".to_owned())
+        .spawn(move || {
+            // A receiver that is gone means that the agent ends.
+            let tell = move |event| drop(sender.send(event));
+            runtime.block_on(ripstop_watch::watch(client, health, tell));
+        })?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! What the plan says, done: routes, datapath, names.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
+use ripstop_dns::Zone;
+use ripstop_host::routes::{self, NodeRoutes};
+use ripstop_plan::{Tables, Update};
+use tracing::{debug, error, info, warn};
+
+use super::cni::{CniServer, SharedDatapath};
+use super::status::Counts;
+
+/// Between audits when all is well.
+const AUDIT: Duration = Duration::from_secs(60);
+/// After a failure; doubled up to [`AUDIT`].
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The things outside this process that follow the plan, and when to look after
+/// them again.
+pub(crate) struct Effects {
+    pub(crate) routes: NodeRoutes,
+    pub(crate) datapath: SharedDatapath,
+    pub(crate) pods: Arc<CniServer>,
+    pub(crate) zone: Arc<Zone>,
+    pub(crate) counts: Arc<Counts>,
+    due: Instant,
+    retry: Duration,
+}
+
+impl Effects {
+    pub(crate) fn new(
+        routes: NodeRoutes,
+        datapath: SharedDatapath,
+        pods: Arc<CniServer>,
+        zone: Arc<Zone>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            routes,
+            datapath,
+            pods,
+            zone,
+            counts,
+            due: Instant::now() + AUDIT,
+            retry: RETRY,
+        }
+    }
+
+    /// Takes pods that were here before this agent back into the datapath.
+    pub(crate) fn adopt_pods(&mut self) {
+        let mut datapath = lock(&self.datapath);
+        for pod in self.pods.pods() {
+            if let Err(error) = datapath.add_pod(&pod) {
+                error!(pod = %pod.pod, %error, "a pod is without its datapath");
+            }
+        }
+    }
+
+    /// Everything as planned, for the first time: what an earlier agent left in
+    /// the kernel and is still right stays as it is.
+    pub(crate) fn start(&mut self, names: Update, tables: &Tables) {
+        let start = Instant::now();
+        let repaired = self.converge(tables);
+        self.zone.update(names.names);
+        self.zone.set_complete();
+        if let Some(repaired) = repaired {
+            info!(
+                frontends = tables.frontends.len(),
+                routes = tables.routes.len(),
+                names = self.zone.len(),
+                changed = repaired.len(),
+                millis = start.elapsed().as_millis(),
+                "the network is as the API server has it"
+            );
+        }
+    }
+
+    /// One change: ways before the services that use them, names last.
+    pub(crate) fn apply(&mut self, update: Update) {
+        let start = Instant::now();
+        let Update { rows, names } = update;
+        let done = self
+            .apply_routes(&rows)
+            .and_then(|()| lock(&self.datapath).apply(&rows).context("services"));
+        self.zone.update(names);
+        debug!(
+            frontends = rows.frontends.len(),
+            routes = rows.routes.len(),
+            micros = start.elapsed().as_micros(),
+            "applied a change"
+        );
+        if let Err(error) = done {
+            self.failed(&error);
+        }
+    }
+
+    /// How long until [`Effects::audit`] has something to do.
+    pub(crate) fn idle(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Compares the kernel with the plan, if it is time to.
+    pub(crate) fn audit(&mut self, tables: &Tables) {
+        if !self.idle().is_zero() {
+            return;
+        }
+        if let Some(repaired) = self.converge(tables) {
+            for line in &repaired {
+                warn!("repaired: {line}");
+            }
+            self.counts.audited(repaired);
+        }
+    }
+
+    /// Makes routes and datapath exactly what is planned; says what differed.
+    fn converge(&mut self, tables: &Tables) -> Option<Vec<String>> {
+        match self.try_converge(tables) {
+            Ok(repaired) => {
+                self.due = Instant::now() + AUDIT;
+                self.retry = RETRY;
+                self.counts.healthy();
+                Some(repaired)
+            }
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    fn try_converge(&mut self, tables: &Tables) -> Result<Vec<String>> {
+        let desired: BTreeMap<IpNet, IpAddr> = tables
+            .routes
+            .iter()
+            .map(|(range, route)| (*range, route.via))
+            .collect();
+        let routes::Audit {
+            routes,
+            mut repaired,
+        } = self.routes.audit(&desired).context("routes")?;
+        self.tell_routes(routes)?;
+        // No pod comes or goes between the list and the comparison.
+        let mut datapath = lock(&self.datapath);
+        let pods = self.pods.pods();
+        let drift = datapath.audit(tables, &pods).context("datapath")?;
+        repaired.extend(drift.repaired);
+        Ok(repaired)
+    }
+
+    fn apply_routes(&mut self, rows: &ripstop_plan::Change) -> Result<()> {
+        if rows.routes.is_empty() {
+            return Ok(());
+        }
+        let changes = rows
+            .routes
+            .iter()
+            .map(|(range, route)| (*range, route.as_ref().map(|route| route.via)));
+        let resolved = self.routes.apply(changes).context("routes")?;
+        self.tell_routes(resolved)
+    }
+
+    /// Tells the datapath which way leads where.
+    fn tell_routes(&mut self, resolved: Vec<routes::ResolvedRoute>) -> Result<()> {
+        let resolved: Vec<_> = resolved.into_iter().map(route).collect();
+        let mut datapath = lock(&self.datapath);
+        for tunnel in self.routes.tunnels() {
+            datapath.attach_uplink(tunnel).context("tunnel")?;
+        }
+        datapath.apply_routes(&resolved).context("routes")
+    }
+
+    /// Part of the plan is not in the kernel: an audit will try again.
+    fn failed(&mut self, error: &anyhow::Error) {
+        error!("{error:#}; trying again in {:?}", self.retry);
+        self.counts.failed(format!("{error:#}"));
+        self.due = Instant::now() + self.retry;
+        self.retry = (self.retry * 2).min(AUDIT);
+    }
+}
+
+/// The engine for oneself. A panic of another thread under the lock left nothing
+/// that an audit would not repair.
+pub(crate) fn lock(datapath: &SharedDatapath) -> MutexGuard<'_, dyn Datapath + 'static> {
+    datapath.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn route(route: routes::ResolvedRoute) -> ResolvedRoute {
+    ResolvedRoute {
+        prefix: route.prefix,
+        next_hop: route.next_hop.map(|hop| NextHop {
+            ifindex: hop.ifindex,
+            gateway: hop.gateway,
+            mtu: hop.mtu,
+        }),
+    }
+}

@@ -1,0 +1,93 @@
+//! Events of the API, fed to the planner.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use ripstop_model::Node;
+use ripstop_plan::{Planner, Tables, Update};
+use ripstop_watch::{Event, ObjectEvent};
+
+/// Events of one burst that are planned together at most.
+const BURST: usize = 4096;
+
+/// The planner with the events that wait for it.
+pub(crate) struct Feed {
+    inbox: Receiver<Event>,
+    planner: Planner,
+    synced: bool,
+}
+
+/// The thread that follows the API has ended, which it never does by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody follows the API server any more")]
+pub(crate) struct Ended;
+
+impl Feed {
+    pub(crate) fn new(inbox: Receiver<Event>, planner: Planner) -> Self {
+        Self {
+            inbox,
+            planner,
+            synced: false,
+        }
+    }
+
+    /// Waits for an event and takes in all that have come with it. False if
+    /// there was none in time.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool, Ended> {
+        match self.inbox.recv_timeout(timeout) {
+            Ok(event) => self.take(event),
+            Err(RecvTimeoutError::Timeout) => return Ok(false),
+            Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+        }
+        for _ in 1..BURST {
+            match self.inbox.try_recv() {
+                Ok(event) => self.take(event),
+                Err(_) => break,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Every object has been listed: what is not known is not there.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&Node> {
+        self.planner.node(name)
+    }
+
+    pub(crate) fn plan(&mut self) -> Update {
+        self.planner.take_update()
+    }
+
+    pub(crate) fn tables(&self) -> &Tables {
+        self.planner.tables()
+    }
+
+    pub(crate) fn conflicts(&self) -> Vec<String> {
+        self.planner.conflicts()
+    }
+
+    fn take(&mut self, event: Event) {
+        let planner = &mut self.planner;
+        match event {
+            Event::Service(ObjectEvent::Applied(service)) => planner.upsert_service(service),
+            Event::Service(ObjectEvent::Deleted(key)) => planner.remove_service(&key),
+            Event::Service(ObjectEvent::Listed(keys)) => {
+                planner.retain_services(|key| keys.contains(key));
+            }
+            Event::Slice(ObjectEvent::Applied(slice)) => planner.upsert_slice(slice),
+            Event::Slice(ObjectEvent::Deleted(key)) => planner.remove_slice(&key),
+            Event::Slice(ObjectEvent::Listed(keys)) => {
+                planner.retain_slices(|key| keys.contains(key));
+            }
+            Event::Node(ObjectEvent::Applied(node)) => planner.upsert_node(node),
+            Event::Node(ObjectEvent::Deleted(name)) => planner.remove_node(&name),
+            Event::Node(ObjectEvent::Listed(names)) => {
+                planner.retain_nodes(|name| names.contains(name));
+            }
+            Event::Synced => self.synced = true,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What the agent says of itself, on `agent.sock` of its run directory.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ripstop_dns::{Stats, Zone};
+use ripstop_watch::{ApiHealth, ApiState};
+use serde::{Deserialize, Serialize};
+
+use super::cni::{CniServer, SharedDatapath};
+use super::effects::lock;
+
+/// State of one agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    pub(crate) node: String,
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_seconds: u64,
+    /// `up`, `away` or `connecting`.
+    pub(crate) api: String,
+    /// Last error by kind of object, while the API is away.
+    pub(crate) api_errors: BTreeMap<String, String>,
+    /// False until every object has been seen once: the kernel may then have
+    /// what an earlier agent left.
+    pub(crate) synced: bool,
+    pub(crate) datapath: Engine,
+    pub(crate) pods: usize,
+    pub(crate) pod_ranges: Vec<PodRange>,
+    pub(crate) names: usize,
+    pub(crate) dns: Dns,
+    pub(crate) audits: Audits,
+    /// Addresses and ranges that more than one object claims.
+    pub(crate) conflicts: Vec<String>,
+    /// What of the plan could not be done yet.
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Engine {
+    pub(crate) mode: String,
+    /// This start found programs and tables in the kernel and kept them.
+    pub(crate) adopted: bool,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) drops: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) rows: u64,
+    pub(crate) limit: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PodRange {
+    pub(crate) range: String,
+    pub(crate) used: usize,
+    pub(crate) available: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Dns {
+    pub(crate) questions: u64,
+    pub(crate) forwarded: u64,
+    pub(crate) unanswered: u64,
+}
+
+/// Comparisons of the kernel with the plan.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Audits {
+    pub(crate) runs: u64,
+    pub(crate) repaired: u64,
+    /// What the last one that found something repaired.
+    pub(crate) last: Vec<String>,
+}
+
+/// What the control loop knows and nobody else.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Mutex<Inner>);
+
+#[derive(Clone, Debug, Default)]
+struct Inner {
+    synced: bool,
+    audits: Audits,
+    conflicts: Vec<String>,
+    problem: Option<String>,
+}
+
+impl Counts {
+    pub(crate) fn synced(&self) {
+        self.change(|inner| inner.synced = true);
+    }
+
+    /// Notes the conflicts that there are; returns those that were not there.
+    pub(crate) fn new_conflicts(&self, conflicts: Vec<String>) -> Vec<String> {
+        let mut new = Vec::new();
+        self.change(|inner| {
+            let before = std::mem::replace(&mut inner.conflicts, conflicts);
+            let unknown = |conflict: &&String| !before.contains(conflict);
+            new = inner.conflicts.iter().filter(unknown).cloned().collect();
+        });
+        new
+    }
+
+    pub(crate) fn failed(&self, problem: String) {
+        self.change(|inner| inner.problem = Some(problem));
+    }
+
+    pub(crate) fn healthy(&self) {
+        self.change(|inner| inner.problem = None);
+    }
+
+    pub(crate) fn audited(&self, repaired: Vec<String>) {
+        self.change(|inner| {
+            inner.audits.runs += 1;
+            inner.audits.repaired += repaired.len() as u64;
+            if !repaired.is_empty() {
+                inner.audits.last = repaired;
+            }
+        });
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Inner)) {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn read(&self) -> Inner {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Everything that a status is made of.
+pub(crate) struct Sources {
+    pub(crate) node: String,
+    pub(crate) started: Instant,
+    pub(crate) api: Arc<ApiHealth>,
+    pub(crate) datapath: SharedDatapath,
+    pub(crate) pods: Arc<CniServer>,
+    pub(crate) zone: Arc<Zone>,
+    pub(crate) dns: Arc<Stats>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+impl Sources {
+    fn status(&self) -> Status {
+        let engine = lock(&self.datapath).status();
+        let counts = self.counts.read();
+        let (api, errors) = match self.api.state() {
+            ApiState::Up => ("up", BTreeMap::new()),
+            ApiState::Connecting => ("connecting", BTreeMap::new()),
+            ApiState::Away(errors) => ("away", errors),
+        };
+        Status {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            api: api.to_owned(),
+            api_errors: errors
+                .into_iter()
+                .map(|(kind, e)| (kind.to_owned(), e))
+                .collect(),
+            synced: counts.synced,
+            datapath: Engine {
+                mode: engine.mode.to_owned(),
+                adopted: engine.adopted,
+                tables: engine.tables.into_iter().map(table).collect(),
+                drops: engine
+                    .drops
+                    .into_iter()
+                    .map(|(reason, count)| (reason.to_owned(), count))
+                    .collect(),
+            },
+            pods: self.pods.pods().len(),
+            pod_ranges: self.pods.usage().into_iter().map(pod_range).collect(),
+            names: self.zone.len(),
+            dns: Dns {
+                questions: self.dns.questions.load(Ordering::Relaxed),
+                forwarded: self.dns.forwarded.load(Ordering::Relaxed),
+                unanswered: self.dns.unanswered.load(Ordering::Relaxed),
+            },
+            audits: counts.audits,
+            conflicts: counts.conflicts,
+            problem: counts.problem,
+        }
+    }
+}
+
+fn table((name, rows, limit): (&'static str, u64, u64)) -> Table {
+    Table {
+        name: name.to_owned(),
+        rows,
+        limit,
+    }
+}
+
+fn pod_range((range, used, available): (ipnet::IpNet, usize, usize)) -> PodRange {
+    PodRange {
+        range: range.to_string(),
+        used,
+        available,
+    }
+}
+
+/// Serves the status from a thread of its own: who connects is told and left.
+pub(crate) fn serve(run_dir: &Path, sources: Sources) -> Result<()> {
+    let path = socket(run_dir);
+    let listener =
+        CniServer::listen(&path).with_context(|| format!("status socket {}", path.display()))?;
+    std::thread::Builder::new()
+        .name("status".to_owned())
+        .spawn(move || tell(&listener, &sources))?;
+    Ok(())
+}
+
+fn tell(listener: &UnixListener, sources: &Sources) {
+    loop {
+        match listener.accept() {
+            // Who leaves before the end did not want to know.
+            Ok((mut stream, _)) => {
+                let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+                let _ = serde_json::to_writer(&stream, &sources.status());
+                let _ = stream.write_all(b"\n");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "status socket");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// Asks the agent of a run directory.
+///
+/// # Errors
+/// If no agent runs there, or it does not answer within some seconds.
+pub(crate) fn ask(run_dir: &Path) -> Result<Status> {
+    let path = socket(run_dir);
+    let mut stream = UnixStream::connect(&path)
+        .with_context(|| format!("no agent answers at {}", path.display()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut text = String::new();
+    stream
+        .read_to_string(&mut text)
+        .with_context(|| format!("status from {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("status from {}", path.display()))
+}
+
+fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.sock")
+}

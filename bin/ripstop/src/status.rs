@@ -1,0 +1,114 @@
+//! `ripstop status`: what the agent of this node says of itself.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::agent::{Status, ask};
+
+/// Arguments of `ripstop status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run directory of the agent.
+    #[arg(long, default_value = "/run/ripstop")]
+    run_dir: PathBuf,
+    /// Output form.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Prints the status; exit status 1 if the agent has a problem.
+///
+/// # Errors
+/// If no agent answers.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let status = ask(&args.run_dir)?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Output::Table => print!("{}", table(&status)),
+    }
+    Ok(match &status.problem {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+    })
+}
+
+fn table(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{what:<12} {value}");
+    };
+    let api = match (status.api.as_str(), status.synced) {
+        ("up", true) => "up".to_owned(),
+        (state, true) => format!("{state}; the network stays as it was"),
+        (state, false) => format!("{state}; not every object seen yet"),
+    };
+    line(
+        "node",
+        format!(
+            "{}, agent {} (pid {}), up {} s",
+            status.node, status.version, status.pid, status.uptime_seconds
+        ),
+    );
+    line("API", api);
+    for (kind, error) in &status.api_errors {
+        line("", format!("{kind}: {error}"));
+    }
+    let kept = match status.datapath.adopted {
+        true => ", found in the kernel and kept",
+        false => "",
+    };
+    line("datapath", format!("{}{kept}", status.datapath.mode));
+    for table in &status.datapath.tables {
+        line(
+            "",
+            format!("{:<16} {:>7} of {}", table.name, table.rows, table.limit),
+        );
+    }
+    for (reason, count) in status.datapath.drops.iter().filter(|(_, n)| **n > 0) {
+        line("dropped", format!("{count} {reason}"));
+    }
+    line("pods", status.pods.to_string());
+    for range in &status.pod_ranges {
+        line(
+            "",
+            format!(
+                "{:<20} {} of {} addresses used",
+                range.range, range.used, range.available
+            ),
+        );
+    }
+    line(
+        "names",
+        format!(
+            "{} services; {} questions, {} passed on, {} of these unanswered",
+            status.names, status.dns.questions, status.dns.forwarded, status.dns.unanswered
+        ),
+    );
+    line(
+        "audits",
+        format!(
+            "{}, {} rows repaired",
+            status.audits.runs, status.audits.repaired
+        ),
+    );
+    for repaired in &status.audits.last {
+        line("", repaired.clone());
+    }
+    for conflict in &status.conflicts {
+        line("conflict", conflict.clone());
+    }
+    if let Some(problem) = &status.problem {
+        line("PROBLEM", problem.clone());
+    }
+    text
+}
