@@ -13,3 +13,9 @@ pub(crate) fn now() -> Timestamp {
     // Out of jiff's range only if the machine's clock is thousands of years off.
     Timestamp::new(seconds, since.subsec_nanos().cast_signed()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
+
+/// Now, to the second, as conditions keep it.
+pub(crate) fn second() -> Timestamp {
+    let now = now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

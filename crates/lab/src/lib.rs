@@ -9,6 +9,7 @@ pub mod cgroup;
 mod clock;
 pub mod container;
 pub mod controllers;
+pub mod kubelet;
 pub mod lifecycle;
 pub mod manifest;
 pub mod names;

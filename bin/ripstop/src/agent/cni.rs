@@ -10,8 +10,6 @@ mod connection;
 mod del;
 mod ports;
 mod reaper;
-#[cfg(test)]
-mod tests;
 mod verify;
 
 use std::collections::HashMap;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use super::rules::{Builtin, PLAIN, Rules};
+use super::schema;
 use super::spec::{KindSpec, ScalePaths};
-use super::{cluster, config, network, pod, schema, service, workload};
 
 struct Row {
     group: &'static str,
@@ -19,8 +19,6 @@ struct Row {
     rules: &'static Builtin,
 }
 
-static NO_RULES: Builtin = PLAIN;
-
 /// Namespaced, no subresources, no generation: what a row says otherwise.
 const ROW: Row = Row {
     group: "",
@@ -32,7 +30,7 @@ const ROW: Row = Row {
     status: false,
     scale: false,
     generation: false,
-    rules: &NO_RULES,
+    rules: &PLAIN,
 };
 
 const ROWS: &[Row] = &[
@@ -42,7 +40,6 @@ const ROWS: &[Row] = &[
         short_names: &["ns"],
         namespaced: false,
         status: true,
-        rules: &cluster::NAMESPACE,
         ..ROW
     },
     Row {
@@ -51,7 +48,6 @@ const ROWS: &[Row] = &[
         short_names: &["no"],
         namespaced: false,
         status: true,
-        rules: &cluster::NODE,
         ..ROW
     },
     Row {
@@ -61,7 +57,6 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
-        rules: &pod::RULES,
         ..ROW
     },
     Row {
@@ -70,27 +65,23 @@ const ROWS: &[Row] = &[
         short_names: &["svc"],
         category: "all",
         status: true,
-        rules: &service::RULES,
         ..ROW
     },
     Row {
         kind: "Endpoints",
         plural: "endpoints",
         short_names: &["ep"],
-        rules: &network::ENDPOINTS,
         ..ROW
     },
     Row {
         kind: "ConfigMap",
         plural: "configmaps",
         short_names: &["cm"],
-        rules: &config::CONFIG_MAP,
         ..ROW
     },
     Row {
         kind: "Secret",
         plural: "secrets",
-        rules: &config::SECRET,
         ..ROW
     },
     Row {
@@ -103,7 +94,6 @@ const ROWS: &[Row] = &[
         kind: "Event",
         plural: "events",
         short_names: &["ev"],
-        rules: &cluster::EVENT,
         ..ROW
     },
     Row {
@@ -111,7 +101,6 @@ const ROWS: &[Row] = &[
         kind: "EndpointSlice",
         plural: "endpointslices",
         generation: true,
-        rules: &network::ENDPOINT_SLICE,
         ..ROW
     },
     Row {
@@ -123,7 +112,6 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
-        rules: &workload::DEPLOYMENT,
         ..ROW
     },
     Row {
@@ -135,7 +123,6 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
-        rules: &workload::REPLICA_SET,
         ..ROW
     },
     Row {
@@ -147,7 +134,6 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
-        rules: &workload::STATEFUL_SET,
         ..ROW
     },
     Row {
@@ -158,7 +144,6 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
-        rules: &workload::DAEMON_SET,
         ..ROW
     },
     Row {
@@ -174,7 +159,6 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
-        rules: &workload::JOB,
         ..ROW
     },
     Row {
@@ -183,7 +167,6 @@ const ROWS: &[Row] = &[
         plural: "networkpolicies",
         short_names: &["netpol"],
         generation: true,
-        rules: &network::NETWORK_POLICY,
         ..ROW
     },
     Row {
@@ -193,7 +176,6 @@ const ROWS: &[Row] = &[
         short_names: &["ing"],
         status: true,
         generation: true,
-        rules: &network::INGRESS,
         ..ROW
     },
     Row {
@@ -202,14 +184,12 @@ const ROWS: &[Row] = &[
         plural: "ingressclasses",
         namespaced: false,
         generation: true,
-        rules: &network::INGRESS_CLASS,
         ..ROW
     },
     Row {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",
-        rules: &cluster::LEASE,
         ..ROW
     },
     Row {
@@ -263,6 +243,13 @@ static KINDS: LazyLock<Vec<Arc<KindSpec>>> =
 /// Every built-in kind.
 pub fn builtin() -> &'static [Arc<KindSpec>] {
     &KINDS
+}
+
+/// The built-in kind of this group and plural.
+pub fn find(group: &str, plural: &str) -> Option<&'static Arc<KindSpec>> {
+    KINDS
+        .iter()
+        .find(|kind| kind.group == group && kind.plural == plural)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod dev;
 pub mod notify;
 mod root;
 pub mod spec;
+mod supervise;
 
 use std::fs::File;
 use std::io;
@@ -17,17 +18,18 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
 
 use notify::Notifier;
 use spec::{ProcessSpec, Run, Surroundings, User};
+use supervise::{Side, die_with_parent, split};
 
 /// First argument of the executable that makes it call [`main`].
 pub const SUBCOMMAND: &str = "lab-container";
 
 /// Exit status of a container that could not be started, as containerd gives it.
-pub const EXIT_NOT_STARTED: i32 = 128;
+pub const EXIT_NOT_STARTED: u8 = 128;
 
 /// Why a container's process could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub enum SetupError {
     Hostname { name: String, source: io::Error },
     #[error("standard input: {0}")]
     Input(io::Error),
+    #[error("making the container's process: {0}")]
+    Fork(nix::Error),
     #[error("becoming user {uid}, group {gid}: {source}")]
     User {
         uid: u32,
@@ -67,8 +71,8 @@ pub enum SetupError {
     Exec { program: String, reason: String },
 }
 
-/// Becomes what the file named by the first argument says. Returns only if that
-/// failed, or when a stand-in ended.
+/// Becomes what the file named by the first argument says. Returns when that
+/// ended, or could not begin.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     let Some(path) = args.into_iter().next() else {
         eprintln!("{SUBCOMMAND}: started by the lab for each container, not by hand");
@@ -78,26 +82,41 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         Ok(spec) => spec,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(EXIT_NOT_STARTED as u8);
+            return ExitCode::from(EXIT_NOT_STARTED);
         }
     };
-    let notifier = match spec.notify.then(Notifier::from_stdin).transpose() {
+    let mut notifier = match spec.notify.then(Notifier::from_stdin).transpose() {
         Ok(notifier) => notifier.unwrap_or_else(Notifier::none),
         Err(error) => {
             eprintln!("{}", SetupError::Input(error));
-            return ExitCode::from(EXIT_NOT_STARTED as u8);
+            return ExitCode::from(EXIT_NOT_STARTED);
         }
     };
-    if let Err(error) = set_up(&spec) {
-        notifier.failed(&error);
-        return ExitCode::from(EXIT_NOT_STARTED as u8);
-    }
-    match spec.run {
-        Run::StandIn(stand_in) => crate::stand_in::main(&stand_in, &spec.env, notifier),
-        Run::Program(ref words) => {
-            let error = execute(words, &spec);
+    match before_split(&spec).and_then(|()| split().map_err(SetupError::Fork)) {
+        Ok(Side::Parent(supervisor)) => {
+            notifier.pid(supervisor.child().as_raw());
+            drop(notifier);
+            supervisor.wait().into()
+        }
+        Ok(Side::Child) => inside(&spec, notifier),
+        Err(error) => {
             notifier.failed(&error);
-            ExitCode::from(EXIT_NOT_STARTED as u8)
+            ExitCode::from(EXIT_NOT_STARTED)
+        }
+    }
+}
+
+/// The container's process.
+fn inside(spec: &ProcessSpec, notifier: Notifier) -> ExitCode {
+    if let Err(error) = set_up(spec) {
+        notifier.failed(&error);
+        return ExitCode::from(EXIT_NOT_STARTED);
+    }
+    match &spec.run {
+        Run::StandIn(stand_in) => crate::stand_in::main(stand_in, &spec.env, notifier),
+        Run::Program(words) => {
+            notifier.failed(&execute(words, spec));
+            ExitCode::from(EXIT_NOT_STARTED)
         }
     }
 }
@@ -113,6 +132,20 @@ fn read_spec(path: &Path) -> Result<ProcessSpec, SetupError> {
     serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))
 }
 
+/// What the container's process inherits.
+fn before_split(spec: &ProcessSpec) -> Result<(), SetupError> {
+    if let Some(cgroup) = &spec.cgroup {
+        let path = cgroup.join("cgroup.procs");
+        std::fs::write(&path, "0").map_err(|source| SetupError::Cgroup { path, source })?;
+    }
+    match &spec.surroundings {
+        Surroundings::New(_) => unshare(CloneFlags::CLONE_NEWPID).map_err(SetupError::Fork),
+        Surroundings::Join { pid } => {
+            enter("process", &namespace(*pid, "pid"), CloneFlags::CLONE_NEWPID)
+        }
+    }
+}
+
 /// Everything between the start of the process and its program.
 fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
     // A session of its own: signals of the lab's terminal are not for it. It is
@@ -121,18 +154,16 @@ fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
     if spec.terminal {
         take_terminal().map_err(SetupError::Input)?;
     }
-    if let Some(cgroup) = &spec.cgroup {
-        let path = cgroup.join("cgroup.procs");
-        std::fs::write(&path, "0").map_err(|source| SetupError::Cgroup { path, source })?;
-    }
     enter("network", &spec.netns, CloneFlags::CLONE_NEWNET)?;
     match &spec.surroundings {
         Surroundings::New(new) => root::enter(new)?,
         Surroundings::Join { pid } => {
-            // Both files are opened before the root changes with the first.
-            let proc = PathBuf::from(format!("/proc/{pid}/ns"));
-            enter("host name", &proc.join("uts"), CloneFlags::CLONE_NEWUTS)?;
-            enter("mount", &proc.join("mnt"), CloneFlags::CLONE_NEWNS)?;
+            enter(
+                "host name",
+                &namespace(*pid, "uts"),
+                CloneFlags::CLONE_NEWUTS,
+            )?;
+            enter("mount", &namespace(*pid, "mnt"), CloneFlags::CLONE_NEWNS)?;
         }
     }
     let dir = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
@@ -149,7 +180,12 @@ fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
             source: source.into(),
         })?;
     }
-    Ok(())
+    die_with_parent().map_err(SetupError::Fork)
+}
+
+/// Path of a namespace of the process `pid`.
+fn namespace(pid: u32, kind: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
 }
 
 fn enter(what: &'static str, path: &Path, kind: CloneFlags) -> Result<(), SetupError> {

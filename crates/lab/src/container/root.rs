@@ -137,8 +137,10 @@ fn pivot_into(merged: &Path) -> Result<(), SetupError> {
 
 /// `/proc`, `/sys`, `/dev`, and an empty `/run` and `/tmp`, kept in `memory`.
 fn system(memory: &Path) -> Result<(), SetupError> {
-    bind(&outside(Path::new("/proc")), Path::new("/proc")).map_err(|e| failed("/proc", e))?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+        .map_err(|e| failed("/proc", e))?;
+    let flags = flags | MsFlags::MS_RDONLY;
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>)
         .map_err(|e| failed("/sys", e))?;
     for (name, mode) in EMPTY {
