@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use aya_obj::generated::bpf_attach_type::{self, BPF_TCX_INGRESS};
 
 use super::pins::Pins;
-use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs, SOCKET_HOOKS, refused};
+use super::programs::{
+    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, refused,
+};
 use super::sys::{self, LinkInfo};
 use crate::Error;
 
@@ -172,11 +175,25 @@ impl Link {
             // The interface or cgroup of that name was another one.
             pins.remove(&self.pin)?;
         }
-        let link = sys::link_create(program.as_fd(), self.target, self.attach)
-            .map_err(|e| self.failed("attach", e))?;
+        let link = self.create(program).map_err(|e| self.failed("attach", e))?;
         // If this fails the link ends here, and with it the attachment.
         pins.put(&self.pin, &link)?;
         Ok(true)
+    }
+
+    /// A link whose pin was taken away is attached for a moment longer: the
+    /// kernel frees it in the background.
+    fn create(&self, program: &Program) -> io::Result<OwnedFd> {
+        const ATTEMPTS: u32 = 100;
+        for _ in 0..ATTEMPTS {
+            match sys::link_create(program.as_fd(), self.target, self.attach) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return other,
+            }
+        }
+        sys::link_create(program.as_fd(), self.target, self.attach)
     }
 
     fn failed(&self, what: &str, source: io::Error) -> Error {

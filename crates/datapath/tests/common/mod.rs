@@ -1,0 +1,353 @@
+//! Nodes and pods of a test: namespaces, a cgroup and an engine each, gone when
+//! dropped.
+
+pub(crate) mod process;
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use ripstop_datapath::ebpf::{Config, EbpfEngine, Limits};
+use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
+use ripstop_host::netlink::link::{self, VethEnd};
+use ripstop_host::netlink::{Netlink, address, route::Route};
+use ripstop_host::netns::Netns;
+use ripstop_host::pod::{PodLink, derive_names};
+use ripstop_host::sysctl;
+use ripstop_model::{HostPort, LocalPod, ObjectKey, Protocol};
+use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
+
+use process::Process;
+
+/// A named namespace, removed when dropped.
+#[derive(Debug)]
+struct OwnNetns {
+    name: String,
+    netns: Netns,
+}
+
+impl OwnNetns {
+    fn new(name: &str) -> Self {
+        let name = format!("ripstop-test-{}.{name}", std::process::id());
+        let netns = Netns::create(&name).expect("root makes network namespaces");
+        Self { name, netns }
+    }
+}
+
+impl Drop for OwnNetns {
+    fn drop(&mut self) {
+        if let Err(error) = Netns::remove(&self.name) {
+            eprintln!("{}: {error}", self.name);
+        }
+    }
+}
+
+/// A node with an engine.
+pub(crate) struct Node {
+    name: String,
+    number: u8,
+    pub(crate) addresses: [IpAddr; 2],
+    pub(crate) engine: Option<EbpfEngine>,
+    config: Config,
+    pods: u8,
+    // Dropped in this order.
+    _bpffs: tempfile::TempDir,
+    cgroup: OwnCgroup,
+    netns: OwnNetns,
+}
+
+/// A pod with its link.
+pub(crate) struct Pod {
+    pub(crate) addresses: [IpAddr; 2],
+    pub(crate) local: LocalPod,
+    name: String,
+    cgroup: PathBuf,
+    netns: OwnNetns,
+}
+
+#[derive(Debug)]
+struct OwnCgroup(PathBuf);
+
+impl OwnCgroup {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let root = root
+            .into_iter()
+            .find(|fields| fields[2] == "cgroup2")
+            .expect("cgroup2 is mounted");
+        let path = Path::new(root[1]).join(format!("ripstop-test-{}.{name}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        // Processes that were killed leave a moment later.
+        for _ in 0..200 {
+            match std::fs::remove_dir(&self.0) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                Err(error) => return eprintln!("{}: {error}", self.0.display()),
+                Ok(()) => return,
+            }
+        }
+        eprintln!("{}: still in use", self.0.display());
+    }
+}
+
+/// A node, with its uplink connected to nothing.
+pub(crate) fn node(test: &str) -> Node {
+    private_mounts();
+    let netns = OwnNetns::new(test);
+    let mut netlink = Netlink::in_netns(&netns.netns).unwrap();
+    let ends = ["eth0", "nothing"].map(|name| VethEnd {
+        name,
+        mac: None,
+        netns: None,
+    });
+    let (eth0, other) = netlink.create_veth(&ends[0], &ends[1], 1500).unwrap();
+    netlink.execute([link::up(other)]).unwrap();
+    Node::new(test.into(), 1, netns, &mut netlink, eth0)
+}
+
+/// Two nodes on one link.
+pub(crate) fn nodes(test: &str) -> [Node; 2] {
+    private_mounts();
+    let names = [1, 2].map(|number| format!("{test}{number}"));
+    let [a, b] = names.each_ref().map(|name| OwnNetns::new(name));
+    let [mut inside_a, mut inside_b] = [&a, &b].map(|own| Netlink::in_netns(&own.netns).unwrap());
+    let here = VethEnd {
+        name: "eth0",
+        mac: None,
+        netns: None,
+    };
+    let there = VethEnd {
+        name: "eth0",
+        mac: None,
+        netns: Some(b.netns.as_fd()),
+    };
+    let (eth0_a, eth0_b) = inside_a.create_veth(&here, &there, 1500).unwrap();
+    let [name_a, name_b] = names;
+    [
+        Node::new(name_a, 1, a, &mut inside_a, eth0_a),
+        Node::new(name_b, 2, b, &mut inside_b, eth0_b),
+    ]
+}
+
+/// What a test mounts goes with its thread.
+fn private_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+impl Node {
+    fn new(name: String, number: u8, netns: OwnNetns, netlink: &mut Netlink, eth0: u32) -> Self {
+        let host = 10 + number;
+        let own = [
+            format!("172.30.1.{host}/24"),
+            format!("fd00:30:1::{host:x}/64"),
+        ];
+        let own = own.map(|text| net(&text));
+        netlink.execute([link::up(1), link::up(eth0)]).unwrap();
+        netlink
+            .execute(own.map(|own| address::add(eth0, own)))
+            .unwrap();
+        let settings = [
+            ("net/ipv4/conf/all/forwarding", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+        ];
+        sysctl::set_in(&netns.netns, &settings).unwrap();
+        let bpffs = tempfile::tempdir().unwrap();
+        mount(
+            Some("bpf"),
+            bpffs.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        let cgroup = OwnCgroup::new(&name);
+        let addresses = own.map(|own| own.addr());
+        let config = Config {
+            bpffs: bpffs.path().to_owned(),
+            cgroup_root: cgroup.0.clone(),
+            node_addresses: addresses.into(),
+            uplinks: vec![eth0],
+            limits: Limits {
+                frontends: 64,
+                backends: 256,
+                ..Limits::default()
+            },
+        };
+        let mut node = Self {
+            name,
+            number,
+            addresses,
+            engine: None,
+            config,
+            pods: 0,
+            _bpffs: bpffs,
+            cgroup,
+            netns,
+        };
+        node.open();
+        node
+    }
+
+    /// Starts an engine, in the place of any other.
+    pub(crate) fn open(&mut self) {
+        self.engine = None;
+        let config = self.config.clone();
+        let opened = self.netns.netns.run(|| EbpfEngine::open(config)).unwrap();
+        self.engine = Some(opened.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// Runs in the node's namespace, as the agent would.
+    pub(crate) fn run<T>(&mut self, f: impl FnOnce(&mut EbpfEngine) -> T) -> T {
+        let engine = self.engine.as_mut().expect("an engine is open");
+        self.netns.netns.run(|| f(engine)).unwrap()
+    }
+
+    pub(crate) fn bpffs(&self) -> &Path {
+        &self.config.bpffs
+    }
+
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        sysctl::set_in(&self.netns.netns, &[(name, value)]).unwrap();
+    }
+
+    /// A process on the node itself.
+    pub(crate) fn process(&self) -> Process {
+        Process::start(&self.name, &self.netns.netns, &self.cgroup.0)
+    }
+
+    pub(crate) fn add_pod(&mut self) -> Pod {
+        self.add_pod_with_ports(Vec::new())
+    }
+
+    pub(crate) fn add_pod_with_ports(&mut self, host_ports: Vec<HostPort>) -> Pod {
+        let pod = self.make_pod(host_ports);
+        self.run(|engine| engine.add_pod(&pod.local)).unwrap();
+        pod
+    }
+
+    /// A pod that the engine does not know.
+    pub(crate) fn make_pod(&mut self, host_ports: Vec<HostPort>) -> Pod {
+        self.pods += 1;
+        let (node, host) = (self.number, self.pods + 1);
+        let addresses = [
+            ip(&format!("10.244.{node}.{host}")),
+            ip(&format!("fd00:244:{node}::{host}")),
+        ];
+        let name = format!("{}-{host}", self.name);
+        let netns = OwnNetns::new(&name);
+        let (host_ifname, mac) = derive_names(&name, "eth0");
+        let link = PodLink {
+            host_ifname: host_ifname.clone(),
+            pod_ifname: "eth0".into(),
+            mac,
+            addresses: addresses.into(),
+            mtu: 1500,
+            remark: name.clone(),
+        };
+        let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
+        let host_ifindex = link.create(&mut netlink, &netns.netns).unwrap();
+        let local = LocalPod {
+            pod: ObjectKey::new("test", &name),
+            container_id: name.clone(),
+            addresses: addresses.into(),
+            host_ifindex,
+            host_ifname,
+            mac,
+            host_ports,
+        };
+        Pod {
+            addresses,
+            local,
+            name,
+            cgroup: self.cgroup.0.clone(),
+            netns,
+        }
+    }
+
+    /// Routes to the other node's pods: the kernel's and the engine's.
+    pub(crate) fn route_to(&mut self, other: &Node, mtu: u32) {
+        let eth0 = self.config.uplinks[0];
+        let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
+        let prefixes = [
+            format!("10.244.{}.0/24", other.number),
+            format!("fd00:244:{}::/64", other.number),
+        ];
+        let mut routes = Vec::new();
+        for (prefix, gateway) in prefixes.iter().map(|text| net(text)).zip(other.addresses) {
+            netlink
+                .execute([Route::new(prefix, eth0).via(gateway).mtu(mtu).replace()])
+                .unwrap();
+            let next_hop = Some(NextHop {
+                ifindex: eth0,
+                gateway,
+                mtu,
+            });
+            routes.push(ResolvedRoute { prefix, next_hop });
+        }
+        self.run(|engine| engine.apply_routes(&routes)).unwrap();
+    }
+
+    /// Makes a service lead to these addresses.
+    pub(crate) fn serve(&mut self, frontend: &str, protocol: Protocol, backends: &[SocketAddr]) {
+        let change = service(frontend, protocol, backends);
+        self.run(|engine| engine.apply(&change)).unwrap();
+    }
+}
+
+/// A change of one frontend.
+pub(crate) fn service(frontend: &str, protocol: Protocol, backends: &[SocketAddr]) -> Change {
+    let to: SocketAddr = frontend.parse().unwrap();
+    let mut backends: Vec<Backend> = backends
+        .iter()
+        .map(|b| Backend {
+            address: b.ip(),
+            port: b.port(),
+        })
+        .collect();
+    backends.sort();
+    let row = FrontendRow {
+        service: ObjectKey::new("test", "service"),
+        backends,
+    };
+    let mut change = Change::default();
+    let key = Frontend {
+        address: to.ip(),
+        protocol,
+        port: to.port(),
+    };
+    change.frontends.insert(key, Some(row));
+    change
+}
+
+impl Pod {
+    pub(crate) fn process(&self) -> Process {
+        Process::start(&self.name, &self.netns.netns, &self.cgroup)
+    }
+
+    pub(crate) fn at(&self, port: u16) -> [SocketAddr; 2] {
+        self.addresses.map(|address| SocketAddr::new(address, port))
+    }
+}

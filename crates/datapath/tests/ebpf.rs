@@ -1,0 +1,431 @@
+//! Real sockets between namespaces, through a real engine. Needs root.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use common::{Node, Pod, ip, net, node, nodes, service};
+use ripstop_datapath::{Datapath, Error};
+use ripstop_model::{HostPort, Protocol};
+use ripstop_plan::Tables;
+
+const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
+
+fn says(pod: &Pod, client: &Pod, family: usize) -> String {
+    format!(
+        "{} sees {}",
+        pod.local.container_id, client.addresses[family]
+    )
+}
+
+#[test]
+fn pods_of_a_node_reach_each_other_past_the_stack() {
+    let mut node = node("local");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    // Who would forward does not.
+    node.set("net/ipv4/conf/all/forwarding", "0");
+    node.set("net/ipv6/conf/all/forwarding", "0");
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    for (family, to) in b.at(8080).into_iter().enumerate() {
+        let says = says(&b, &a, family);
+        assert_eq!(client.tcp(to), format!("{says} peer {to}"));
+        assert_eq!(client.udp(to), format!("{says} from {to}"));
+        assert_eq!(client.bulk(to, 4 << 20), (4 << 20).to_string());
+    }
+}
+
+#[test]
+fn nodes_and_pods_reach_each_other() {
+    let mut node = node("node");
+    let pod = node.add_pod();
+    let (mut on_node, mut in_pod) = (node.process(), pod.process());
+    in_pod.serve(8080);
+    on_node.serve(9090);
+    for family in 0..2 {
+        let to = pod.at(8080)[family];
+        assert!(on_node.tcp(to).starts_with(&pod.local.container_id), "{to}");
+        let to = SocketAddr::new(node.addresses[family], 9090);
+        assert!(
+            in_pod
+                .tcp(to)
+                .contains(&format!("sees {}", pod.addresses[family])),
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_without_nat() {
+    let [mut one, mut other] = nodes("cross");
+    one.route_to(&other, 1500);
+    other.route_to(&one, 1500);
+    let (a, b) = (one.add_pod(), other.add_pod());
+    for node in [&one, &other] {
+        node.set("net/ipv4/conf/all/forwarding", "0");
+    }
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    for (family, to) in b.at(8080).into_iter().enumerate() {
+        let says = says(&b, &a, family);
+        assert_eq!(client.tcp(to), format!("{says} peer {to}"));
+        assert_eq!(client.udp(to), format!("{says} from {to}"));
+        assert_eq!(client.bulk(to, 4 << 20), (4 << 20).to_string());
+    }
+}
+
+#[test]
+fn the_stack_tells_what_does_not_fit() {
+    let [mut one, mut other] = nodes("mtu");
+    one.route_to(&other, 1400);
+    other.route_to(&one, 1400);
+    let (a, b) = (one.add_pod(), other.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    for to in b.at(8080) {
+        assert_eq!(client.bulk(to, 1 << 20), (1 << 20).to_string());
+    }
+}
+
+#[test]
+fn services_lead_to_their_pods() {
+    let mut node = node("service");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    for family in 0..2 {
+        let to = SERVICES[family];
+        node.serve(to, Protocol::Tcp, &[b.at(8080)[family]]);
+        node.serve(to, Protocol::Udp, &[b.at(8080)[family]]);
+        let says = says(&b, &a, family);
+        assert_eq!(client.tcp(to), format!("{says} peer {to}"));
+        assert_eq!(client.udp(to), format!("{says} from {to}"));
+        assert_eq!(
+            client.udp_connected(to),
+            format!("{says} from {to} peer {to}")
+        );
+        // The pod itself, through its own service.
+        assert!(server.tcp(to).ends_with(&format!("peer {to}")));
+        // The node's processes, too.
+        assert!(node.process().tcp(to).starts_with(&b.local.container_id));
+    }
+    // An IPv6 socket that talks IPv4.
+    let mapped = "[::ffff:10.96.0.5]:80";
+    let says = says(&b, &a, 0);
+    assert_eq!(client.tcp(mapped), format!("{says} peer {mapped}"));
+    assert_eq!(client.udp(mapped), format!("{says} from {mapped}"));
+    assert_eq!(
+        client.udp_connected(mapped),
+        format!("{says} from {mapped} peer {mapped}")
+    );
+    // Another port of the service's address is no service.
+    assert!(client.tcp("10.96.0.5:81").starts_with("error"));
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    let mut node = node("empty");
+    let pod = node.add_pod();
+    let mut client = pod.process();
+    for to in SERVICES {
+        node.serve(to, Protocol::Tcp, &[]);
+        node.serve(to, Protocol::Udp, &[]);
+        assert_eq!(client.tcp(to), "error: ConnectionRefused");
+        assert_eq!(client.udp(to), "error: ConnectionRefused");
+        assert_eq!(client.udp_connected(to), "error: ConnectionRefused");
+    }
+    let drops = node.run(|engine| engine.status()).drops;
+    assert!(drops.contains(&("no_backends", 6)), "{drops:?}");
+}
+
+#[test]
+fn endpoints_come_and_go() {
+    let mut node = node("endpoints");
+    let (client, b, c) = (node.add_pod(), node.add_pod(), node.add_pod());
+    let (mut server_b, mut server_c) = (b.process(), c.process());
+    server_b.serve(8080);
+    server_c.serve(8080);
+    let mut client = client.process();
+    for family in 0..2 {
+        let to = SERVICES[family];
+        let both = [b.at(8080)[family], c.at(8080)[family]];
+        node.serve(to, Protocol::Tcp, &both);
+        node.serve(to, Protocol::Udp, &both);
+        let hits = |client: &mut common::process::Process, pod: &Pod| {
+            let answers = (0..64).map(|_| client.tcp(to));
+            answers
+                .filter(|a| a.starts_with(&format!("{} sees", pod.local.container_id)))
+                .count()
+        };
+        // All on one side: once in 2^63 times.
+        assert!((1..64).contains(&hits(&mut client, &b)));
+        // Datagrams of one socket stay together.
+        let same = client.udp_thrice(to);
+        let words: Vec<&str> = same.split(' ').collect();
+        assert!(words[0] == words[3] && words[3] == words[6], "{same}");
+        while client.hold(to) != to {}
+        node.serve(to, Protocol::Tcp, &both[1..]);
+        assert_eq!(hits(&mut client, &c), 64);
+        // Whoever is connected stays.
+        assert_eq!(client.held(), "still there");
+    }
+    let tables = node.run(|engine| engine.status()).tables;
+    // One TCP and two UDP backends of each family.
+    assert!(tables.contains(&("backends", 6, 256)), "{tables:?}");
+}
+
+#[test]
+fn a_removed_pod_is_gone() {
+    let mut node = node("removed");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    node.run(|engine| engine.remove_pod(&b.local)).unwrap();
+    node.run(|engine| engine.remove_pod(&b.local)).unwrap();
+    let tables = node.run(|engine| engine.status()).tables;
+    assert!(tables.contains(&("endpoints", 2, 1024)), "{tables:?}");
+    assert!(
+        !pins(&node)
+            .iter()
+            .any(|pin| pin.0.contains(&b.local.host_ifname))
+    );
+    // By the stack: the link is still there.
+    let mut server = b.process();
+    server.serve(8080);
+    assert!(
+        a.process()
+            .tcp(b.at(8080)[0])
+            .starts_with(&b.local.container_id)
+    );
+}
+
+/// Name and kernel id of everything that is pinned.
+fn pins(node: &Node) -> Vec<(String, String)> {
+    let mut pins: Vec<_> = std::fs::read_dir(node.bpffs())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, kernel_id(&path))
+        })
+        .collect();
+    pins.sort();
+    pins
+}
+
+fn kernel_id(pin: &Path) -> String {
+    let kind = match pin.file_name().unwrap().to_str().unwrap().split_once('_') {
+        Some(("map", _)) => "map",
+        Some(("prog", _)) => "prog",
+        Some(("link", _)) => "link",
+        _ => return String::new(),
+    };
+    let shown = std::process::Command::new("bpftool")
+        .args(["-j", kind, "show", "pinned"])
+        .arg(pin)
+        .output();
+    let Ok(shown) = shown else {
+        return "no bpftool".into();
+    };
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let id = text
+        .split("\"id\":")
+        .nth(1)
+        .and_then(|rest| rest.split([',', '}']).next());
+    id.unwrap_or_else(|| panic!("{}: {text}", pin.display()))
+        .to_owned()
+}
+
+#[test]
+fn a_new_engine_adopts_what_is_there() {
+    let mut node = node("adopt");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
+        node.serve(to, Protocol::Tcp, &[backend]);
+    }
+    assert_eq!(client.hold(SERVICES[0]), SERVICES[0]);
+    let before = pins(&node);
+    let tables = node.run(|engine| engine.status()).tables;
+    // No agent: all goes on.
+    node.engine = None;
+    assert_eq!(client.held(), "still there");
+    assert!(client.tcp(SERVICES[1]).starts_with(&b.local.container_id));
+    node.open();
+    let status = node.run(|engine| engine.status());
+    assert!(status.adopted);
+    assert_eq!(status.tables, tables);
+    // What the agent does next changes nothing.
+    let mut desired = Tables::default();
+    for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
+        let change = service(to, Protocol::Tcp, &[backend]);
+        node.run(|engine| engine.apply(&change)).unwrap();
+        desired.apply(&change);
+    }
+    for pod in [&a, &b] {
+        node.run(|engine| engine.add_pod(&pod.local)).unwrap();
+    }
+    let known = [a.local.clone(), b.local.clone()];
+    let drift = node.run(|engine| engine.audit(&desired, &known)).unwrap();
+    assert_eq!(drift.repaired, [""; 0]);
+    assert_eq!(pins(&node), before);
+    assert_eq!(client.held(), "still there");
+}
+
+#[test]
+fn an_audit_repairs() {
+    let mut node = node("audit");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let to = SERVICES[0];
+    node.serve(to, Protocol::Tcp, &[b.at(8080)[0]]);
+    node.serve(SERVICES[1], Protocol::Tcp, &[b.at(8080)[1]]);
+    let name = &b.local.host_ifname;
+    for pin in ["link_connect4".to_owned(), format!("link_pod_{name}")] {
+        std::fs::remove_file(node.bpffs().join(pin)).unwrap();
+    }
+    // Only one of the services, and one of the pods, is wanted.
+    let mut desired = Tables::default();
+    desired.apply(&service(to, Protocol::Tcp, &[b.at(8080)[0]]));
+    let drift = node
+        .run(|engine| engine.audit(&desired, &[b.local.clone()]))
+        .unwrap();
+    let mut repaired = drift.repaired;
+    repaired.sort();
+    assert_eq!(
+        repaired,
+        [
+            format!("endpoint {} (removed)", a.addresses[0]),
+            format!("endpoint {} (removed)", a.addresses[1]),
+            format!("frontend {}/TCP (removed)", SERVICES[1]),
+            "program connect4 on the cgroup".into(),
+            format!("program on {name}"),
+            format!("program on {} (removed)", a.local.host_ifname),
+        ]
+    );
+    let drift = node
+        .run(|engine| engine.audit(&desired, &[b.local.clone()]))
+        .unwrap();
+    assert_eq!(drift.repaired, [""; 0]);
+    assert!(node.process().tcp(to).starts_with(&b.local.container_id));
+}
+
+#[test]
+fn a_full_table_names_the_row_and_keeps_the_others() {
+    let mut node = node("full");
+    let pod = node.add_pod();
+    let to = pod.at(8080)[0];
+    for port in 1..=64 {
+        node.serve(&format!("10.96.0.5:{port}"), Protocol::Tcp, &[to]);
+    }
+    let change = service("10.96.0.6:80", Protocol::Tcp, &[to]);
+    let error = node.run(|engine| engine.apply(&change)).unwrap_err();
+    assert!(
+        matches!(&error, Error::TableFull { table: "frontends", limit: 64, row } if row == "10.96.0.6:80/TCP"),
+        "{error}"
+    );
+    let tables = node.run(|engine| engine.status()).tables;
+    assert!(tables.contains(&("frontends", 64, 64)), "{tables:?}");
+    assert!(tables.contains(&("backends", 64, 256)), "{tables:?}");
+}
+
+fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostPort {
+    HostPort {
+        host_ip: host_ip.map(ip),
+        host_port,
+        container_port: 8080,
+        protocol,
+    }
+}
+
+#[test]
+fn host_ports_lead_to_their_pod() {
+    let [mut one, mut other] = nodes("hostport");
+    one.route_to(&other, 1500);
+    other.route_to(&one, 1500);
+    let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| host_port(None, 80, protocol));
+    let (pod, neighbour) = (one.add_pod_with_ports(ports.into()), one.add_pod());
+    let far_pod = other.add_pod();
+    let mut server = pod.process();
+    server.serve(8080);
+    let name = &pod.local.container_id;
+    for family in 0..2 {
+        let to = SocketAddr::new(one.addresses[family], 80);
+        // From the other node, and from its pods, by packets.
+        let mut far = other.process();
+        let sees = format!("{name} sees {}", other.addresses[family]);
+        assert_eq!(far.tcp(to), format!("{sees} peer {to}"));
+        assert_eq!(far.udp(to), format!("{sees} from {to}"));
+        assert_eq!(far.bulk(to, 4 << 20), (4 << 20).to_string());
+        let sees = format!("{name} sees {}", far_pod.addresses[family]);
+        let mut far = far_pod.process();
+        assert_eq!(far.tcp(to), format!("{sees} peer {to}"));
+        assert_eq!(far.udp(to), format!("{sees} from {to}"));
+        // From this node and its pods, by sockets.
+        let sees = format!("{name} sees {}", neighbour.addresses[family]);
+        assert_eq!(neighbour.process().tcp(to), format!("{sees} peer {to}"));
+        assert_eq!(neighbour.process().udp(to), format!("{sees} from {to}"));
+        let loopback = ["127.0.0.1:80", "[::1]:80"][family];
+        let mut here = one.process();
+        assert!(here.tcp(to).starts_with(name));
+        assert!(here.tcp(loopback).ends_with(&format!("peer {loopback}")));
+        assert!(here.udp(loopback).ends_with(&format!("from {loopback}")));
+        // A pod's localhost is its own.
+        assert_eq!(
+            neighbour.process().tcp(loopback),
+            "error: ConnectionRefused"
+        );
+    }
+    one.run(|engine| engine.remove_pod(&pod.local)).unwrap();
+    let to = SocketAddr::new(one.addresses[0], 80);
+    assert_eq!(other.process().tcp(to), "error: ConnectionRefused");
+    assert_eq!(one.process().tcp(to), "error: ConnectionRefused");
+}
+
+#[test]
+fn one_host_port_on_two_addresses() {
+    let mut node = node("hostips");
+    let on = |address| vec![host_port(Some(address), 80, Protocol::Tcp)];
+    let (a, b) = (
+        node.add_pod_with_ports(on("172.30.1.11")),
+        node.add_pod_with_ports(on("127.0.0.1")),
+    );
+    let (mut server_a, mut server_b) = (a.process(), b.process());
+    server_a.serve(8080);
+    server_b.serve(8080);
+    assert!(
+        node.process()
+            .tcp("172.30.1.11:80")
+            .starts_with(&a.local.container_id)
+    );
+    assert!(
+        node.process()
+            .tcp("127.0.0.1:80")
+            .starts_with(&b.local.container_id)
+    );
+    let third = node.make_pod(vec![host_port(None, 80, Protocol::Tcp)]);
+    let error = node.run(|engine| engine.add_pod(&third.local)).unwrap_err();
+    assert!(matches!(&error, Error::PortTaken { .. }), "{error}");
+    // And nothing of it is left.
+    let tables = node.run(|engine| engine.status()).tables;
+    assert!(tables.contains(&("endpoints", 4, 1024)), "{tables:?}");
+}
+
+#[test]
+fn a_route_that_goes_is_removed() {
+    let [mut one, other] = nodes("routes");
+    one.route_to(&other, 1500);
+    let gone = ripstop_datapath::ResolvedRoute {
+        prefix: net("10.244.2.0/24"),
+        next_hop: None,
+    };
+    one.run(|engine| engine.apply_routes(&[gone])).unwrap();
+    let tables = one.run(|engine| engine.status()).tables;
+    assert!(tables.contains(&("routes", 1, 16_384)), "{tables:?}");
+}
