@@ -1,22 +1,169 @@
 //! The objects that every cluster has from its first moment.
 
-use serde_json::json;
+use std::net::SocketAddr;
 
-use crate::registry::{Registry, WriteOptions};
+use serde_json::{Value, json};
+
+use crate::kinds::Part;
+use crate::registry::{Registry, Update, WriteOptions};
+use crate::{Reason, Status};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The API's own Service, in the namespace `default`.
+const NAME: &str = "kubernetes";
 
-/// Creates what is missing; what survived an earlier run stays as it is.
+/// Creates what is missing. Endpoints of the API follow the configuration;
+/// everything else that survived an earlier run stays as it is.
 pub(crate) fn run(registry: &Registry) {
-    let Some(namespaces) = registry.resource("", "v1", "namespaces") else {
-        return;
-    };
     for name in NAMESPACES {
-        let object = json!({ "metadata": { "name": name } });
-        match registry.create(&namespaces, "", object, &WriteOptions::default()) {
-            Ok(_) => {}
-            Err(status) if status.reason == crate::Reason::AlreadyExists => {}
-            Err(status) => tracing::warn!(%status, name, "cannot create namespace"),
+        put(
+            registry,
+            ("", "namespaces"),
+            "",
+            json!({ "metadata": { "name": name } }),
+            false,
+        );
+    }
+    put(
+        registry,
+        ("", "services"),
+        "default",
+        service(registry),
+        false,
+    );
+    let (v4, v6): (Vec<_>, Vec<_>) = registry
+        .config
+        .api_endpoints
+        .iter()
+        .copied()
+        .partition(SocketAddr::is_ipv4);
+    put(
+        registry,
+        ("", "endpoints"),
+        "default",
+        endpoints(&registry.config.api_endpoints),
+        true,
+    );
+    for (family, addresses) in [("IPv4", v4), ("IPv6", v6)] {
+        if !addresses.is_empty() {
+            let slice = slice(family, &addresses);
+            put(
+                registry,
+                ("discovery.k8s.io", "endpointslices"),
+                "default",
+                slice,
+                true,
+            );
         }
+    }
+}
+
+fn service(registry: &Registry) -> Value {
+    // The first address of the range, as in Kubernetes.
+    let address = registry
+        .config
+        .service_cidrs
+        .first()
+        .and_then(|range| range.hosts().next());
+    json!({
+        "metadata": {
+            "name": NAME,
+            "namespace": "default",
+            "labels": { "component": "apiserver", "provider": "kubernetes" },
+        },
+        "spec": {
+            "clusterIP": address,
+            "ports": [{
+                "name": "https", "port": 443, "protocol": "TCP",
+                "targetPort": registry.config.api_endpoints.first().map_or(443, SocketAddr::port),
+            }],
+        },
+    })
+}
+
+/// The older form; it has no family of its own.
+fn endpoints(all: &[SocketAddr]) -> Value {
+    let subsets: Vec<_> = all
+        .iter()
+        .map(|endpoint| {
+            json!({
+                "addresses": [{ "ip": endpoint.ip() }],
+                "ports": [{ "name": "https", "port": endpoint.port(), "protocol": "TCP" }],
+            })
+        })
+        .collect();
+    json!({
+        "metadata": {
+            "name": NAME,
+            "namespace": "default",
+            // The slices below are complete.
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": subsets,
+    })
+}
+
+fn slice(family: &str, endpoints: &[SocketAddr]) -> Value {
+    let addresses: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| {
+            json!({
+                "addresses": [endpoint.ip()],
+                "conditions": { "ready": true, "serving": true, "terminating": false },
+            })
+        })
+        .collect();
+    let name = if family == "IPv4" {
+        NAME.to_owned()
+    } else {
+        format!("{NAME}-ipv6")
+    };
+    json!({
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": { "kubernetes.io/service-name": NAME },
+        },
+        "addressType": family,
+        "endpoints": addresses,
+        "ports": [{
+            "name": "https", "protocol": "TCP",
+            "port": endpoints.first().map(SocketAddr::port),
+        }],
+    })
+}
+
+/// Creates an object; with `replace` an existing one is made equal.
+fn put(
+    registry: &Registry,
+    (group, plural): (&str, &str),
+    namespace: &str,
+    object: Value,
+    replace: bool,
+) {
+    let options = WriteOptions::default();
+    let attempt = || -> Result<(), Status> {
+        let resource = registry
+            .resource(group, "v1", plural)
+            .ok_or_else(Status::no_such_resource)?;
+        match registry.create(&resource, namespace, object.clone(), &options) {
+            Err(status) if status.reason == Reason::AlreadyExists && replace => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let update = Update {
+                    resource: &resource,
+                    namespace,
+                    name,
+                    part: Part::Main,
+                    or_create: false,
+                    options: &options,
+                };
+                registry.update(&update, |_| Ok(object.clone())).map(drop)
+            }
+            Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    };
+    if let Err(status) = attempt() {
+        tracing::warn!(%status, plural, "cannot create an object of the cluster's own");
     }
 }

@@ -11,9 +11,11 @@
 //! `alloc` (service addresses and ports) -> `storage` (journal, objects, event
 //! log) -> watchers.
 
+mod alloc;
 mod bootstrap;
 pub mod client;
 mod config;
+mod crd;
 pub mod kinds;
 pub mod patch;
 pub mod pki;

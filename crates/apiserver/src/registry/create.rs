@@ -1,12 +1,10 @@
 //! POST.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 
-use super::{Registry, Resource, WriteOptions, Written, meta};
+use super::{DeleteOptions, Registry, Resource, WriteOptions, Written, meta};
 use crate::kinds::{Context, Part};
-use crate::storage::{CommitError, Key, Object};
+use crate::storage::{Key, Object};
 use crate::{Cause, CauseReason, Status};
 
 /// Attempts to find a free name for `generateName`.
@@ -61,15 +59,12 @@ impl Registry {
             warnings: Vec::new(),
         };
         self.prepare(resource, &mut object, None, &mut context)?;
-        let created = if options.dry_run {
-            match self.storage.get(&resource.collection, &Key::of(&object)) {
-                Some(_) => Err(CommitError::Exists),
-                None => Ok(Arc::new(Object::new(object, 0))),
-            }
-        } else {
-            self.storage.create(&resource.collection, object)
-        };
-        let object = created.map_err(|error| self.commit_error(resource, &name, error))?;
+        let object = self
+            .commit_new(resource, object, options.dry_run)
+            .map_err(|refused| self.refusal(resource, &name, refused))?;
+        if resource.spec.namespaced && !options.dry_run {
+            self.check_still_there(resource, namespace, &object)?;
+        }
         Ok(Written {
             object,
             created: true,
@@ -101,6 +96,22 @@ impl Registry {
             return Err(Status::forbidden(&spec.group, &spec.plural, name, &why).with_cause(cause));
         }
         Ok(())
+    }
+
+    /// The namespace may have been marked between the check and the write: then
+    /// whoever marked it did not see the object.
+    fn check_still_there(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        object: &Object,
+    ) -> Result<(), Status> {
+        let checked = self.check_namespace(resource, namespace, object.name());
+        if checked.is_err() {
+            let options = DeleteOptions::default();
+            self.delete(resource, namespace, object.name(), &options)?;
+        }
+        checked
     }
 }
 

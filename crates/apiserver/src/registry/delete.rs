@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Registry, Resource, meta};
+use super::commit::Refused;
+use super::{Registry, Resource, contain, meta};
 use crate::Status;
-use crate::storage::{CommitError, Key, Object};
+use crate::storage::{CommitError, Object};
 
 /// Seconds that a pod gets to stop when nobody says otherwise.
 const DEFAULT_GRACE: i64 = 30;
@@ -53,44 +54,53 @@ impl Registry {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
-        let key = Key::new(namespace, name);
+        self.check_removable(resource, name)?;
         loop {
             let current = self.get(resource, namespace, name)?;
             check_preconditions(resource, &current, options)?;
-            let grace = grace_seconds(resource, &current, options);
-            let mut object = current.value.clone();
-            add_finalizer(&mut object, options.propagation);
-            if grace == 0 && meta::finalizers(&object).is_empty() {
-                if options.dry_run {
-                    return Ok(Deleted::Removed(current));
+            match self.delete_once(resource, &current, options) {
+                Ok(Deleted::Marked(_)) if Self::is_container(resource) && !options.dry_run => {
+                    self.empty(resource, name);
+                    return Ok(match self.get(resource, namespace, name) {
+                        Ok(left) => Deleted::Marked(left),
+                        Err(_) => Deleted::Removed(current),
+                    });
                 }
-                match self
-                    .storage
-                    .remove(&resource.collection, &key, current.revision)
-                {
-                    Ok(last) => return Ok(Deleted::Removed(last)),
-                    Err(CommitError::Changed) => continue,
-                    Err(error) => return Err(self.commit_error(resource, name, error)),
+                Err(Refused::Raced(CommitError::Changed | CommitError::Missing)) => {}
+                outcome => {
+                    return outcome.map_err(|refused| self.refusal(resource, name, refused));
                 }
-            }
-            if !mark(resource, &mut object, grace) && object == current.value {
-                return Ok(Deleted::Marked(current));
-            }
-            if options.dry_run {
-                return Ok(Deleted::Marked(Arc::new(Object::new(
-                    object,
-                    current.revision,
-                ))));
-            }
-            match self
-                .storage
-                .replace(&resource.collection, object, current.revision)
-            {
-                Ok(object) => return Ok(Deleted::Marked(object)),
-                Err(CommitError::Changed | CommitError::Missing) => {}
-                Err(error) => return Err(self.commit_error(resource, name, error)),
             }
         }
+    }
+
+    fn delete_once(
+        &self,
+        resource: &Resource,
+        current: &Arc<Object>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Refused> {
+        let grace = grace_seconds(resource, current, options);
+        let mut object = current.value.clone();
+        add_finalizer(&mut object, options.propagation);
+        let held = !meta::finalizers(&object).is_empty() || Self::is_container(resource);
+        if grace == 0 && !held {
+            return Ok(Deleted::Removed(if options.dry_run {
+                Arc::clone(current)
+            } else {
+                self.commit_removal(resource, current)?
+            }));
+        }
+        mark(resource, &mut object, grace);
+        contain::mark_terminating(resource, &mut object);
+        let marked = if object == current.value {
+            Arc::clone(current)
+        } else if options.dry_run {
+            Arc::new(Object::new(object, current.revision))
+        } else {
+            self.commit_mark(resource, current, object)?
+        };
+        Ok(Deleted::Marked(marked))
     }
 }
 
@@ -152,13 +162,13 @@ fn add_finalizer(object: &mut Value, propagation: Propagation) {
 }
 
 /// Marks the object as being deleted. A second deletion can only shorten the
-/// grace period. Returns whether the marks changed.
-fn mark(resource: &Resource, object: &mut Value, grace: i64) -> bool {
+/// grace period.
+fn mark(resource: &Resource, object: &mut Value, grace: i64) {
     let counts = resource.spec.generation;
     let metadata = &mut object["metadata"];
     let earlier = metadata["deletionTimestamp"].is_string();
     if earlier && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) <= grace {
-        return false;
+        return;
     }
     metadata["deletionTimestamp"] = Value::from(meta::in_seconds(grace));
     metadata["deletionGracePeriodSeconds"] = Value::from(grace);
@@ -166,5 +176,4 @@ fn mark(resource: &Resource, object: &mut Value, grace: i64) -> bool {
         let generation = metadata["generation"].as_i64().unwrap_or(0);
         metadata["generation"] = Value::from(generation + 1);
     }
-    true
 }

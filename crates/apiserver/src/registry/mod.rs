@@ -1,76 +1,35 @@
 //! One function per verb: what the HTTP interface and the in-process client
 //! both call. Admission happens here, so that no writer can go around it.
 
+mod commit;
+mod contain;
 mod create;
 mod delete;
 mod meta;
 mod read;
+mod resource;
 mod update;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde_json::Value;
 
 use crate::Status;
+use crate::alloc::Allocator;
 use crate::config::ClusterConfig;
+use crate::crd;
 use crate::kinds::{self, Context, FieldValidation, KindSpec};
-use crate::storage::{CommitError, Key, Object, OpenError, Storage};
+use crate::storage::{CommitError, OpenError, Storage};
 
+use commit::Refused;
 pub use delete::{DeleteOptions, Deleted, Propagation};
-pub(crate) use meta::{epoch_seconds, parse_time};
+pub(crate) use meta::{epoch_seconds, now, parse_time};
 pub(crate) use read::expired;
 pub use read::{ListOptions, Page};
+pub use resource::Resource;
 pub use update::Update;
-
-/// A kind that is served, and where its objects are stored.
-#[derive(Debug)]
-pub struct Resource {
-    pub spec: Arc<KindSpec>,
-    /// Name of the collection: `pods`, `deployments.apps`. All versions of a
-    /// kind share it.
-    pub collection: String,
-}
-
-impl Resource {
-    fn new(spec: Arc<KindSpec>) -> Self {
-        let collection = if spec.group.is_empty() {
-            spec.plural.clone()
-        } else {
-            format!("{}.{}", spec.plural, spec.group)
-        };
-        Self { spec, collection }
-    }
-
-    /// The object in the version of this resource: all versions of a kind have
-    /// the same fields (conversion `None`).
-    pub fn view(&self, object: Arc<Object>) -> Arc<Object> {
-        if !self.needs_view(&object) {
-            return object;
-        }
-        let mut value = object.value.clone();
-        value["apiVersion"] = Value::from(self.spec.api_version());
-        Arc::new(Object::new(value, object.revision))
-    }
-
-    /// Whether the object is stored in another version.
-    pub fn needs_view(&self, object: &Object) -> bool {
-        self.spec.is_custom() && object.value["apiVersion"] != self.spec.api_version()
-    }
-
-    fn is(&self, group: &str, kind: &str) -> bool {
-        self.spec.group == group && self.spec.kind == kind
-    }
-
-    pub fn not_found(&self, name: &str) -> Status {
-        Status::not_found(&self.spec.group, &self.spec.plural, name)
-    }
-
-    fn conflict(&self, name: &str, why: &str) -> Status {
-        Status::conflict(&self.spec.group, &self.spec.plural, name, why)
-    }
-}
 
 /// Query parameters of a write.
 #[derive(Clone, Debug, Default)]
@@ -97,28 +56,44 @@ pub struct Registry {
     pub storage: Storage,
     pub config: ClusterConfig,
     kinds: RwLock<Arc<Kinds>>,
+    services: Mutex<Allocator>,
 }
 
 impl Registry {
     pub fn open(journal: Option<&Path>, config: ClusterConfig) -> Result<Self, OpenError> {
-        let kinds = kinds::builtin()
-            .iter()
-            .map(|spec| {
-                let path = (
-                    spec.group.clone(),
-                    spec.version.clone(),
-                    spec.plural.clone(),
-                );
-                (path, Arc::new(Resource::new(Arc::clone(spec))))
-            })
-            .collect();
+        let storage = Storage::open(journal)?;
+        let mut services = Allocator::new(&config);
+        for service in storage.list("services", None).0 {
+            services.stored(None, Some(&service.value));
+        }
         let registry = Self {
-            storage: Storage::open(journal)?,
+            storage,
             config,
-            kinds: RwLock::new(Arc::new(kinds)),
+            kinds: RwLock::default(),
+            services: Mutex::new(services),
         };
+        registry.reload_kinds();
+        registry.resume_deletions();
         crate::bootstrap::run(&registry);
         Ok(registry)
+    }
+
+    /// Serves what the stored definitions say, beside what is built in.
+    fn reload_kinds(&self) {
+        // Locked while reading: the last to come sees the newest definitions.
+        let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        let builtin = kinds::builtin()
+            .iter()
+            .map(|spec| Resource::new(Arc::clone(spec)));
+        let (definitions, _) = self.storage.list(crd::COLLECTION, None);
+        let custom = definitions
+            .iter()
+            .flat_map(|it| crd::served(&it.value))
+            .map(Resource::custom);
+        let all = builtin
+            .chain(custom)
+            .map(|resource| (resource.path(), Arc::new(resource)));
+        *kinds = Arc::new(all.collect());
     }
 
     /// The kinds that are served now.
@@ -135,16 +110,7 @@ impl Registry {
     /// Everything that is served, ordered by group, version and name.
     pub fn resources(&self) -> Vec<Arc<Resource>> {
         let mut all: Vec<_> = self.kinds().values().cloned().collect();
-        all.sort_by(|a, b| {
-            let key = |it: &Resource| {
-                (
-                    it.spec.group.clone(),
-                    it.spec.version.clone(),
-                    it.spec.plural.clone(),
-                )
-            };
-            key(a).cmp(&key(b))
-        });
+        all.sort_by_cached_key(|resource| resource.path());
         all
     }
 
@@ -155,19 +121,37 @@ impl Registry {
         current: Option<&Value>,
         context: &mut Context,
     ) -> Result<(), Status> {
+        let spec = &resource.spec;
         match current {
-            None => kinds::prepare_create(&resource.spec, object, context),
-            Some(current) => kinds::prepare_update(&resource.spec, object, current, context),
+            None => kinds::prepare_create(spec, object, context)?,
+            Some(current) => kinds::prepare_update(spec, object, current, context)?,
         }
+        let causes = if resource.is(crd::GROUP, crd::KIND) {
+            crd::set_defaults(object);
+            let causes = crd::check(object, current);
+            crd::establish(object);
+            causes
+        } else {
+            resource.validate(object)
+        };
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        Err(Status::invalid(&spec.group, &spec.kind, name, causes))
     }
 
-    fn commit_error(&self, resource: &Resource, name: &str, error: CommitError) -> Status {
+    fn refusal(&self, resource: &Resource, name: &str, refused: Refused) -> Status {
         let KindSpec { group, plural, .. } = &*resource.spec;
-        match error {
-            CommitError::Exists => Status::already_exists(group, plural, name),
-            CommitError::Missing => resource.not_found(name),
-            CommitError::Changed => resource.conflict(name, meta::MODIFIED),
-            CommitError::Journal(error) => Status::internal(error),
+        match refused {
+            Refused::Status(status) => *status,
+            Refused::Raced(CommitError::Exists) => Status::already_exists(group, plural, name),
+            Refused::Raced(CommitError::Missing) => resource.not_found(name),
+            Refused::Raced(CommitError::Changed) => resource.conflict(name, meta::MODIFIED),
+            Refused::Raced(CommitError::Journal(error)) => Status::internal(error),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::commit::Refused;
 use super::{Registry, Resource, WriteOptions, Written, meta};
 use crate::Status;
 use crate::kinds::{Context, Part};
-use crate::storage::{CommitError, Key, Object};
+use crate::storage::{Key, Object};
 
 /// A change of one object.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +54,10 @@ impl Registry {
             let wanted = change(Some(&current))?;
             let fixed = named_revision(&wanted) != Some(current.revision);
             match self.update_once(update, &current, wanted) {
-                Err(Failure::Raced) if !fixed => {}
-                Err(Failure::Raced) => return Err(resource.conflict(name, meta::MODIFIED)),
-                Err(Failure::Refused(status)) => return Err(*status),
-                Ok(written) => return Ok(written),
+                Err(Refused::Raced(_)) if !fixed => {}
+                outcome => {
+                    return outcome.map_err(|refused| self.refusal(resource, name, refused));
+                }
             }
         }
     }
@@ -66,7 +67,7 @@ impl Registry {
         update: &Update<'_>,
         current: &Arc<Object>,
         wanted: Value,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Written, Refused> {
         let resource = update.resource;
         let mut object = merge_parts(update, current, wanted)?;
         let mut context = Context {
@@ -75,48 +76,12 @@ impl Registry {
             warnings: Vec::new(),
         };
         self.prepare(resource, &mut object, Some(&current.value), &mut context)?;
-        if resource.spec.generation && spec_changed(&current.value, &object) {
-            let generation = current.value["metadata"]["generation"]
-                .as_i64()
-                .unwrap_or(0);
-            object["metadata"]["generation"] = Value::from(generation + 1);
-        }
-        object["metadata"]["resourceVersion"] = Value::from(current.revision.to_string());
-        let done = |object| Written {
+        let object = self.commit_change(resource, current, object, update.options.dry_run)?;
+        Ok(Written {
             object,
             created: false,
             warnings: context.warnings,
-        };
-        if object == current.value {
-            return Ok(done(Arc::clone(current)));
-        }
-        if update.options.dry_run {
-            return Ok(done(Arc::new(Object::new(object, current.revision))));
-        }
-        let stored = if gone(&object) {
-            self.storage
-                .remove(&resource.collection, &current.key(), current.revision)
-        } else {
-            self.storage
-                .replace(&resource.collection, object, current.revision)
-        };
-        match stored {
-            Ok(object) => Ok(done(object)),
-            Err(CommitError::Changed | CommitError::Missing) => Err(Failure::Raced),
-            Err(error) => Err(self.commit_error(resource, update.name, error).into()),
-        }
-    }
-}
-
-enum Failure {
-    /// Somebody else wrote the object in between.
-    Raced,
-    Refused(Box<Status>),
-}
-
-impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
-        Self::Refused(Box::new(status))
+        })
     }
 }
 
@@ -201,23 +166,4 @@ fn move_field(from: &Value, to: &mut Value, field: &str) {
         Some(value) => fields.insert(field.to_owned(), value.clone()),
         None => fields.remove(field),
     };
-}
-
-/// Whether anything but metadata and status differs.
-fn spec_changed(old: &Value, new: &Value) -> bool {
-    let rest = |object: &Value| -> Map<String, Value> {
-        let mut fields = object.as_object().cloned().unwrap_or_default();
-        fields.remove("metadata");
-        fields.remove("status");
-        fields
-    };
-    rest(old) != rest(new)
-}
-
-/// Whether the last finalizer of a deleted object has gone.
-fn gone(object: &Value) -> bool {
-    let metadata = &object["metadata"];
-    metadata["deletionTimestamp"].is_string()
-        && meta::finalizers(object).is_empty()
-        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }
