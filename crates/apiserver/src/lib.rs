@@ -29,8 +29,8 @@ mod table;
 
 pub use client::{Client, Store, Stored, Watch, WatchEvent};
 pub use config::ClusterConfig;
-pub use registry::{DeleteOptions, Propagation};
 pub use pods::PodAccess;
+pub use registry::{DeleteOptions, Propagation};
 pub use server::serve;
 pub use status::{Cause, CauseReason, Reason, Status};
 pub use storage::OpenError;

@@ -21,7 +21,7 @@ use crate::alloc::Allocator;
 use crate::config::ClusterConfig;
 use crate::crd;
 use crate::kinds::{self, Context, FieldValidation, KindSpec};
-use crate::storage::{CommitError, OpenError, Storage};
+use crate::storage::{CommitError, Object, OpenError, Storage};
 
 use commit::Refused;
 pub use delete::{DeleteOptions, Deleted, Propagation};

@@ -3,7 +3,6 @@ use serde_json::json;
 use super::*;
 use crate::Reason;
 use crate::kinds::Part;
-use crate::storage::Object;
 
 fn registry() -> Registry {
     Registry::open(None, ClusterConfig::default()).unwrap()
@@ -59,7 +58,10 @@ fn a_cluster_has_its_own_objects() {
         .resource("discovery.k8s.io", "v1", "endpointslices")
         .unwrap();
     let slice = registry.get(&slices, "default", "kubernetes").unwrap();
-    assert_eq!(slice.value["endpoints"][0]["addresses"], json!(["172.30.1.1"]));
+    assert_eq!(
+        slice.value["endpoints"][0]["addresses"],
+        json!(["172.30.1.1"])
+    );
 }
 
 #[test]
@@ -76,16 +78,29 @@ fn a_namespace_goes_with_its_content() {
     assert!(left.is_empty());
     let refused = create(&registry, "configmaps", "a", named("d")).unwrap_err();
     assert_eq!(refused.reason, Reason::Forbidden);
-    assert!(refused.message.contains("it is being terminated"), "{refused}");
+    assert!(
+        refused.message.contains("it is being terminated"),
+        "{refused}"
+    );
     // The node has stopped the pod.
-    let now = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
-    registry.delete(&core(&registry, "pods"), "a", "p", &now).unwrap();
-    let gone = registry.get(&core(&registry, "namespaces"), "", "a").unwrap_err();
+    let now = DeleteOptions {
+        grace_seconds: Some(0),
+        ..DeleteOptions::default()
+    };
+    registry
+        .delete(&core(&registry, "pods"), "a", "p", &now)
+        .unwrap();
+    let gone = registry
+        .get(&core(&registry, "namespaces"), "", "a")
+        .unwrap_err();
     assert_eq!(gone.reason, Reason::NotFound);
 
     create(&registry, "namespaces", "", named("b")).unwrap();
     create(&registry, "configmaps", "b", named("c")).unwrap();
-    assert!(matches!(delete(&registry, "namespaces", "", "b"), Deleted::Removed(_)));
+    assert!(matches!(
+        delete(&registry, "namespaces", "", "b"),
+        Deleted::Removed(_)
+    ));
     let options = DeleteOptions::default();
     let forbidden = registry.delete(&core(&registry, "namespaces"), "", "default", &options);
     assert_eq!(forbidden.unwrap_err().reason, Reason::Forbidden);
@@ -107,7 +122,11 @@ fn deletions_go_on_after_a_restart() {
         assert!(registry.commit_mark(&namespaces, &found, marked).is_ok());
     }
     let registry = Registry::open(Some(&path), ClusterConfig::default()).unwrap();
-    assert!(registry.get(&core(&registry, "namespaces"), "", "a").is_err());
+    assert!(
+        registry
+            .get(&core(&registry, "namespaces"), "", "a")
+            .is_err()
+    );
 }
 
 #[test]
@@ -116,7 +135,10 @@ fn finalizers_hold_an_object() {
     let mut object = named("c");
     object["metadata"]["finalizers"] = json!(["example.com/hold"]);
     create(&registry, "configmaps", "default", object).unwrap();
-    assert!(matches!(delete(&registry, "configmaps", "default", "c"), Deleted::Marked(_)));
+    assert!(matches!(
+        delete(&registry, "configmaps", "default", "c"),
+        Deleted::Marked(_)
+    ));
     let resource = core(&registry, "configmaps");
     let options = WriteOptions::default();
     let update = Update {
@@ -140,17 +162,28 @@ fn finalizers_hold_an_object() {
 fn pages_show_one_state() {
     let registry = registry();
     for index in 0..10 {
-        create(&registry, "configmaps", "default", named(&format!("c{index}"))).unwrap();
+        create(
+            &registry,
+            "configmaps",
+            "default",
+            named(&format!("c{index}")),
+        )
+        .unwrap();
     }
     let resource = core(&registry, "configmaps");
-    let mut options = ListOptions { limit: 4, ..ListOptions::default() };
+    let mut options = ListOptions {
+        limit: 4,
+        ..ListOptions::default()
+    };
     let mut names = Vec::new();
     loop {
         let page = registry.list(&resource, Some("default"), &options).unwrap();
         names.extend(page.objects.iter().map(|object| object.name().to_owned()));
         // What happens meanwhile is not seen.
-        delete(&registry, "configmaps", "default", &format!("c{}", 10 - names.len() / 4));
-        create(&registry, "configmaps", "default", named(&format!("new{}", names.len()))).unwrap();
+        let last = 10 - names.len().div_ceil(4);
+        delete(&registry, "configmaps", "default", &format!("c{last}"));
+        let new = named(&format!("new{last}"));
+        create(&registry, "configmaps", "default", new).unwrap();
         match page.token {
             Some(token) => options.token = Some(token),
             None => break,
@@ -167,12 +200,31 @@ fn generated_names_and_dry_runs() {
     let registry = registry();
     let object = json!({ "metadata": { "generateName": "web-" } });
     let made = create(&registry, "configmaps", "default", object).unwrap();
-    assert!(made.name().starts_with("web-") && made.name().len() == 9, "{}", made.name());
-    let nameless = create(&registry, "configmaps", "default", json!({ "metadata": {} }));
-    assert!(nameless.unwrap_err().message.contains("name or generateName is required"));
-    let options = WriteOptions { dry_run: true, ..WriteOptions::default() };
+    assert!(
+        made.name().starts_with("web-") && made.name().len() == 9,
+        "{}",
+        made.name()
+    );
+    let nameless = create(
+        &registry,
+        "configmaps",
+        "default",
+        json!({ "metadata": {} }),
+    );
+    assert!(
+        nameless
+            .unwrap_err()
+            .message
+            .contains("name or generateName is required")
+    );
+    let options = WriteOptions {
+        dry_run: true,
+        ..WriteOptions::default()
+    };
     let resource = core(&registry, "configmaps");
-    registry.create(&resource, "default", named("dry"), &options).unwrap();
+    registry
+        .create(&resource, "default", named("dry"), &options)
+        .unwrap();
     assert!(registry.get(&resource, "default", "dry").is_err());
 }
 
@@ -207,31 +259,53 @@ fn custom_resources_come_and_go_with_their_definition() {
         .unwrap();
     let options = WriteOptions::default();
     assert!(registry.resource("example.com", "v1", "widgets").is_none());
-    let made = registry.create(&definitions, "", definition(), &options).unwrap();
-    assert_eq!(made.object.value["status"]["conditions"][1]["type"], "Established");
+    let made = registry
+        .create(&definitions, "", definition(), &options)
+        .unwrap();
+    assert_eq!(
+        made.object.value["status"]["conditions"][1]["type"],
+        "Established"
+    );
 
     let widgets = registry.resource("example.com", "v1", "widgets").unwrap();
     let widget = |spec: Value| json!({ "metadata": { "name": "w" }, "spec": spec });
-    let invalid = registry.create(&widgets, "default", widget(json!({})), &options).unwrap_err();
+    let invalid = registry
+        .create(&widgets, "default", widget(json!({})), &options)
+        .unwrap_err();
     assert_eq!(
         invalid.message,
         "Widget.example.com \"w\" is invalid: spec.color: Required value"
     );
     let spec = json!({ "color": "red", "unknown": 1 });
-    let made = registry.create(&widgets, "default", widget(spec), &options).unwrap();
-    assert_eq!(made.object.value["spec"], json!({ "color": "red", "size": 3 }));
+    let made = registry
+        .create(&widgets, "default", widget(spec), &options)
+        .unwrap();
+    assert_eq!(
+        made.object.value["spec"],
+        json!({ "color": "red", "size": 3 })
+    );
     assert_eq!(made.object.value["metadata"]["generation"], 1);
 
     // Another version shows the same object under its own name.
-    let beta = registry.resource("example.com", "v1beta1", "widgets").unwrap();
+    let beta = registry
+        .resource("example.com", "v1beta1", "widgets")
+        .unwrap();
     let seen = registry.get(&beta, "default", "w").unwrap();
     assert_eq!(seen.value["apiVersion"], "example.com/v1beta1");
     assert_eq!(seen.value["spec"]["color"], "red");
 
     let gone = DeleteOptions::default();
-    registry.delete(&definitions, "", "widgets.example.com", &gone).unwrap();
+    registry
+        .delete(&definitions, "", "widgets.example.com", &gone)
+        .unwrap();
     assert!(registry.resource("example.com", "v1", "widgets").is_none());
-    assert!(registry.storage.list("widgets.example.com", None).0.is_empty());
+    assert!(
+        registry
+            .storage
+            .list("widgets.example.com", None)
+            .0
+            .is_empty()
+    );
 }
 
 #[test]
@@ -246,8 +320,18 @@ fn service_addresses_are_given_and_returned() {
     let first = create(&registry, "services", "default", service("a", Value::Null)).unwrap();
     let address = first.value["spec"]["clusterIP"].clone();
     assert!(address.as_str().unwrap().starts_with("10.96."));
-    let taken = create(&registry, "services", "default", service("b", address.clone()));
-    assert!(taken.unwrap_err().message.contains("provided IP is already allocated"));
+    let taken = create(
+        &registry,
+        "services",
+        "default",
+        service("b", address.clone()),
+    );
+    assert!(
+        taken
+            .unwrap_err()
+            .message
+            .contains("provided IP is already allocated")
+    );
     delete(&registry, "services", "default", "a");
     create(&registry, "services", "default", service("b", address)).unwrap();
 }
