@@ -1,6 +1,7 @@
 //! Tasks of this repository that cargo alone does not do: `cargo xtask --help`.
 
 mod bench;
+mod ebpf;
 mod run;
 mod test;
 
@@ -12,6 +13,8 @@ use clap::Parser;
 enum Task {
     /// Run all tests (as root: they make namespaces and load programs).
     Test(test::Args),
+    /// Compile the kernel programs (ebpf/) into the committed object.
+    Ebpf(ebpf::Args),
     /// Measure beside the peers (as root).
     Bench(bench::Args),
 }
@@ -19,6 +22,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Test(args) => test::run(&args),
+        Task::Ebpf(args) => ebpf::run(&args),
         Task::Bench(args) => bench::run(&args),
     }
 }

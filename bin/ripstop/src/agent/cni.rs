@@ -10,6 +10,8 @@ mod connection;
 mod del;
 mod ports;
 mod reaper;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::HashMap;

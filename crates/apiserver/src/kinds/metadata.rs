@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::error::Errors;
 use super::get::{self, entries, list, text, texts};
+use super::labels;
 use super::names::{self, NameRule};
 use super::path::Path;
 
@@ -34,26 +35,11 @@ pub(super) fn validate(object: &Value, namespaced: bool, name: NameRule, errors:
         (false, "") => {}
         (false, _) => errors.forbidden(&field("namespace"), "not allowed on this type"),
     }
-    labels(meta, &path, errors);
+    labels::validate(meta, "labels", &path, errors);
     annotations(meta, &path, errors);
     owners(meta, &field("ownerReferences"), errors);
     for finalizer in texts(meta, "finalizers") {
         errors.invalid_all(&field("finalizers"), finalizer, names::label_key(finalizer));
-    }
-}
-
-/// Checks the labels of `meta`, the metadata of an object or a template.
-pub(super) fn labels(meta: &Value, path: &Path, errors: &mut Errors) {
-    label_map(meta, "labels", path, errors);
-}
-
-/// Checks a map of labels, e.g. a selector, in a field.
-pub(super) fn label_map(object: &Value, field: &str, path: &Path, errors: &mut Errors) {
-    let path = path.child(field);
-    for (key, value) in entries(object, field) {
-        errors.invalid_all(&path, key, names::label_key(key));
-        let value = value.as_str().unwrap_or_default();
-        errors.invalid_all(&path, value, names::label_value(value));
     }
 }
 

@@ -4,17 +4,28 @@
 //! then the defaults and the rules of each kind (a file each, by group), with
 //! the messages of the Kubernetes API.
 
+mod address;
+mod cluster;
+mod config;
 mod decode;
+mod defaults;
 mod error;
 mod get;
+mod labels;
 mod metadata;
 mod names;
+mod network;
 mod path;
+mod pod;
 mod rules;
 pub mod schema;
+mod service;
 mod spec;
 mod table;
+#[cfg(test)]
+mod testing;
 mod values;
+mod workload;
 
 use serde_json::Value;
 
@@ -75,6 +86,9 @@ pub fn prepare_create(
 ) -> Result<(), Status> {
     decode(spec, object, context)?;
     set_defaults(spec, object);
+    if let Rules::Builtin(rules) = spec.rules {
+        (rules.create)(object);
+    }
     let mut errors = Errors::default();
     validate(spec, object, &mut errors);
     refuse_if_any(spec, object, errors)
@@ -93,10 +107,13 @@ pub fn prepare_update(
 ) -> Result<(), Status> {
     decode(spec, object, context)?;
     set_defaults(spec, object);
+    if let Rules::Builtin(rules) = spec.rules {
+        (rules.update)(object, current);
+    }
     let mut errors = Errors::default();
     metadata::validate_update(object, current, &mut errors);
     validate(spec, object, &mut errors);
-    if let (Rules::Builtin(rules), true) = (spec.rules, errors.is_empty()) {
+    if let Rules::Builtin(rules) = spec.rules {
         (rules.validate_update)(object, current, &mut errors);
     }
     refuse_if_any(spec, object, errors)
@@ -113,6 +130,7 @@ fn decode(spec: &KindSpec, object: &mut Value, context: &mut Context) -> Result<
 }
 
 fn set_defaults(spec: &KindSpec, object: &mut Value) {
+    defaults::fill_object(object, &spec.schema);
     if let Rules::Builtin(rules) = spec.rules {
         (rules.default)(object);
     }

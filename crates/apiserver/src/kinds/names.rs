@@ -20,8 +20,6 @@ fn pattern(message: &str, regex: &str, examples: &[&str]) -> String {
 pub(crate) enum NameRule {
     /// RFC 1123 label, at most 63 characters.
     Label,
-    /// RFC 1035 label: an RFC 1123 label that begins with a letter.
-    Rfc1035Label,
     /// RFC 1123 subdomain, at most 253 characters.
     Subdomain,
 }
@@ -39,7 +37,6 @@ impl NameRule {
         };
         match self {
             Self::Label => dns_label(value),
-            Self::Rfc1035Label => dns_1035_label(value),
             Self::Subdomain => dns_subdomain(value),
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use super::rules::{Builtin, PLAIN, Rules};
-use super::schema;
 use super::spec::{KindSpec, ScalePaths};
+use super::{cluster, config, network, pod, schema, service, workload};
 
 struct Row {
     group: &'static str,
@@ -19,6 +19,8 @@ struct Row {
     rules: &'static Builtin,
 }
 
+static NO_RULES: Builtin = PLAIN;
+
 /// Namespaced, no subresources, no generation: what a row says otherwise.
 const ROW: Row = Row {
     group: "",
@@ -30,7 +32,7 @@ const ROW: Row = Row {
     status: false,
     scale: false,
     generation: false,
-    rules: &PLAIN,
+    rules: &NO_RULES,
 };
 
 const ROWS: &[Row] = &[
@@ -40,6 +42,7 @@ const ROWS: &[Row] = &[
         short_names: &["ns"],
         namespaced: false,
         status: true,
+        rules: &cluster::NAMESPACE,
         ..ROW
     },
     Row {
@@ -48,6 +51,7 @@ const ROWS: &[Row] = &[
         short_names: &["no"],
         namespaced: false,
         status: true,
+        rules: &cluster::NODE,
         ..ROW
     },
     Row {
@@ -57,6 +61,7 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
+        rules: &pod::RULES,
         ..ROW
     },
     Row {
@@ -65,23 +70,27 @@ const ROWS: &[Row] = &[
         short_names: &["svc"],
         category: "all",
         status: true,
+        rules: &service::RULES,
         ..ROW
     },
     Row {
         kind: "Endpoints",
         plural: "endpoints",
         short_names: &["ep"],
+        rules: &network::ENDPOINTS,
         ..ROW
     },
     Row {
         kind: "ConfigMap",
         plural: "configmaps",
         short_names: &["cm"],
+        rules: &config::CONFIG_MAP,
         ..ROW
     },
     Row {
         kind: "Secret",
         plural: "secrets",
+        rules: &config::SECRET,
         ..ROW
     },
     Row {
@@ -94,6 +103,7 @@ const ROWS: &[Row] = &[
         kind: "Event",
         plural: "events",
         short_names: &["ev"],
+        rules: &cluster::EVENT,
         ..ROW
     },
     Row {
@@ -101,6 +111,7 @@ const ROWS: &[Row] = &[
         kind: "EndpointSlice",
         plural: "endpointslices",
         generation: true,
+        rules: &network::ENDPOINT_SLICE,
         ..ROW
     },
     Row {
@@ -112,6 +123,7 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
+        rules: &workload::DEPLOYMENT,
         ..ROW
     },
     Row {
@@ -123,6 +135,7 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
+        rules: &workload::REPLICA_SET,
         ..ROW
     },
     Row {
@@ -134,6 +147,7 @@ const ROWS: &[Row] = &[
         status: true,
         scale: true,
         generation: true,
+        rules: &workload::STATEFUL_SET,
         ..ROW
     },
     Row {
@@ -144,6 +158,7 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
+        rules: &workload::DAEMON_SET,
         ..ROW
     },
     Row {
@@ -159,6 +174,7 @@ const ROWS: &[Row] = &[
         category: "all",
         status: true,
         generation: true,
+        rules: &workload::JOB,
         ..ROW
     },
     Row {
@@ -167,6 +183,7 @@ const ROWS: &[Row] = &[
         plural: "networkpolicies",
         short_names: &["netpol"],
         generation: true,
+        rules: &network::NETWORK_POLICY,
         ..ROW
     },
     Row {
@@ -176,6 +193,7 @@ const ROWS: &[Row] = &[
         short_names: &["ing"],
         status: true,
         generation: true,
+        rules: &network::INGRESS,
         ..ROW
     },
     Row {
@@ -184,12 +202,14 @@ const ROWS: &[Row] = &[
         plural: "ingressclasses",
         namespaced: false,
         generation: true,
+        rules: &network::INGRESS_CLASS,
         ..ROW
     },
     Row {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",
+        rules: &cluster::LEASE,
         ..ROW
     },
     Row {
@@ -243,13 +263,6 @@ static KINDS: LazyLock<Vec<Arc<KindSpec>>> =
 /// Every built-in kind.
 pub fn builtin() -> &'static [Arc<KindSpec>] {
     &KINDS
-}
-
-/// The built-in kind of this group and plural.
-pub fn find(group: &str, plural: &str) -> Option<&'static Arc<KindSpec>> {
-    KINDS
-        .iter()
-        .find(|kind| kind.group == group && kind.plural == plural)
 }
 
 #[cfg(test)]

@@ -1,0 +1,86 @@
+//! `cargo xtask ebpf`: compiles the kernel programs into the object that is
+//! committed. Everything that it needs is kept in `target/ebpf-tools`; the
+//! toolchain itself is left as it is.
+
+mod source;
+mod tools;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::checked;
+use tools::Tools;
+
+/// Where `crates/datapath` embeds it from.
+const OBJECT: &str = "crates/datapath/src/ebpf/programs.bpf.o";
+const TARGET: &str = "bpfel-unknown-none";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Change nothing: fail if the committed object is not what its source gives.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = root();
+    let built = build(&root, &Tools::prepare(&root.join("target/ebpf-tools"))?)?;
+    let committed = root.join(OBJECT);
+    let same = fs::read(&committed).is_ok_and(|bytes| bytes == built);
+    if same {
+        println!("{OBJECT}: up to date, {} bytes", built.len());
+        return Ok(());
+    }
+    ensure!(
+        !args.check,
+        "{OBJECT} is not what ebpf/ and crates/abi give with this compiler: \
+         run `cargo xtask ebpf` and commit it"
+    );
+    fs::write(&committed, &built).with_context(|| format!("write {}", committed.display()))?;
+    println!("{OBJECT}: written, {} bytes", built.len());
+    Ok(())
+}
+
+/// Compiles `ebpf/`. The bytes depend on the source and the compiler's version,
+/// not on where either is.
+fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
+    let linker = format!("-Clinker={}", tools.linker.display());
+    checked(
+        Command::new(&tools.cargo)
+            .current_dir(root.join("ebpf"))
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--release",
+                "--target",
+                TARGET,
+            ])
+            // The target has no compiled library: `core` is built with it, which
+            // stable compilers do only for who asks like this.
+            .args(["-Z", "build-std=core"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTC", &tools.rustc)
+            // Nothing of the outer cargo's, or of the user's own settings.
+            .env("CARGO_ENCODED_RUSTFLAGS", linker)
+            .env("CARGO_TARGET_DIR", root.join("target/ebpf"))
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTUP_TOOLCHAIN"),
+    )?;
+    let built = root
+        .join("target/ebpf")
+        .join(TARGET)
+        .join("release/programs");
+    fs::read(&built).with_context(|| format!("read {}", built.display()))
+}
+
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .parent()
+        .expect("xtask is a folder of the repository")
+        .to_owned()
+}
