@@ -98,8 +98,7 @@ fn services_lead_to_their_pods() {
     let mut server = b.process();
     server.serve(8080);
     let mut client = a.process();
-    for family in 0..2 {
-        let to = SERVICES[family];
+    for (family, to) in SERVICES.into_iter().enumerate() {
         node.serve(to, Protocol::Tcp, &[b.at(8080)[family]]);
         node.serve(to, Protocol::Udp, &[b.at(8080)[family]]);
         let says = says(&b, &a, family);
@@ -151,8 +150,7 @@ fn endpoints_come_and_go() {
     server_b.serve(8080);
     server_c.serve(8080);
     let mut client = client.process();
-    for family in 0..2 {
-        let to = SERVICES[family];
+    for (family, to) in SERVICES.into_iter().enumerate() {
         let both = [b.at(8080)[family], c.at(8080)[family]];
         node.serve(to, Protocol::Tcp, &both);
         node.serve(to, Protocol::Udp, &both);
@@ -294,7 +292,7 @@ fn an_audit_repairs() {
     let mut desired = Tables::default();
     desired.apply(&service(to, Protocol::Tcp, &[b.at(8080)[0]]));
     let drift = node
-        .run(|engine| engine.audit(&desired, &[b.local.clone()]))
+        .run(|engine| engine.audit(&desired, std::slice::from_ref(&b.local)))
         .unwrap();
     let mut repaired = drift.repaired;
     repaired.sort();
@@ -310,7 +308,7 @@ fn an_audit_repairs() {
         ]
     );
     let drift = node
-        .run(|engine| engine.audit(&desired, &[b.local.clone()]))
+        .run(|engine| engine.audit(&desired, std::slice::from_ref(&b.local)))
         .unwrap();
     assert_eq!(drift.repaired, [""; 0]);
     assert!(node.process().tcp(to).starts_with(&b.local.container_id));

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::ebpf::{Config, EbpfEngine, Limits};
 use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
@@ -54,7 +54,7 @@ pub(crate) struct Node {
     config: Config,
     pods: u8,
     // Dropped in this order.
-    _bpffs: tempfile::TempDir,
+    _bpffs: OwnBpffs,
     cgroup: OwnCgroup,
     netns: OwnNetns,
 }
@@ -66,6 +66,32 @@ pub(crate) struct Pod {
     name: String,
     cgroup: PathBuf,
     netns: OwnNetns,
+}
+
+/// A BPF file system; what is pinned there ends with it.
+struct OwnBpffs(tempfile::TempDir);
+
+impl OwnBpffs {
+    fn new() -> Self {
+        let at = tempfile::tempdir().unwrap();
+        mount(
+            Some("bpf"),
+            at.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for OwnBpffs {
+    fn drop(&mut self) {
+        if let Err(error) = umount(self.0.path()) {
+            eprintln!("{}: {error}", self.0.path().display());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -174,19 +200,11 @@ impl Node {
             ("net/ipv6/conf/all/forwarding", "1"),
         ];
         sysctl::set_in(&netns.netns, &settings).unwrap();
-        let bpffs = tempfile::tempdir().unwrap();
-        mount(
-            Some("bpf"),
-            bpffs.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .unwrap();
+        let bpffs = OwnBpffs::new();
         let cgroup = OwnCgroup::new(&name);
         let addresses = own.map(|own| own.addr());
         let config = Config {
-            bpffs: bpffs.path().to_owned(),
+            bpffs: bpffs.0.path().to_owned(),
             cgroup_root: cgroup.0.clone(),
             node_addresses: addresses.into(),
             uplinks: vec![eth0],
