@@ -157,3 +157,6 @@ where
     };
     Some(H::LEN as u32 + header + segment)
 }
+
+#[cfg(test)]
+mod tests;

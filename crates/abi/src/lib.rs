@@ -9,19 +9,23 @@
 
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-packets"))]
 extern crate std;
 
 mod address;
+mod bytes;
 mod forward;
 mod host_port;
 mod packet;
 mod service;
 mod table;
+#[cfg(any(test, feature = "test-packets"))]
+pub mod test_packets;
 mod verdict;
 mod wire;
 
 pub use address::{Address, Port};
+pub use bytes::PacketBytes;
 pub use forward::{Tables, from_outside, from_pod};
 pub use packet::{ChecksumChange, Packet};
 pub use service::{Choice, Services, choose, original};

@@ -10,6 +10,8 @@ mod config;
 mod frontends;
 mod links;
 mod maps;
+#[cfg(test)]
+mod packet_tests;
 mod pins;
 mod pods;
 mod programs;

@@ -22,6 +22,8 @@ pub(crate) use map::{
     MapShape, MapTypes, btf_load, map_create, map_delete, map_freeze, map_lookup, map_next_key,
     map_shape, map_update, map_update_bytes,
 };
+#[cfg(test)]
+pub(crate) use program::test_run;
 pub(crate) use program::{enable_stats, prog_info, prog_load};
 
 /// One command. `A` is the part of `union bpf_attr` that the command reads.

@@ -61,3 +61,59 @@ pub(crate) fn prog_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: generated from the kernel's header; plain integers.
     unsafe { info(program) }
 }
+
+/// Runs a packet program once on a packet; gives its result and the packet
+/// after it.
+#[cfg(test)]
+pub(crate) fn test_run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    segment_size: u32,
+) -> io::Result<(i32, Vec<u8>)> {
+    use std::os::fd::AsRawFd;
+
+    #[repr(C)]
+    struct Attributes {
+        program: u32,
+        result: u32,
+        len_in: u32,
+        len_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_len_in: u32,
+        context_len_out: u32,
+        context_in: u64,
+        context_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        pad: u32,
+    }
+    // `struct __sk_buff`, with its `gso_size`.
+    let mut context = [0_u32; 48];
+    context[44] = segment_size;
+    let mut out = vec![0; packet.len() + 256];
+    let mut attributes = Attributes {
+        program: program.as_raw_fd() as u32,
+        result: 0,
+        len_in: packet.len() as u32,
+        len_out: out.len() as u32,
+        data_in: pointer(packet),
+        data_out: pointer_mut(out.as_mut_slice()),
+        repeat: 1,
+        duration: 0,
+        context_len_in: size_of_val(&context) as u32,
+        context_len_out: 0,
+        context_in: pointer(&context),
+        context_out: 0,
+        flags: 0,
+        cpu: 0,
+        batch_size: 0,
+        pad: 0,
+    };
+    super::bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
+    out.truncate(attributes.len_out as usize);
+    Ok((attributes.result as i32, out))
+}
