@@ -1,1 +1,10 @@
+//! What whole-lab tests share: labs made by the commands that users type, and
+//! the promise that nothing of them is left.
 
+mod lab;
+mod leftovers;
+mod machine;
+
+pub use lab::{Lab, Printed, ripstop};
+pub use leftovers::Leftovers;
+pub use machine::{eventually, published, write_manifest};

@@ -1,0 +1,272 @@
+//! What breaks, and what must not notice.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ripstop_host::netns::Netns;
+use ripstop_tests::{Lab, eventually, write_manifest};
+use serde_json::Value;
+
+/// A client and a server on each of two nodes, and a service.
+const PAIR: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  nodeName: node1
+  containers: [{name: main, image: client}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: near, labels: {app: web}}
+spec:
+  nodeName: node1
+  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far, labels: {app: web}}
+spec:
+  nodeName: node2
+  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
+";
+
+fn pair() -> Lab {
+    let manifest = write_manifest(PAIR);
+    Lab::up(&["--nodes", "2", "-f", manifest.path().to_str().unwrap()])
+}
+
+#[test]
+fn a_killed_agent_loses_no_connection() {
+    let lab = pair();
+    let stop = AtomicBool::new(false);
+    let (kept, new) = (AtomicU32::new(0), AtomicU32::new(0));
+    let near = format!("{}:80", pod_address(&lab, "near"));
+    let far = format!("{}:80", pod_address(&lab, "far"));
+    std::thread::scope(|scope| {
+        let tests: Vec<_> = [near, far]
+            .into_iter()
+            .map(|server| {
+                let (lab, stop, kept) = (&lab, &stop, &kept);
+                scope.spawn(move || keep_asking(lab, &server, stop, kept))
+            })
+            .chain([scope.spawn(|| connect_again_and_again(&lab, &stop, &new))])
+            .collect();
+        for _ in 0..3 {
+            let (kept_before, new_before) =
+                (kept.load(Ordering::Relaxed), new.load(Ordering::Relaxed));
+            let killed = lab.agents();
+            assert_eq!(killed.len(), 2);
+            for agent in &killed {
+                kill(Pid::from_raw(*agent), Signal::SIGKILL).unwrap();
+            }
+            eventually("new agents run", || {
+                let now = lab.agents();
+                (now.len() == 2 && now.iter().all(|agent| !killed.contains(agent))).then_some(())
+            });
+            eventually("requests go on", || {
+                (kept.load(Ordering::Relaxed) > kept_before + 20
+                    && new.load(Ordering::Relaxed) > new_before + 20)
+                    .then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        for test in tests {
+            test.join().unwrap();
+        }
+    });
+    // The next one found everything in place.
+    for node in ["node1", "node2"] {
+        let status = agent_status(&lab, node);
+        assert_eq!(
+            status.pointer("/engine/adopted"),
+            Some(&true.into()),
+            "{status}"
+        );
+    }
+    lab.must("probe", &[]);
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    let lab = pair();
+    let connect = "busybox nc -w 5 $NOBODY_SERVICE_HOST 80 < /dev/null";
+    let refused = lab.run("exec", &["client", "--", "sh", "-c", connect]);
+    assert!(!refused.ok);
+    assert!(
+        refused.stderr.contains("refused"),
+        "{}{}",
+        refused.stdout,
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_port_taken_twice_fails_the_second_container() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    let twice = write_manifest(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: twice}
+spec:
+  containers:
+  - {name: first, image: web, ports: [{containerPort: 80}]}
+  - {name: second, image: web, ports: [{containerPort: 80}]}
+",
+    );
+    lab.must("apply", &["-f", twice.path().to_str().unwrap()]);
+    let why = eventually("one of the containers fails", || {
+        let pod = lab.get(&["pod", "twice"]);
+        let statuses = pod
+            .pointer("/status/containerStatuses")?
+            .as_array()?
+            .clone();
+        statuses.iter().find_map(|status| {
+            let ended = [
+                status.pointer("/state/terminated"),
+                status.pointer("/lastState/terminated"),
+            ];
+            ended
+                .into_iter()
+                .flatten()
+                .next()
+                .map(|ended| ended["message"].to_string())
+        })
+    });
+    assert!(why.contains("80") && why.contains("in use"), "{why}");
+}
+
+#[test]
+fn host_ports_lead_to_the_pod() {
+    let manifest = write_manifest(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  nodeName: node2
+  containers:
+  - name: main
+    image: web
+    ports: [{containerPort: 80, hostPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other}
+spec:
+  nodeName: node1
+  containers: [{name: main, image: client}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: neighbour}
+spec:
+  nodeName: node2
+  containers: [{name: main, image: client}]
+",
+    );
+    let lab = Lab::up(&["--nodes", "2", "-f", manifest.path().to_str().unwrap()]);
+    let node = lab.get(&["node", "node2"]);
+    let address = node
+        .pointer("/status/addresses/0/address")
+        .and_then(Value::as_str)
+        .unwrap();
+    for from in ["other", "neighbour", "node/node1", "node/node2"] {
+        let url = format!("http://{address}:8080/");
+        let answer = lab.exec(from, &["busybox", "wget", "-T", "5", "-qO-", &url]);
+        assert!(answer.contains("\"web\""), "from {from}: {answer}");
+    }
+}
+
+/// Requests over one connection that stays open, by HTTP/1.1.
+fn keep_asking(lab: &Lab, server: &str, stop: &AtomicBool, done: &AtomicU32) {
+    let mut connection = in_pod(lab, "client", || TcpStream::connect(server)).expect("connect");
+    connection
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let mut buffer = [0; 8192];
+    while !stop.load(Ordering::Relaxed) {
+        connection
+            .write_all(b"GET / HTTP/1.1\r\nHost: kept\r\n\r\n")
+            .expect("connection kept");
+        let read = connection
+            .read(&mut buffer)
+            .expect("an answer on the kept connection");
+        assert!(
+            buffer[..read].starts_with(b"HTTP/1.1 200"),
+            "connection kept"
+        );
+        done.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// New connections to the service's address, from inside the pod's cgroup.
+fn connect_again_and_again(lab: &Lab, stop: &AtomicBool, done: &AtomicU32) {
+    let ask = "for i in $(seq 25); do \
+               busybox wget -T 5 -qO /dev/null http://$WEB_SERVICE_HOST/ || exit 1; done";
+    while !stop.load(Ordering::Relaxed) {
+        lab.exec("client", &["sh", "-c", ask]);
+        done.fetch_add(25, Ordering::Relaxed);
+    }
+}
+
+fn pod_address(lab: &Lab, pod: &str) -> String {
+    let pod = lab.get(&["pod", pod]);
+    pod.pointer("/status/podIP")
+        .and_then(Value::as_str)
+        .expect("an address")
+        .to_owned()
+}
+
+/// Runs `f` in the pod's network namespace, which is found by its address.
+fn in_pod<T>(lab: &Lab, pod: &str, f: impl FnOnce() -> T) -> T {
+    let address = pod_address(lab, pod);
+    let names = std::fs::read_dir("/run/netns").unwrap().flatten();
+    let netns = names
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.to_string_lossy()
+                .contains(&format!("/{}.", lab.name()))
+        })
+        .filter_map(|path| Netns::open(path).ok())
+        .find(|netns| {
+            let routes = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/fib_trie"));
+            let local = format!("|-- {address}\n           /32 host LOCAL");
+            routes.is_ok_and(|routes| routes.is_ok_and(|routes| routes.contains(&local)))
+        });
+    netns
+        .expect("the pod's namespace")
+        .run(f)
+        .expect("enter the pod's namespace")
+}
+
+/// `ripstop status` of a node's agent.
+fn agent_status(lab: &Lab, node: &str) -> Value {
+    let run_dir = lab.root().join("nodes").join(node).join("agent");
+    eventually("the agent answers", || {
+        let output = std::process::Command::new(ripstop_tests::ripstop())
+            .args(["status", "--output", "json", "--run-dir"])
+            .arg(&run_dir)
+            .output()
+            .expect("run ripstop status");
+        serde_json::from_slice(&output.stdout)
+            .ok()
+            .filter(|_| output.status.success())
+    })
+}
