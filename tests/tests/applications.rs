@@ -101,7 +101,7 @@ fn a_removed_replica_is_not_asked_again(lab: &Lab) {
     let asked = |times: usize| -> BTreeSet<String> {
         let ask =
             format!("for i in $(seq {times}); do busybox wget -qO- http://frontend/; echo; done");
-        let answers = lab.exec("deploy/redis-leader", &["sh", "-c", &ask]);
+        let answers = lab.exec("deploy/redis-master", &["sh", "-c", &ask]);
         answers
             .lines()
             .filter(|line| !line.is_empty())
@@ -111,7 +111,7 @@ fn a_removed_replica_is_not_asked_again(lab: &Lab) {
     assert_eq!(asked(60).len(), 3, "replicas share the load");
     lab.kubectl(&["scale", "deployment", "frontend", "--replicas=1"]);
     let left = eventually("one replica is left", || {
-        let pods = items(&lab.get(&["pods", "-l", "app=guestbook"]));
+        let pods = items(&lab.get(&["pods", "-l", "app=guestbook,tier=frontend"]));
         (pods.len() == 1).then(|| name(&pods[0]).to_owned())
     });
     assert_eq!(asked(60), BTreeSet::from([left]));

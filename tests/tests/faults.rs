@@ -246,9 +246,18 @@ fn in_pod<T>(lab: &Lab, pod: &str, f: impl FnOnce() -> T) -> T {
         })
         .filter_map(|path| Netns::open(path).ok())
         .find(|netns| {
-            let routes = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/fib_trie"));
-            let local = format!("|-- {address}\n           /32 host LOCAL");
-            routes.is_ok_and(|routes| routes.is_ok_and(|routes| routes.contains(&local)))
+            let read = || std::fs::read_to_string("/proc/thread-self/net/fib_trie");
+            let routes = netns
+                .run(read)
+                .and_then(|routes| routes)
+                .unwrap_or_default();
+            let leaf = format!("|-- {address}");
+            routes
+                .lines()
+                .zip(routes.lines().skip(1))
+                .any(|(line, next)| {
+                    line.trim_start() == leaf && next.trim_start() == "/32 host LOCAL"
+                })
         });
     netns
         .expect("the pod's namespace")
