@@ -22,9 +22,7 @@ pub(super) fn decode(
     warnings: &mut Vec<String>,
 ) -> Result<(), String> {
     identify(kind, object)?;
-    let mut walk = Walk {
-        unknown: Vec::new(),
-    };
+    let mut walk = Walk::new(Zeros::Drop);
     walk.object(object, &kind.schema, &Path::empty())
         .map_err(|error| unhandled(kind, &error))?;
     match validation {
@@ -36,6 +34,24 @@ pub(super) fn decode(
         FieldValidation::Warn => warnings.append(&mut walk.unknown),
     }
     Ok(())
+}
+
+/// As [`decode`], of what is applied: unknown fields are errors, zero values stay.
+pub(super) fn check(kind: &KindSpec, object: &mut Value) -> Result<(), String> {
+    identify(kind, object)?;
+    let mut walk = Walk::new(Zeros::Keep);
+    walk.object(object, &kind.schema, &Path::empty())?;
+    match walk.unknown.first() {
+        Some(unknown) => Err(format!("{unknown}: field not declared in schema")),
+        None => Ok(()),
+    }
+}
+
+/// As [`decode`], but wrong values stay as they are.
+pub(super) fn normalize(kind: &KindSpec, object: &mut Value) {
+    let mut walk = Walk::new(Zeros::Drop);
+    // The error is found again when the object is prepared.
+    let _ = walk.object(object, &kind.schema, &Path::empty());
 }
 
 /// The object says that it is of this kind and version.
@@ -74,12 +90,27 @@ fn unhandled(kind: &KindSpec, error: &str) -> String {
     )
 }
 
+/// What to do with zero values that say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zeros {
+    Drop,
+    Keep,
+}
+
 struct Walk {
+    zeros: Zeros,
     /// `unknown field "spec.foo"`, one each.
     unknown: Vec<String>,
 }
 
 impl Walk {
+    fn new(zeros: Zeros) -> Self {
+        Self {
+            zeros,
+            unknown: Vec::new(),
+        }
+    }
+
     fn object(&mut self, value: &mut Value, schema: &Object, path: &Path) -> Result<(), String> {
         let Some(fields) = value.as_object_mut() else {
             let name = format!("v1.{}", schema.name);
@@ -97,7 +128,7 @@ impl Walk {
             if wrong.is_ok() {
                 wrong = self.value(value, &field.type_, &schema.name, &path.child(name));
             }
-            !value.is_null() && !says_nothing(field, value)
+            !value.is_null() && (self.zeros == Zeros::Keep || !says_nothing(field, value))
         });
         wrong
     }

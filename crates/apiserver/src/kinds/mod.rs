@@ -23,7 +23,7 @@ mod service;
 mod spec;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod values;
 mod workload;
 
@@ -117,6 +117,22 @@ pub fn prepare_update(
         (rules.validate_update)(object, current, &mut errors);
     }
     refuse_if_any(spec, object, errors)
+}
+
+/// Checks the types of what is applied, and drops nulls. All fields must be
+/// known; zero values stay, for they may replace others.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn check_types(spec: &KindSpec, object: &mut Value) -> Result<(), String> {
+    decode::check(spec, object)
+}
+
+/// Writes an object as it is stored: without unknown fields, nulls, and zero
+/// values that say nothing. Values of the wrong type stay; [`prepare_update`]
+/// refuses them.
+pub(crate) fn normalize(spec: &KindSpec, object: &mut Value) {
+    decode::normalize(spec, object);
 }
 
 fn decode(spec: &KindSpec, object: &mut Value, context: &mut Context) -> Result<(), Status> {

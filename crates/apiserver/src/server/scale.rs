@@ -36,9 +36,9 @@ impl Call<'_> {
         self.change_scale(name, |scale| match &patch {
             // A Scale has no lists, so all merges are the same.
             Patch::Strategic(body) | Patch::Apply { body, .. } => {
-                Patch::Merge(body.clone()).apply(spec, Some(scale))
+                Patch::Merge(body.clone()).apply(spec, Part::Main, Some(scale))
             }
-            other => other.apply(spec, Some(scale)),
+            other => other.apply(spec, Part::Main, Some(scale)),
         })
     }
 

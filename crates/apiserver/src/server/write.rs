@@ -47,7 +47,7 @@ impl Call<'_> {
         let update = self.update(name, part, or_create, &options);
         let spec = &self.resource.spec;
         let written = self.api.registry().update(&update, |current| {
-            change.apply(spec, current.map(|current| &current.value))
+            change.apply(spec, part, current.map(|current| &current.value))
         })?;
         self.written(&written)
     }
@@ -232,7 +232,12 @@ impl Patch {
     }
 
     /// The object that the stored one becomes.
-    pub(super) fn apply(&self, spec: &KindSpec, current: Option<&Value>) -> Result<Value, Status> {
+    pub(super) fn apply(
+        &self,
+        spec: &KindSpec,
+        part: Part,
+        current: Option<&Value>,
+    ) -> Result<Value, Status> {
         match self {
             Self::Json(body) => patch::json(spec, current, body),
             Self::Merge(body) => patch::merge(spec, current, body),
@@ -241,7 +246,17 @@ impl Patch {
                 body,
                 manager,
                 force,
-            } => patch::apply(spec, current, body, manager, *force),
+            } => {
+                let writer = patch::Writer {
+                    manager,
+                    subresource: match part {
+                        Part::Main => "",
+                        Part::Status => "status",
+                    },
+                    now: &crate::registry::now(),
+                };
+                patch::apply(spec, current, body, &writer, *force)
+            }
         }
     }
 }
