@@ -556,12 +556,10 @@ async fn serves_custom_resources() {
         .kubectl(&["delete", "crd", "widgets.example.com"])
         .await
         .ok();
+    let gone = server.kubectl(&["get", "wi"]).await.failed();
     assert!(
-        server
-            .kubectl(&["get", "wi"])
-            .await
-            .failed()
-            .contains("resource type")
+        gone.contains("could not find the requested resource"),
+        "{gone}"
     );
 }
 

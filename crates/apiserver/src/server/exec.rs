@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -80,7 +80,12 @@ async fn run(
     // The client may be gone; then there is nobody to tell.
     let text = status.to_string();
     let _ = sink.send(message(ERROR, text.as_bytes())).await;
-    let _ = sink.send(Message::Close(None)).await;
+    // Without this code clients report a broken connection.
+    let close = CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    };
+    let _ = sink.send(Message::Close(Some(close))).await;
 }
 
 /// Moves bytes until the command has ended and its output is sent. Returns the

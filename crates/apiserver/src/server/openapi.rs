@@ -27,7 +27,7 @@ pub(super) fn answer(registry: &Registry, rest: &str) -> Result<Response, Status
 /// `openapi.v2.Document`): it then uses the types that are compiled into it.
 fn v2() -> Response {
     const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x0d\x0a\x07Ripstop\x12\x02v1";
-    let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     respond::content(StatusCode::OK, kind, DOCUMENT)
 }
 
