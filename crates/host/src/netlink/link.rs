@@ -114,7 +114,13 @@ pub fn create_veth(one: &VethEnd<'_>, other: &VethEnd<'_>, mtu: u32) -> Request 
 fn veth_message(one: &VethEnd<'_>, other: &VethEnd<'_>, mtu: u32) -> LinkMessage {
     let end = |end: &VethEnd<'_>| {
         let mut message = named(end.name);
-        message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.extend([
+            LinkAttribute::Mtu(mtu),
+            // The driver would make a queue per CPU, each with its files in
+            // sysfs, and uses them only with XDP or its own GRO.
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
+        ]);
         if let Some(mac) = end.mac {
             message
                 .attributes
