@@ -5,6 +5,7 @@
 //! made in namespaces of its own and removed afterwards.
 
 mod cni;
+mod engine;
 mod lab;
 mod load;
 mod report;
@@ -50,6 +51,8 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// The eBPF engine alone: load time, run time, same-node rates.
+    Engine,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
     /// CNI ADD and DEL beside the reference plugins.
@@ -91,14 +94,20 @@ fn main() -> Result<()> {
         }
         None => {}
     }
+    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let mut report = Report::new(args.output);
+    if wanted(Part::Engine) {
+        engine::measure(args.repetitions, args.seconds, &mut report)?;
+    }
+    if args.parts == [Part::Engine] {
+        return report.finish();
+    }
     let binaries = args.binaries.canonicalize().with_context(|| {
         format!(
             "{}: build with `cargo build --release`",
             args.binaries.display()
         )
     })?;
-    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
-    let mut report = Report::new(args.output);
     if wanted(Part::Throughput) {
         throughput::measure(&binaries, args.repetitions, args.seconds, &mut report)?;
     }

@@ -69,7 +69,7 @@ impl Route<'_> {
 }
 
 /// A child that ends with its owner.
-struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -183,7 +183,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-fn figure(samples: &[Sample]) -> String {
+pub(crate) fn figure(samples: &[Sample]) -> String {
     let errors: u64 = samples.iter().map(|sample| sample.errors).sum();
     let failed = if errors == 0 {
         String::new()
