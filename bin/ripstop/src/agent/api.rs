@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use anyhow::{Context, Result};
 use ripstop_watch::{ApiHealth, Event};
 
-use super::Args;
+use super::{Args, thread};
 
 /// Starts to follow the API; events come through `sender` from now on.
 ///
@@ -18,12 +18,9 @@ pub(crate) fn follow(args: &Args, health: Arc<ApiHealth>, sender: Sender<Event>)
         .build()
         .context("runtime of the API client")?;
     let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
-    std::thread::Builder::new()
-        .name("api".to_owned())
-        .spawn(move || {
-            // A receiver that is gone means that the agent ends.
-            let tell = move |event| drop(sender.send(event));
-            runtime.block_on(ripstop_watch::watch(client, health, tell));
-        })?;
-    Ok(())
+    thread::start("api", move || {
+        // A receiver that is gone means that the agent ends.
+        let tell = move |event| drop(sender.send(event));
+        runtime.block_on(ripstop_watch::watch(client, health, tell));
+    })
 }

@@ -12,6 +12,7 @@ mod effects;
 mod facts;
 mod feed;
 mod status;
+mod thread;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, mpsc};
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     log();
     args.check()?;
+    thread::end_when_told()?;
     facts::make_run_dir(&args.run_dir)?;
 
     // API -> planner
@@ -194,14 +196,11 @@ fn serve_names(server: Server) -> Result<()> {
         .enable_all()
         .build()
         .context("runtime of the DNS server")?;
-    std::thread::Builder::new()
-        .name("dns".to_owned())
-        .spawn(move || {
-            if let Err(error) = runtime.block_on(server.run()) {
-                tracing::error!(%error, "nobody answers names");
-            }
-        })?;
-    Ok(())
+    thread::start("dns", move || {
+        if let Err(error) = runtime.block_on(server.run()) {
+            tracing::error!(%error, "nobody answers names");
+        }
+    })
 }
 
 /// The engine, with its programs on the uplinks and on tunnels that are there
@@ -262,8 +261,5 @@ fn serve_pods(args: &Args, pods: Arc<CniServer>) -> Result<()> {
     let path = args.run_dir.join("cni.sock");
     let listener =
         CniServer::listen(&path).with_context(|| format!("CNI socket {}", path.display()))?;
-    std::thread::Builder::new()
-        .name("cni".to_owned())
-        .spawn(move || pods.run(&listener))?;
-    Ok(())
+    thread::start("cni", move || pods.run(&listener))
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
+use super::thread;
 
 /// State of one agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -220,13 +221,10 @@ pub(crate) fn serve(run_dir: &Path, sources: Sources) -> Result<()> {
     let path = socket(run_dir);
     let listener =
         CniServer::listen(&path).with_context(|| format!("status socket {}", path.display()))?;
-    std::thread::Builder::new()
-        .name("status".to_owned())
-        .spawn(move || tell(&listener, &sources))?;
-    Ok(())
+    thread::start("status", move || tell(&listener, &sources))
 }
 
-fn tell(listener: &UnixListener, sources: &Sources) {
+fn tell(listener: &UnixListener, sources: &Sources) -> ! {
     loop {
         match listener.accept() {
             // Who leaves before the end did not want to know.

@@ -1,0 +1,43 @@
+//! Threads that the agent cannot do without, and its end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::exit;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use tracing::{error, info};
+
+/// Starts a thread that works for ever. If it ends after all, so does the agent:
+/// better started again than half alive.
+///
+/// # Errors
+/// If the kernel gives no thread.
+pub(crate) fn start(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // A panic has told its reason already.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+            error!("thread {name} has ended, and the agent with it");
+            exit(1);
+        })
+        .map(drop)
+        .with_context(|| format!("thread {name}"))
+}
+
+/// Ends the process when it is told to. Without this, SIGTERM would mean nothing
+/// to an agent that is the first process of its container. To be called before
+/// other threads are started: they are not to get these signals.
+///
+/// # Errors
+/// If the kernel gives no thread.
+pub(crate) fn end_when_told() -> Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("signals")?;
+    start("signals", move || {
+        if let Ok(signal) = signals.wait() {
+            info!("{signal}: the agent ends, what it made in the kernel stays");
+            exit(0);
+        }
+    })
+}
