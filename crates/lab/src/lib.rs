@@ -5,14 +5,23 @@
 //! itself is not the lab's: agents and CNI plugin are the ones that a real
 //! cluster runs, as processes of their own.
 
+pub mod api;
+pub mod apply;
 pub mod cgroup;
 mod clock;
 pub mod container;
 pub mod controllers;
+pub mod daemon;
+pub mod enter;
 pub mod kubelet;
 pub mod lifecycle;
 pub mod manifest;
 pub mod names;
 pub mod paths;
 pub mod plan;
+pub mod probe;
+pub mod ready;
 pub mod stand_in;
+pub mod target;
+pub mod text;
+pub mod underlay;

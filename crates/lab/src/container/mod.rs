@@ -85,20 +85,54 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
             return ExitCode::from(EXIT_NOT_STARTED);
         }
     };
-    let mut notifier = match spec.notify.then(Notifier::from_stdin).transpose() {
+    let notifier = match spec.notify.then(Notifier::from_stdin).transpose() {
         Ok(notifier) => notifier.unwrap_or_else(Notifier::none),
         Err(error) => {
             eprintln!("{}", SetupError::Input(error));
             return ExitCode::from(EXIT_NOT_STARTED);
         }
     };
-    match before_split(&spec).and_then(|()| split().map_err(SetupError::Fork)) {
+    run(&spec, notifier, |spec, notifier| {
+        // A session of its own: signals of the lab's terminal are not for it. It
+        // is no group leader, so this cannot fail.
+        let _ = setsid();
+        inside(spec, notifier)
+    })
+}
+
+/// Runs the command of `spec` in its container with the caller's own terminal
+/// or streams; gives the command's exit code. The caller has one thread.
+pub fn exec(spec: &ProcessSpec) -> ExitCode {
+    run(spec, Notifier::none(), inside)
+}
+
+/// Runs `work` in the namespaces of a container; gives its exit code. The caller
+/// has one thread.
+pub fn visit(spec: &ProcessSpec, work: impl FnOnce() -> ExitCode) -> ExitCode {
+    run(spec, Notifier::none(), |spec, notifier| {
+        match set_up(spec) {
+            Ok(()) => work(),
+            Err(error) => {
+                notifier.failed(&error);
+                ExitCode::from(EXIT_NOT_STARTED)
+            }
+        }
+    })
+}
+
+/// Splits in two; `inside` is what the container's process does.
+fn run(
+    spec: &ProcessSpec,
+    mut notifier: Notifier,
+    inside: impl FnOnce(&ProcessSpec, Notifier) -> ExitCode,
+) -> ExitCode {
+    match before_split(spec).and_then(|()| split().map_err(SetupError::Fork)) {
         Ok(Side::Parent(supervisor)) => {
             notifier.pid(supervisor.child().as_raw());
             drop(notifier);
             supervisor.wait().into()
         }
-        Ok(Side::Child) => inside(&spec, notifier),
+        Ok(Side::Child) => inside(spec, notifier),
         Err(error) => {
             notifier.failed(&error);
             ExitCode::from(EXIT_NOT_STARTED)
@@ -148,9 +182,6 @@ fn before_split(spec: &ProcessSpec) -> Result<(), SetupError> {
 
 /// Everything between the start of the process and its program.
 fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
-    // A session of its own: signals of the lab's terminal are not for it. It is
-    // no group leader, so this cannot fail.
-    let _ = setsid();
     if spec.terminal {
         take_terminal().map_err(SetupError::Input)?;
     }

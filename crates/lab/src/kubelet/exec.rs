@@ -16,6 +16,9 @@ use crate::container::spec::{ProcessSpec, Run, Surroundings};
 /// What of a probe's output is kept, as kubelet does.
 const MAX_OUTPUT: u64 = 10 * 1024;
 
+/// In a container's directory: the [`ProcessSpec`] of whoever wants to join it.
+pub(crate) const ENTER_FILE: &str = "enter.json";
+
 /// The way into a container.
 #[derive(Clone, Debug)]
 pub(super) struct Enter {
@@ -50,6 +53,17 @@ impl Enter {
             dir: dir.to_owned(),
             base,
         }
+    }
+
+    /// Leaves the way in where `ripstop lab exec` and `probe` find it.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn publish(&self) -> io::Result<()> {
+        std::fs::rename(
+            write_spec(&self.dir, &self.base)?,
+            self.dir.join(ENTER_FILE),
+        )
     }
 
     /// The command, to be given streams and started once.

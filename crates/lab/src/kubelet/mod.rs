@@ -56,6 +56,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use ripstop_apiserver::Client;
 
 pub use cni::LoadError;
+pub(crate) use exec::ENTER_FILE;
+pub(crate) use start::container_dir;
 
 use crate::container::spec::Bind;
 use crate::paths::LabPaths;

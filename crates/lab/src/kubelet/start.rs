@@ -63,7 +63,7 @@ pub(super) struct Started {
 }
 
 /// Files of one container.
-pub(super) fn container_dir(pod_dir: &Path, container: &str) -> PathBuf {
+pub(crate) fn container_dir(pod_dir: &Path, container: &str) -> PathBuf {
     pod_dir.join("containers").join(container)
 }
 
@@ -148,6 +148,7 @@ pub(super) async fn start(
     };
     let inside = process.report.pid.unwrap_or(process.pid);
     let enter = Arc::new(Enter::new(&node.context.exe, &dir, &spec, inside));
+    enter.publish().map_err(io("way in"))?;
     Ok(Started {
         id,
         process,

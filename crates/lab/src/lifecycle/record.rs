@@ -1,12 +1,11 @@
 //! What a lab writes down about itself, and the lock that says that it runs.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::paths::LabPaths;
@@ -64,7 +63,7 @@ impl Record {
 
 /// Held from the start of `up` until the daemon ends, however it ends.
 #[derive(Debug)]
-pub struct Lock(Flock<File>);
+pub struct Lock(File);
 
 impl Lock {
     /// Takes the lock of the lab at `paths`, whose directory is made if it is
@@ -151,10 +150,12 @@ fn open(path: &Path, create: bool) -> io::Result<File> {
         .open(path)
 }
 
-fn lock(file: File) -> io::Result<Option<Flock<File>>> {
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error.into()),
+/// The lock is the open file's (flock(2)): it lasts until the last copy of the
+/// descriptor closes, in whichever process.
+fn lock(file: File) -> io::Result<Option<File>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }

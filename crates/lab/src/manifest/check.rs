@@ -5,37 +5,67 @@ use std::collections::HashMap;
 use ripstop_apiserver::Status;
 use ripstop_apiserver::kinds::{Context, FieldValidation, builtin, prepare_create};
 
-use super::kinds::{Kinds, rank};
+use super::kinds::{Kinds, Resource};
 use super::{ManifestError, Object, Source, object};
 
+/// The objects of a set of manifests, in the order in which they are to be made.
+#[derive(Clone, Debug)]
+pub struct Manifests {
+    pub objects: Vec<Object>,
+    pub kinds: Kinds,
+}
+
 /// Reads all objects of `sources` and checks them: syntax, kinds, fields and
-/// values, the same object twice. They come back in the order in which they are
-/// to be made.
+/// values, the same object twice. `more` are kinds that the API has beside the
+/// built-in ones.
 ///
 /// # Errors
 /// Everything that is wrong, by file and line.
-pub fn check(sources: &[Source]) -> Result<(Vec<Object>, Kinds), Vec<ManifestError>> {
-    let mut objects = Vec::new();
+pub fn check(sources: &[Source], more: Vec<Resource>) -> Result<Manifests, Vec<ManifestError>> {
     let mut errors = Vec::new();
+    let manifests = read(sources, more, &mut errors);
+    errors.extend(manifests.objects.iter().flat_map(invalid));
+    errors.extend(repeated(&manifests.objects));
+    finish(manifests, errors)
+}
+
+/// As [`check`], but only which objects there are: enough to delete them.
+///
+/// # Errors
+/// Syntax and unknown kinds.
+pub fn identify(sources: &[Source], more: Vec<Resource>) -> Result<Manifests, Vec<ManifestError>> {
+    let mut errors = Vec::new();
+    let manifests = read(sources, more, &mut errors);
+    finish(manifests, errors)
+}
+
+fn read(sources: &[Source], more: Vec<Resource>, errors: &mut Vec<ManifestError>) -> Manifests {
+    let mut objects = Vec::new();
     for source in sources {
         match object::parse(source) {
             Ok(found) => objects.extend(found),
             Err(found) => errors.extend(found),
         }
     }
-    let kinds = Kinds::of(&objects);
-    for object in &objects {
-        match kinds.resource(object) {
-            Ok(_) => errors.extend(invalid(object)),
-            Err(error) => errors.push(error),
-        }
+    let kinds = Kinds::new(&objects, more);
+    errors.extend(
+        objects
+            .iter()
+            .filter_map(|object| kinds.resource(object).err()),
+    );
+    objects.sort_by_key(Object::rank);
+    Manifests { objects, kinds }
+}
+
+fn finish(
+    manifests: Manifests,
+    errors: Vec<ManifestError>,
+) -> Result<Manifests, Vec<ManifestError>> {
+    if errors.is_empty() {
+        Ok(manifests)
+    } else {
+        Err(errors)
     }
-    errors.extend(repeated(&objects));
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    objects.sort_by_key(|object| rank(&object.kind));
-    Ok((objects, kinds))
 }
 
 /// What the API would refuse about one object of a built-in kind.

@@ -1,6 +1,7 @@
 //! Which kinds there are: those that the API has built in, and those that
 //! CustomResourceDefinitions among the manifests define.
 
+use ripstop_apiserver::kinds::builtin;
 use serde_json::Value;
 
 use super::{ManifestError, Object};
@@ -42,26 +43,19 @@ impl Resource {
 pub struct Kinds(Vec<Resource>);
 
 impl Kinds {
-    /// The built-in kinds and those that `objects` define.
-    pub fn of(objects: &[Object]) -> Self {
-        let builtin = ripstop_apiserver::kinds::builtin()
-            .iter()
-            .map(|kind| Resource {
-                api_version: kind.api_version(),
-                kind: kind.kind.clone(),
-                plural: kind.plural.clone(),
-                namespaced: kind.namespaced,
-            });
+    /// The built-in kinds, those that `objects` define, and `more`.
+    pub fn new(objects: &[Object], more: Vec<Resource>) -> Self {
+        let builtin = builtin().iter().map(|kind| Resource {
+            api_version: kind.api_version(),
+            kind: kind.kind.clone(),
+            plural: kind.plural.clone(),
+            namespaced: kind.namespaced,
+        });
         let defined = objects
             .iter()
             .filter(|object| object.kind == "CustomResourceDefinition")
             .flat_map(|object| defined_by(&object.value));
-        Self(builtin.chain(defined).collect())
-    }
-
-    /// Adds kinds that the API has beside them (discovery).
-    pub fn extend(&mut self, more: impl IntoIterator<Item = Resource>) {
-        self.0.extend(more);
+        Self(builtin.chain(defined).chain(more).collect())
     }
 
     /// # Errors
@@ -94,7 +88,7 @@ impl Kinds {
 }
 
 /// The resources of a CustomResourceDefinition, one for each served version.
-fn defined_by(definition: &Value) -> Vec<Resource> {
+pub fn defined_by(definition: &Value) -> Vec<Resource> {
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let versions = spec["versions"]

@@ -11,10 +11,10 @@ mod tree;
 
 use std::fmt;
 
-pub use check::{check, explain};
+pub use check::{Manifests, check, explain, identify};
 pub use files::{Source, read_all};
-pub use kinds::{Kinds, Resource};
-pub use object::{Object, parse};
+pub use kinds::{Kinds, Resource, defined_by};
+pub use object::Object;
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

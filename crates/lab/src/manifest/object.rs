@@ -36,6 +36,11 @@ impl Object {
         }
     }
 
+    /// Objects of a lower rank are made first.
+    pub fn rank(&self) -> u8 {
+        super::kinds::rank(&self.kind)
+    }
+
     /// An error about this object's field `path`, as the API names it.
     pub fn error(&self, path: &str, message: impl fmt::Display) -> ManifestError {
         ManifestError::new(&self.file, Some(self.line_of(path)), message)
@@ -50,7 +55,7 @@ impl Object {
 ///
 /// # Errors
 /// All that are found: text that is no YAML, documents that are no objects.
-pub fn parse(source: &Source) -> Result<Vec<Object>, Vec<ManifestError>> {
+pub(super) fn parse(source: &Source) -> Result<Vec<Object>, Vec<ManifestError>> {
     let mut found = Found::default();
     for (offset, text) in documents(&source.text) {
         let document = Document { source, offset };

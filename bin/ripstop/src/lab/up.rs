@@ -1,0 +1,225 @@
+//! `ripstop lab up`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ripstop_lab::api::Api;
+use ripstop_lab::apply;
+use ripstop_lab::lifecycle::{Found, Keep, Preflight, check_machine, look, start, tear_down};
+use ripstop_lab::manifest::{self, Manifests};
+use ripstop_lab::paths::LabPaths;
+use ripstop_lab::plan::{LabOptions, LabPlan};
+use ripstop_lab::ready::{self, Cluster, Outcome, is_ready, services_without_pods};
+use ripstop_lab::text::{count, duration};
+use serde_json::json;
+
+use super::apply::checked;
+use super::progress::Progress;
+use super::{Files, Name, Output, block_on, status};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    files: Files,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Underlay subnets that the nodes are spread over; VXLAN carries between them.
+    #[arg(long, default_value_t = 1)]
+    subnets: usize,
+    /// IPv6 beside IPv4.
+    #[arg(long)]
+    dual_stack: bool,
+    /// MTU of the underlay, bytes.
+    #[arg(long, default_value_t = 1500)]
+    mtu: u32,
+    /// Keep initialDelaySeconds of probes also for stand-ins.
+    #[arg(long)]
+    real_probe_timing: bool,
+    /// Wait until everything is ready.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    wait: bool,
+    /// How long to wait, seconds.
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// What to do once the lab is up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) ready: bool,
+    pub(super) timeout: Duration,
+}
+
+impl Args {
+    fn options(&self) -> LabOptions {
+        LabOptions {
+            name: self.name.name.clone(),
+            nodes: self.nodes,
+            subnets: self.subnets,
+            dual_stack: self.dual_stack,
+            mtu: self.mtu,
+            real_probe_timing: self.real_probe_timing,
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let begin = Instant::now();
+    let options = args.options();
+    let sources = checked(manifest::read_all(&args.files.files))?;
+    let manifests = checked(manifest::check(&sources, Vec::new()))?;
+    let wait = Wait {
+        ready: args.wait,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let outcome = bring_up(&options, &manifests, wait)?;
+    report(&options, &outcome, begin.elapsed(), args.output)
+}
+
+/// Everything between the checks and a lab that is ready. A failure leaves
+/// nothing behind; objects that do not become ready in time are no failure of
+/// this kind, but are in the outcome.
+pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) -> Result<Outcome> {
+    let paths = LabPaths::new(&options.name);
+    let (machine, found) = preconditions(options)?;
+    let progress = Progress::new();
+    progress.show(format!("starting lab {}", options.name));
+    let started = start(options, &machine)?;
+    if found == Found::Objects {
+        eprintln!(
+            "lab {}: going on with the objects that an earlier one left",
+            options.name
+        );
+    }
+    let result = block_on(async {
+        let api = Api::connect(&paths.kubeconfig()).await?;
+        apply_all(&api, manifests).await?;
+        let timeout = if wait.ready {
+            wait.timeout
+        } else {
+            Duration::ZERO
+        };
+        let show = |cluster: &Cluster, left: &[ready::Pending]| {
+            progress.show(summary(cluster, left));
+        };
+        Ok(ready::wait(&api, options.nodes, timeout, show).await?)
+    });
+    result
+        .inspect_err(|_| {
+            let keep = match found {
+                Found::Objects => Keep::Objects,
+                Found::Nothing => Keep::Nothing,
+            };
+            let _ = tear_down(&paths, keep);
+        })
+        .with_context(|| {
+            format!(
+                "lab {} at {} did not come up, and is down again",
+                options.name, started.url
+            )
+        })
+}
+
+/// Checks all that can be checked before anything is made, and reports all of
+/// it at once.
+fn preconditions(options: &LabOptions) -> Result<(Preflight, Found)> {
+    LabPlan::new(options)?;
+    let machine = check_machine();
+    let found = look(&LabPaths::new(&options.name));
+    match (machine, found) {
+        (Ok(machine), Ok(found)) => Ok((machine, found)),
+        (machine, found) => {
+            let problems = machine.err().unwrap_or_default();
+            let lines: Vec<_> = problems
+                .iter()
+                .map(ToString::to_string)
+                .chain(found.err().map(|error| error.to_string()))
+                .collect();
+            Err(anyhow!("{}", lines.join("\nripstop: ")))
+        }
+    }
+}
+
+async fn apply_all(api: &Api, manifests: &Manifests) -> Result<()> {
+    let outcomes = apply::apply(api, manifests).await;
+    let errors: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.result.as_ref().err())
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    bail!("the API refused objects:\n{}", errors.join("\n"))
+}
+
+fn summary(cluster: &Cluster, left: &[ready::Pending]) -> String {
+    let ready = cluster.pods.values().filter(|pod| is_ready(pod)).count();
+    let mut text = format!("{ready} of {} ready", count(cluster.pods.len(), "pod"));
+    if let Some(first) = left.first() {
+        text.push_str(&format!("; waiting for {}: {}", first.what, first.why));
+    }
+    text
+}
+
+fn report(
+    options: &LabOptions,
+    outcome: &Outcome,
+    took: Duration,
+    output: Output,
+) -> Result<ExitCode> {
+    let ready = outcome.pending.is_empty();
+    if output == Output::Json {
+        let mut value = status::json(&options.name, &outcome.cluster)?;
+        value["ready"] = ready.into();
+        value["seconds"] = took.as_secs_f64().into();
+        value["pending"] = outcome
+            .pending
+            .iter()
+            .map(|pending| json!({"what": pending.what, "why": pending.why}))
+            .collect();
+        println!("{value:#}");
+    } else {
+        print!("{}", status::text(&options.name, &outcome.cluster)?);
+        println!();
+        for service in services_without_pods(&outcome.cluster) {
+            println!("note: the selector of service {service} matches no pod");
+        }
+        if ready {
+            println!("ready after {}", duration(took));
+        } else {
+            eprintln!("not ready after {}:", duration(took));
+            for pending in &outcome.pending {
+                eprintln!("  {}: {}", pending.what, pending.why);
+            }
+        }
+        print!("{}", next_steps(&options.name));
+    }
+    Ok(match ready {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// What to type next.
+pub(super) fn next_steps(name: &str) -> String {
+    let flag = match name {
+        "default" => String::new(),
+        name => format!(" --name {name}"),
+    };
+    let kubeconfig = LabPaths::new(name).kubeconfig();
+    format!(
+        "\nnext:\n  \
+         export KUBECONFIG={}; kubectl get pods,svc -A -o wide\n  \
+         ripstop lab probe{flag}\n  \
+         ripstop lab down{flag}\n",
+        kubeconfig.display()
+    )
+}

@@ -1,0 +1,165 @@
+//! What lies between the nodes: a namespace with a bridge for each subnet and
+//! a router between them. No link is made in the machine's own namespace.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ripstop_host::netlink::link::{self, VethEnd};
+use ripstop_host::netlink::route::Route;
+use ripstop_host::netlink::{self, Netlink, address};
+use ripstop_host::netns::Netns;
+use ripstop_host::sysctl;
+
+use crate::paths::LabPaths;
+use crate::plan::{API_PORT, LabPlan, NodePlan};
+
+/// Name of a node's interface to the underlay.
+pub const UPLINK: &str = "eth0";
+/// `lo` is the first interface of every namespace.
+const LOOPBACK: u32 = 1;
+/// `RTPROT_STATIC`: routes of the machine's administrator, which the agent
+/// leaves alone.
+const STATIC: u8 = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    #[error("network namespace {name}: {source}")]
+    Namespace { name: String, source: io::Error },
+    #[error("underlay of {of}: {source}")]
+    Netlink { of: String, source: netlink::Error },
+    #[error("underlay of {of}: {source}")]
+    Sysctl { of: String, source: sysctl::Error },
+    #[error("underlay: no interface {0} after making it")]
+    NoLink(String),
+    #[error("listening on {address} in the underlay: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// The namespace of bridges and router.
+#[derive(Debug)]
+pub struct Underlay {
+    netns: Netns,
+    /// Interface indices, by [`LabPlan::subnets`].
+    bridges: Vec<u32>,
+    mtu: u32,
+}
+
+impl Underlay {
+    /// # Errors
+    /// What could not be made; what was made stays for a teardown by name.
+    pub fn create(paths: &LabPaths, plan: &LabPlan) -> Result<Self, UnderlayError> {
+        let netns = create_netns(&paths.underlay_netns())?;
+        let of = || "the router".to_owned();
+        let failed = |source| UnderlayError::Netlink { of: of(), source };
+        let mut settings = vec![("net/ipv4/ip_forward", "1")];
+        if plan.cluster_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
+            settings.push(("net/ipv6/conf/all/forwarding", "1"));
+        }
+        sysctl::set_in(&netns, &settings)
+            .map_err(|source| UnderlayError::Sysctl { of: of(), source })?;
+        let mut kernel = Netlink::in_netns(&netns).map_err(failed)?;
+        let create = plan
+            .subnets
+            .iter()
+            .map(|subnet| link::create_bridge(&subnet.bridge));
+        kernel
+            .execute(create.chain([link::up(LOOPBACK)]))
+            .map_err(failed)?;
+        let mut bridges = Vec::new();
+        let mut configure = Vec::new();
+        for subnet in &plan.subnets {
+            let bridge = kernel.link(&subnet.bridge).map_err(failed)?;
+            let index = bridge
+                .ok_or_else(|| UnderlayError::NoLink(subnet.bridge.clone()))?
+                .index;
+            configure.push(link::set_mtu(index, plan.mtu));
+            configure.push(link::up(index));
+            configure.extend(subnet.gateways.iter().map(|net| address::add(index, *net)));
+            bridges.push(index);
+        }
+        kernel.execute(configure).map_err(failed)?;
+        Ok(Self {
+            netns,
+            bridges,
+            mtu: plan.mtu,
+        })
+    }
+
+    /// A socket for agents' connections to the API, at the router's address.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    pub fn listen(&self, plan: &LabPlan) -> Result<TcpListener, UnderlayError> {
+        let address = SocketAddr::from((plan.api, API_PORT));
+        self.netns
+            .run(|| TcpListener::bind(address))
+            .and_then(|listener| listener)
+            .map_err(|source| UnderlayError::Listen { address, source })
+    }
+
+    /// Makes a node's namespace, plugged into its subnet, with its addresses and
+    /// default routes. May run for several nodes at once.
+    ///
+    /// # Errors
+    /// As [`Underlay::create`].
+    pub fn add_node(&self, paths: &LabPaths, node: &NodePlan) -> Result<Netns, UnderlayError> {
+        let failed = |source| UnderlayError::Netlink {
+            of: node.name.clone(),
+            source,
+        };
+        let netns = create_netns(&paths.node_netns(&node.name))?;
+        let mut router = Netlink::in_netns(&self.netns).map_err(failed)?;
+        let port = VethEnd {
+            name: &node.name,
+            mac: None,
+            netns: None,
+        };
+        let uplink = VethEnd {
+            name: UPLINK,
+            mac: None,
+            netns: Some(netns.as_fd()),
+        };
+        let (port, uplink) = router
+            .create_veth(&port, &uplink, self.mtu)
+            .map_err(failed)?;
+        router
+            .execute([
+                link::set_master(port, self.bridges[node.subnet]),
+                link::up(port),
+            ])
+            .map_err(failed)?;
+        let mut requests = vec![link::up(LOOPBACK), link::up(uplink)];
+        requests.extend(node.addresses.iter().map(|net| address::add(uplink, *net)));
+        requests.extend(node.gateways.iter().map(|gateway| {
+            let route = Route {
+                protocol: STATIC,
+                ..Route::new(default_of(gateway.is_ipv4()), uplink)
+            };
+            route.via(*gateway).add()
+        }));
+        let mut kernel = Netlink::in_netns(&netns).map_err(failed)?;
+        kernel.execute(requests).map_err(failed)?;
+        Ok(netns)
+    }
+}
+
+fn create_netns(name: &str) -> Result<Netns, UnderlayError> {
+    Netns::create(name).map_err(|source| UnderlayError::Namespace {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+/// 0.0.0.0/0 or ::/0.
+fn default_of(ipv4: bool) -> IpNet {
+    if ipv4 {
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))
+    } else {
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0))
+    }
+}
