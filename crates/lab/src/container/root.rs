@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -104,14 +104,16 @@ fn overlay(root: &Root) -> Result<PathBuf, SetupError> {
     for dir in [&upper, &work, &merged] {
         fs::create_dir(dir).map_err(|e| failed("directories", e))?;
     }
-    let layers: Vec<String> = root
-        .layers
-        .iter()
-        .map(|l| l.display().to_string())
-        .collect();
+    let Some((machine, over)) = root.layers.split_last() else {
+        return Err(failed("layers", io::ErrorKind::InvalidInput));
+    };
+    // Topmost last, so that it stays.
+    for layer in over.iter().rev() {
+        lay_over(layer, &upper).map_err(|e| failed("what lies over the machine's root", e))?;
+    }
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
-        layers.join(":"),
+        machine.display(),
         upper.display(),
         work.display()
     );
@@ -124,6 +126,26 @@ fn overlay(root: &Root) -> Result<PathBuf, SetupError> {
     )
     .map_err(|e| failed("overlay of the machine's root", e))?;
     Ok(merged)
+}
+
+/// Copies a tree of directories and links. A layer of the overlay it cannot be:
+/// layers must not lie within each other (the kernel says `ELOOP`), and `/run`
+/// is a file system of its own on most machines only.
+fn lay_over(tree: &Path, upper: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(tree)? {
+        let entry = entry?;
+        let target = upper.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            match fs::create_dir(&target) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => lay_over(&entry.path(), &target)?,
+            }
+        } else {
+            let _ = fs::remove_file(&target);
+            symlink(fs::read_link(entry.path())?, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes `merged` the root, with the machine's at [`OUTSIDE`].

@@ -42,8 +42,8 @@ pub enum Surroundings {
 /// A root of the container's own, made from the machine's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Root {
-    /// Read-only directories, topmost first, that together are the root; the
-    /// last one is the machine's `/`.
+    /// Directories that together are the root, topmost first. The last one is the
+    /// machine's `/`; the others hold directories and links only.
     pub layers: Vec<PathBuf>,
     /// An empty directory to build the root on. What the container writes is
     /// kept in memory and goes when its last process does.
