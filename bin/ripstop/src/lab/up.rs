@@ -49,6 +49,9 @@ pub(super) struct Args {
     output: Output,
 }
 
+/// How long manifests wait for all nodes. They are applied then all the same.
+const NODES_READY: Duration = Duration::from_secs(5);
+
 /// What to do once the lab is up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wait {
@@ -99,7 +102,6 @@ pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) 
     }
     let result = block_on(async {
         let api = Api::connect(&paths.kubeconfig()).await?;
-        apply_all(&api, manifests).await?;
         let timeout = if wait.ready {
             wait.timeout
         } else {
@@ -108,6 +110,9 @@ pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) 
         let show = |cluster: &Cluster, left: &[ready::Pending]| {
             progress.show(summary(cluster, left));
         };
+        // Or the scheduler would give every pod to the node that is ready first.
+        ready::wait(&api, options.nodes, NODES_READY.min(timeout), show).await?;
+        apply_all(&api, manifests).await?;
         Ok(ready::wait(&api, options.nodes, timeout, show).await?)
     });
     result
