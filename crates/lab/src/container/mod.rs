@@ -23,7 +23,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
 
 use notify::Notifier;
 use spec::{ProcessSpec, Run, Surroundings, User};
-use supervise::{Side, die_with_parent, split};
+use supervise::{Leash, Side, split};
 
 /// First argument of the executable that makes it call [`main`].
 pub const SUBCOMMAND: &str = "lab-container";
@@ -92,11 +92,11 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
             return ExitCode::from(EXIT_NOT_STARTED);
         }
     };
-    run(&spec, notifier, |spec, notifier| {
+    run(&spec, notifier, |spec, leash, notifier| {
         // A session of its own: signals of the lab's terminal are not for it. It
         // is no group leader, so this cannot fail.
         let _ = setsid();
-        inside(spec, notifier)
+        inside(spec, leash, notifier)
     })
 }
 
@@ -109,8 +109,8 @@ pub fn exec(spec: &ProcessSpec) -> ExitCode {
 /// Runs `work` in the namespaces of a container; gives its exit code. The caller
 /// has one thread.
 pub fn visit(spec: &ProcessSpec, work: impl FnOnce() -> ExitCode) -> ExitCode {
-    run(spec, Notifier::none(), |spec, notifier| {
-        match set_up(spec) {
+    run(spec, Notifier::none(), |spec, leash, notifier| {
+        match set_up(spec, leash) {
             Ok(()) => work(),
             Err(error) => {
                 notifier.failed(&error);
@@ -124,7 +124,7 @@ pub fn visit(spec: &ProcessSpec, work: impl FnOnce() -> ExitCode) -> ExitCode {
 fn run(
     spec: &ProcessSpec,
     mut notifier: Notifier,
-    inside: impl FnOnce(&ProcessSpec, Notifier) -> ExitCode,
+    inside: impl FnOnce(&ProcessSpec, Leash, Notifier) -> ExitCode,
 ) -> ExitCode {
     match before_split(spec).and_then(|()| split().map_err(SetupError::Fork)) {
         Ok(Side::Parent(supervisor)) => {
@@ -132,7 +132,7 @@ fn run(
             drop(notifier);
             supervisor.wait().into()
         }
-        Ok(Side::Child) => inside(spec, notifier),
+        Ok(Side::Child(leash)) => inside(spec, leash, notifier),
         Err(error) => {
             notifier.failed(&error);
             ExitCode::from(EXIT_NOT_STARTED)
@@ -141,8 +141,8 @@ fn run(
 }
 
 /// The container's process.
-fn inside(spec: &ProcessSpec, notifier: Notifier) -> ExitCode {
-    if let Err(error) = set_up(spec) {
+fn inside(spec: &ProcessSpec, leash: Leash, notifier: Notifier) -> ExitCode {
+    if let Err(error) = set_up(spec, leash) {
         notifier.failed(&error);
         return ExitCode::from(EXIT_NOT_STARTED);
     }
@@ -181,7 +181,7 @@ fn before_split(spec: &ProcessSpec) -> Result<(), SetupError> {
 }
 
 /// Everything between the start of the process and its program.
-fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
+fn set_up(spec: &ProcessSpec, leash: Leash) -> Result<(), SetupError> {
     if spec.terminal {
         take_terminal().map_err(SetupError::Input)?;
     }
@@ -211,7 +211,7 @@ fn set_up(spec: &ProcessSpec) -> Result<(), SetupError> {
             source: source.into(),
         })?;
     }
-    die_with_parent().map_err(SetupError::Fork)
+    leash.die_with_parent().map_err(SetupError::Fork)
 }
 
 /// Path of a namespace of the process `pid`.

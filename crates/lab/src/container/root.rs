@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{pivot_root, sethostname};
 
-use super::spec::{Bind, Root};
+use super::spec::{Applets, Bind, Root};
 use super::{SetupError, dev};
 
 /// Where the machine's root is inside the container's while that is being made.
@@ -104,16 +104,11 @@ fn overlay(root: &Root) -> Result<PathBuf, SetupError> {
     for dir in [&upper, &work, &merged] {
         fs::create_dir(dir).map_err(|e| failed("directories", e))?;
     }
-    let Some((machine, over)) = root.layers.split_last() else {
-        return Err(failed("layers", io::ErrorKind::InvalidInput));
-    };
-    // Topmost last, so that it stays.
-    for layer in over.iter().rev() {
-        lay_over(layer, &upper).map_err(|e| failed("what lies over the machine's root", e))?;
+    if let Some(applets) = &root.applets {
+        link_applets(&upper, applets).map_err(|e| failed("applets", e))?;
     }
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        machine.display(),
+        "lowerdir=/,upperdir={},workdir={}",
         upper.display(),
         work.display()
     );
@@ -128,21 +123,13 @@ fn overlay(root: &Root) -> Result<PathBuf, SetupError> {
     Ok(merged)
 }
 
-/// Copies a tree of directories and links. A layer of the overlay it cannot be:
-/// layers must not lie within each other (the kernel says `ELOOP`), and `/run`
-/// is a file system of its own on most machines only.
-fn lay_over(tree: &Path, upper: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(tree)? {
-        let entry = entry?;
-        let target = upper.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            match fs::create_dir(&target) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => lay_over(&entry.path(), &target)?,
-            }
-        } else {
-            let _ = fs::remove_file(&target);
-            symlink(fs::read_link(entry.path())?, &target)?;
+/// Writes the links to the layer that hides the machine's programs.
+fn link_applets(upper: &Path, applets: &Applets) -> io::Result<()> {
+    for dir in &applets.dirs {
+        let dir = upper.join(dir.strip_prefix("/").unwrap_or(dir));
+        fs::create_dir_all(&dir)?;
+        for name in &applets.names {
+            symlink(&applets.program, dir.join(name))?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What the node loop tells a container's process about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,9 +42,8 @@ pub enum Surroundings {
 /// A root of the container's own, made from the machine's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Root {
-    /// Directories that together are the root, topmost first. The last one is the
-    /// machine's `/`; the others hold directories and links only.
-    pub layers: Vec<PathBuf>,
+    /// Programs that are to be another one than the machine's.
+    pub applets: Option<Applets>,
     /// An empty directory to build the root on. What the container writes is
     /// kept in memory and goes when its last process does.
     pub scratch: PathBuf,
@@ -53,6 +52,15 @@ pub struct Root {
     /// In order; a mount may be inside an earlier one.
     pub mounts: Vec<Bind>,
     pub read_only: bool,
+}
+
+/// Links to one program that does what its name says, as busybox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applets {
+    pub program: PathBuf,
+    /// Where the links are; absolute and without links in the paths.
+    pub dirs: BTreeSet<PathBuf>,
+    pub names: BTreeSet<String>,
 }
 
 /// A file or directory of the machine shown inside the container.

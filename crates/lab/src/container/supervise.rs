@@ -6,18 +6,20 @@
 //! machine's. Only children can be in a new one.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, fork, pipe2, read};
 
 /// Which of the two this is.
 #[derive(Debug)]
 pub(super) enum Side {
     /// What to do goes on here.
-    Child,
+    Child(Leash),
     /// Waits for the other.
     Parent(Supervisor),
 }
@@ -27,7 +29,13 @@ pub(super) enum Side {
 pub(super) struct Supervisor {
     child: Pid,
     signals: SigSet,
+    /// Closed with the parent.
+    _alive: OwnedFd,
 }
+
+/// How the child knows that its parent is there.
+#[derive(Debug)]
+pub(super) struct Leash(OwnedFd);
 
 /// Continues in two processes; the child is the first in the process id
 /// namespace that was made or entered before.
@@ -46,21 +54,37 @@ pub(super) fn split() -> nix::Result<Side> {
     }
     // From before the fork, so that none is missed.
     signals.thread_block()?;
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     // SAFETY: this process has one thread, so no lock can be held by a thread
     // that the child does not have.
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Side::Parent(Supervisor { child, signals })),
+        ForkResult::Parent { child } => Ok(Side::Parent(Supervisor {
+            child,
+            signals,
+            _alive: theirs,
+        })),
         ForkResult::Child => {
             signals.thread_unblock()?;
-            Ok(Side::Child)
+            drop(theirs);
+            Ok(Side::Child(Leash(ours)))
         }
     }
 }
 
-/// The child shall not outlive its parent. To be called after the last change
-/// of user, which would undo it.
-pub(super) fn die_with_parent() -> nix::Result<()> {
-    set_pdeathsig(Signal::SIGKILL)
+impl Leash {
+    /// The child shall not outlive its parent. To be called after the last
+    /// change of user, which would undo it.
+    ///
+    /// # Errors
+    /// `ESRCH` if the parent has gone already.
+    pub(super) fn die_with_parent(self) -> nix::Result<()> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        match read(&self.0, &mut [0]) {
+            Err(Errno::EAGAIN) => Ok(()),
+            // The end of what only the parent could write.
+            _ => Err(Errno::ESRCH),
+        }
+    }
 }
 
 impl Supervisor {

@@ -74,5 +74,7 @@ pub(super) async fn stop(
         cgroup.signal(pid, Signal::SIGTERM);
         sleep_until(deadline).await;
     }
-    cgroup.kill();
+    // Its group goes as soon as its first process is seen to end, so this only
+    // has to end that. An error leaves it to whoever removes the pod.
+    let _ = cgroup.destroy().await;
 }

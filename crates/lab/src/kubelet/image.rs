@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::Container;
 
+use crate::container::spec::Applets;
 use crate::stand_in::Role;
 
 /// Where programs are looked for if the container does not say, as in images.
@@ -40,10 +41,8 @@ const HIDDEN: [&str; 3] = ["/dev", "/run", "/tmp"];
 /// The programs that this machine has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Machine {
-    /// Directory with a link to busybox for each of its applets, to be laid over
-    /// the machine's root; `None` without a busybox.
-    pub(super) busybox: Option<PathBuf>,
-    pub(super) applets: BTreeSet<String>,
+    /// What a busybox image has; `None` without a busybox.
+    pub(super) busybox: Option<Applets>,
 }
 
 /// What to run.
@@ -128,7 +127,8 @@ pub(super) fn choose(
 
 impl Machine {
     fn has(&self, program: &str, path: &str, as_busybox: bool) -> bool {
-        if as_busybox && self.applets.contains(base_name(program)) {
+        let applets = self.busybox.as_ref().filter(|_| as_busybox);
+        if applets.is_some_and(|applets| applets.names.contains(base_name(program))) {
             return true;
         }
         if program.contains('/') {
@@ -196,9 +196,14 @@ mod tests {
             "readinessProbe": {"httpGet": {"port": 8080}},
         }))
         .unwrap();
+        let names = ["sh", "nslookup-only-here"].map(str::to_owned).into();
+        let applets = Applets {
+            program: "/bin/busybox".into(),
+            dirs: BTreeSet::new(),
+            names,
+        };
         let machine = Machine {
-            busybox: Some("/applets".into()),
-            applets: ["sh", "nslookup-only-here"].map(str::to_owned).into(),
+            busybox: Some(applets),
         };
         choose(
             &container,

@@ -153,7 +153,6 @@ impl Kubelet {
             source,
         };
         std::fs::create_dir_all(root).map_err(files)?;
-        let machine = machine::find(root).map_err(files)?;
         let context = Arc::new(Context {
             sources: ApiSources(client.clone()),
             client,
@@ -162,7 +161,7 @@ impl Kubelet {
                 servers: config.cluster_dns,
             },
             exe: config.exe,
-            machine,
+            machine: machine::find(),
             file_systems: machine::file_systems(),
             allocatable: node::allocatable(),
             real_timing: config.real_probe_timing,

@@ -89,7 +89,7 @@ impl Node {
             .flatten();
         for entry in pods.filter(|e| is_uid(&e.file_name().to_string_lossy())) {
             let removed = match Cgroup::create(entry.path()) {
-                Ok(cgroup) => cgroup.remove().await,
+                Ok(cgroup) => cgroup.destroy().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = removed {

@@ -78,12 +78,11 @@ impl Process {
     pub(super) async fn wait(mut self, cgroup: &Cgroup) -> i32 {
         let status = self.child.wait().await;
         // A container ends with its first process, and all others with it.
-        cgroup.kill();
+        if let Err(error) = cgroup.destroy().await {
+            tracing::warn!(cgroup = %cgroup.path().display(), %error, "cannot remove cgroup");
+        }
         for pump in &mut self.pumps {
             let _ = tokio::time::timeout(LAST_OUTPUT, pump).await;
-        }
-        if let Err(error) = cgroup.remove().await {
-            tracing::warn!(cgroup = %cgroup.path().display(), %error, "cannot remove cgroup");
         }
         status.map_or(255, exit_code)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::process::Process;
 use super::sandbox::Sandbox;
 use super::volumes::{self, VolumeError};
 use super::{service_env, user};
-use crate::container::spec::{Bind, ProcessSpec, Root, Run, Surroundings};
+use crate::container::spec::{Applets, Bind, ProcessSpec, Root, Run, Surroundings};
 use crate::stand_in::{Identity, StandIn};
 
 /// Where containers leave their last words, unless they say otherwise.
@@ -94,7 +94,11 @@ pub(super) async fn start(
         .mode(0o700)
         .create(&scratch)
         .map_err(io("files"))?;
-    fs::write(termination_log(&dir), "").map_err(io("termination log"))?;
+    let last_words = termination_log(&dir);
+    fs::write(&last_words, "")
+        // Whatever user the container runs as.
+        .and_then(|()| fs::set_permissions(&last_words, PermissionsExt::from_mode(0o666)))
+        .map_err(io("termination log"))?;
 
     let env = variables(node, pod, container, sandbox)?;
     let program = program(node, pod, container, &env);
@@ -111,7 +115,7 @@ pub(super) async fn start(
         cgroup: Some(cgroup.path().to_owned()),
         netns: sandbox.netns.clone(),
         surroundings: Surroundings::New(Root {
-            layers: layers(node, &program),
+            applets: applets(node, &program),
             scratch,
             hostname: Some(sandbox.hostname.clone()),
             mounts: mounts(node, pod, container, sandbox, &env)?,
@@ -142,7 +146,7 @@ pub(super) async fn start(
         Ok(process) => process,
         Err(source) => {
             // Nobody is in it.
-            let _ = cgroup.remove().await;
+            let _ = cgroup.destroy().await;
             return Err(io("container process")(source));
         }
     };
@@ -226,15 +230,13 @@ fn program(
     )
 }
 
-/// The directories that make up the root, topmost first.
-fn layers(node: &Node, program: &Program) -> Vec<PathBuf> {
-    let applets = match program {
+fn applets(node: &Node, program: &Program) -> Option<Applets> {
+    match program {
         Program::Machine {
             as_busybox: true, ..
         } => node.context.machine.busybox.clone(),
         _ => None,
-    };
-    applets.into_iter().chain([PathBuf::from("/")]).collect()
+    }
 }
 
 fn mounts(

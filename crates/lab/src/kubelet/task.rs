@@ -151,7 +151,8 @@ impl PodTask {
         let at = wake.map(tokio::time::Instant::from_std);
         tokio::select! {
             Some(message) = self.messages.recv() => self.learn(message),
-            changed = self.wanted.changed() => {
+            // Nothing more is said about a pod that is gone.
+            changed = self.wanted.changed(), if !self.state.gone => {
                 if changed.is_err() {
                     // Nobody can want anything any more: the node loop ends.
                     std::future::pending::<()>().await;
