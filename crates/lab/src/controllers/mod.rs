@@ -93,3 +93,6 @@ fn controllers(config: ControllerConfig) -> Vec<Box<dyn Controller>> {
     all.extend(garbage::GarbageCollector::all().map(|one| Box::new(one) as Box<dyn Controller>));
     all
 }
+
+#[cfg(test)]
+mod tests;
