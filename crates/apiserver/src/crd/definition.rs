@@ -67,6 +67,7 @@ fn check_names(definition: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(field, ""));
         }
     }
+    check_syntax(&spec["names"], causes);
     if !group.is_empty() && group.split('.').count() < 2 {
         let detail = "should be a domain with at least one dot";
         causes.push(Cause::invalid("spec.group", group.as_str(), detail));
@@ -79,6 +80,32 @@ fn check_names(definition: &Value, causes: &mut Vec<Cause>) {
     if name != format!("{plural}.{group}") {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", name, detail));
+    }
+}
+
+/// Names are parts of paths and of host names.
+fn check_syntax(names: &Value, causes: &mut Vec<Cause>) {
+    let mut label = |field: &str, name: &str| {
+        if !name.is_empty() {
+            let wrong = kinds::dns_1035_label(&name.to_lowercase()).into_iter();
+            causes.extend(wrong.map(|detail| Cause::invalid(field, name, &detail)));
+        }
+    };
+    let text = |field: &str| names[field].as_str().unwrap_or_default();
+    // Kinds may have capital letters, plurals may not.
+    for field in ["kind", "listKind", "singular"] {
+        label(&format!("spec.names.{field}"), text(field));
+    }
+    for field in ["shortNames", "categories"] {
+        for (index, name) in names[field].as_array().into_iter().flatten().enumerate() {
+            let name = name.as_str().unwrap_or_default();
+            label(&format!("spec.names.{field}[{index}]"), name);
+        }
+    }
+    let plural = text("plural");
+    if !plural.is_empty() {
+        let wrong = kinds::dns_1035_label(plural).into_iter();
+        causes.extend(wrong.map(|detail| Cause::invalid("spec.names.plural", plural, &detail)));
     }
 }
 

@@ -86,6 +86,11 @@ impl Schema {
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             causes.push(Cause::not_supported(path, value.clone(), &names));
         }
+        if let Some(wanted) = wrong_type(schema, value) {
+            let found = type_name(value);
+            let detail = format!("{path} in body must be of type {wanted}: {found:?}");
+            return causes.push(Cause::type_invalid(path, found, &detail));
+        }
         match value {
             Value::String(text) => self.text(schema, text, path, causes),
             Value::Number(_) => number(schema, value, path, causes),
@@ -204,6 +209,38 @@ impl Schema {
         if schema["not"].is_object() && holds(&schema["not"]) {
             wrong("must not validate the schema (not)");
         }
+    }
+}
+
+/// The type that the schema wants, if the value is of another.
+fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
+    if schema["x-kubernetes-int-or-string"] == true {
+        let right = value.is_string() || value.is_i64();
+        return (!right).then_some("integer or string");
+    }
+    let wanted = schema["type"].as_str()?;
+    let right = match wanted {
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        // 1.0 is a whole number, too.
+        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => true,
+    };
+    (!right).then_some(wanted)
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

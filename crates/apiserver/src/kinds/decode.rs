@@ -23,6 +23,7 @@ pub(super) fn decode(
 ) -> Result<(), String> {
     identify(kind, object)?;
     let mut walk = Walk::new(Zeros::Drop);
+    walk.lenient = kind.is_custom();
     walk.object(object, &kind.schema, &Path::empty())
         .map_err(|error| unhandled(kind, &error))?;
     match validation {
@@ -98,6 +99,9 @@ enum Zeros {
 }
 
 struct Walk {
+    /// Values of the wrong type stay, but for metadata: the schema of a custom
+    /// resource finds them, with a cause for each.
+    lenient: bool,
     zeros: Zeros,
     /// `unknown field "spec.foo"`, one each.
     unknown: Vec<String>,
@@ -106,6 +110,7 @@ struct Walk {
 impl Walk {
     fn new(zeros: Zeros) -> Self {
         Self {
+            lenient: false,
             zeros,
             unknown: Vec::new(),
         }
@@ -127,6 +132,10 @@ impl Walk {
             };
             if wrong.is_ok() {
                 wrong = self.value(value, &field.type_, &schema.name, &path.child(name));
+                // The types of built-in kinds have names, those of custom ones not.
+                if self.lenient && schema.name.is_empty() && name != "metadata" {
+                    wrong = Ok(());
+                }
             }
             !value.is_null() && (self.zeros == Zeros::Keep || !says_nothing(field, value))
         });

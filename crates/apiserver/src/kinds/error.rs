@@ -53,11 +53,6 @@ impl Errors {
         }
     }
 
-    pub(crate) fn type_invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
-        self.0
-            .push(Cause::type_invalid(path.to_string(), value, detail));
-    }
-
     pub(crate) fn duplicate(&mut self, path: &Path, value: impl Into<Value>) {
         self.0.push(Cause::duplicate(path.to_string(), value));
     }

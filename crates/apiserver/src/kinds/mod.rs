@@ -32,6 +32,7 @@ use serde_json::Value;
 use error::Errors;
 use rules::Rules;
 
+pub(crate) use names::dns_1035_label;
 pub use spec::{KindSpec, PrinterColumn, ScalePaths};
 pub use table::builtin;
 

@@ -59,6 +59,7 @@ impl Registry {
             warnings: Vec::new(),
         };
         self.prepare(resource, &mut object, None, &mut context)?;
+        options.track(&resource.spec, Part::Main, None, &mut object);
         let object = self
             .commit_new(resource, object, options.dry_run)
             .map_err(|refused| self.refusal(resource, &name, refused))?;

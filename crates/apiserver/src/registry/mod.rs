@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::Status;
 use crate::alloc::Allocator;
 use crate::config::ClusterConfig;
 use crate::crd;
-use crate::kinds::{self, Context, FieldValidation, KindSpec};
+use crate::kinds::{self, Context, FieldValidation, KindSpec, Part};
 use crate::storage::{CommitError, Object, OpenError, Storage};
+use crate::{Status, patch};
 
 use commit::Refused;
 pub use delete::{DeleteOptions, Deleted, Propagation};
@@ -37,6 +37,30 @@ pub struct WriteOptions {
     /// Do everything but store the result.
     pub dry_run: bool,
     pub field_validation: FieldValidation,
+    /// Who owns what the write changes (`managedFields`). Empty for writers that
+    /// own nothing: the lab's own controllers, and a server-side apply, which
+    /// has set the managers itself.
+    pub manager: String,
+    /// The subresource that is written to, other than `status`.
+    pub subresource: &'static str,
+}
+
+impl WriteOptions {
+    /// Records the writer in the managers of `after`.
+    fn track(&self, spec: &KindSpec, part: Part, before: Option<&Value>, after: &mut Value) {
+        if self.manager.is_empty() {
+            return;
+        }
+        let writer = patch::Writer {
+            manager: &self.manager,
+            subresource: match part {
+                Part::Main => self.subresource,
+                Part::Status => "status",
+            },
+            now: &now(),
+        };
+        patch::track(spec, before, after, &writer);
+    }
 }
 
 /// The outcome of a write.

@@ -76,6 +76,10 @@ impl Registry {
             warnings: Vec::new(),
         };
         self.prepare(resource, &mut object, Some(&current.value), &mut context)?;
+        let before = Some(&current.value);
+        update
+            .options
+            .track(&resource.spec, update.part, before, &mut object);
         let object = self.commit_change(resource, current, object, update.options.dry_run)?;
         Ok(Written {
             object,
@@ -152,6 +156,11 @@ fn merge_parts(update: &Update<'_>, current: &Object, mut wanted: Value) -> Resu
 fn only_status(resource: &Resource, current: &Value, wanted: Value) -> Value {
     let mut object = current.clone();
     move_field(&wanted, &mut object, "status");
+    move_field(
+        &wanted["metadata"],
+        &mut object["metadata"],
+        "managedFields",
+    );
     if resource.is("", "Node") || resource.is("", "Pod") {
         for field in ["labels", "annotations", "finalizers"] {
             move_field(&wanted["metadata"], &mut object["metadata"], field);

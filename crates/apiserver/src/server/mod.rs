@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::Status;
 use crate::client::Client;
 use crate::pods::PodAccess;
-use crate::registry::{Registry, Resource};
+use crate::registry::{Registry, Resource, WriteOptions};
 use negotiate::Form;
 use path::Target;
 use query::Query;
@@ -56,6 +57,13 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// What the query and the headers say about a write.
+    fn write_options(&self) -> Result<WriteOptions, Status> {
+        let agent = self.headers.get(http::header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        self.query.write(agent.unwrap_or("unknown"))
+    }
+
     /// Of the path; empty for cluster-scoped kinds.
     fn namespace(&self) -> &str {
         self.target.namespace.as_deref().unwrap_or_default()

@@ -26,7 +26,7 @@ impl Call<'_> {
             let cause = Cause::required("target.name", "");
             return Err(Status::invalid("", "Binding", name, vec![cause]));
         }
-        let options = self.query.write()?;
+        let options = self.write_options()?;
         let update = Update {
             resource: &self.resource,
             namespace: self.namespace(),

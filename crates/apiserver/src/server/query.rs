@@ -86,7 +86,8 @@ impl Query {
         })
     }
 
-    pub(super) fn write(&self) -> Result<WriteOptions, Status> {
+    /// `agent`: the User-Agent, whose name stands in for a missing field manager.
+    pub(super) fn write(&self, agent: &str) -> Result<WriteOptions, Status> {
         Ok(WriteOptions {
             dry_run: self.dry_run()?,
             field_validation: match self.get("fieldValidation") {
@@ -95,6 +96,11 @@ impl Query {
                 "Strict" => FieldValidation::Strict,
                 other => return Err(wrong("fieldValidation", other, "Ignore, Warn or Strict")),
             },
+            manager: match self.get("fieldManager") {
+                "" => agent.split('/').next().unwrap_or(agent).to_owned(),
+                name => name.to_owned(),
+            },
+            subresource: "",
         })
     }
 

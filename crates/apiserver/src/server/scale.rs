@@ -8,7 +8,7 @@ use super::body;
 use super::respond::{self, Response};
 use super::write::Patch;
 use crate::kinds::{Part, ScalePaths};
-use crate::registry::Update;
+use crate::registry::{Update, WriteOptions};
 use crate::storage::Object;
 use crate::table::selector_terms;
 use crate::{Cause, Status};
@@ -48,7 +48,10 @@ impl Call<'_> {
         change: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<Response, Status> {
         let paths = self.paths()?;
-        let options = self.query.write()?;
+        let options = WriteOptions {
+            subresource: "scale",
+            ..self.write_options()?
+        };
         let update = Update {
             resource: &self.resource,
             namespace: self.namespace(),

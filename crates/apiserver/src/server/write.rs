@@ -15,7 +15,7 @@ use crate::{Cause, Reason, Status, patch};
 impl Call<'_> {
     pub(super) fn create(&self, bytes: &[u8]) -> Result<Response, Status> {
         let object = body::object(self.headers, bytes)?;
-        let options = self.query.write()?;
+        let options = self.write_options()?;
         let namespace = self.namespace();
         if self.resource.spec.namespaced && namespace.is_empty() {
             return Err(Status::bad_request(
@@ -31,7 +31,7 @@ impl Call<'_> {
 
     pub(super) fn replace(&self, name: &str, part: Part, bytes: &[u8]) -> Result<Response, Status> {
         let object = body::object(self.headers, bytes)?;
-        let options = self.query.write()?;
+        let options = self.write_options()?;
         let update = self.update(name, part, false, &options);
         let written = self
             .api
@@ -42,8 +42,13 @@ impl Call<'_> {
 
     pub(super) fn patch(&self, name: &str, part: Part, bytes: &[u8]) -> Result<Response, Status> {
         let change = Patch::parse(self.headers, self.query, &self.resource.spec, bytes)?;
-        let options = self.query.write()?;
-        let or_create = matches!(change, Patch::Apply { .. }) && part == Part::Main;
+        let mut options = self.write_options()?;
+        let applies = matches!(change, Patch::Apply { .. });
+        if applies {
+            // It has set the managers itself.
+            options.manager.clear();
+        }
+        let or_create = applies && part == Part::Main;
         let update = self.update(name, part, or_create, &options);
         let spec = &self.resource.spec;
         let written = self.api.registry().update(&update, |current| {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::kinds::schema::{List, ListKind, Object, Type};
 
-pub(super) use compare::{Comparison, compare};
+pub(super) use compare::compare;
 pub(super) use fields_of::{ItemError, check_items, fields_of};
 pub(super) use overlay::overlay;
 pub(super) use remove::remove;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::compare::Comparison;
 use super::*;
 use crate::kinds::schema;
 use crate::patch::fields::FieldSet;
