@@ -276,6 +276,67 @@ fn a_new_engine_adopts_what_is_there() {
 }
 
 #[test]
+fn other_programs_take_the_place_of_the_old_ones() {
+    let mut node = node("upgrade");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    node.serve(SERVICES[0], Protocol::Tcp, &[b.at(8080)[0]]);
+    assert_eq!(client.hold(SERVICES[0]), SERVICES[0]);
+    let before = pins(&node);
+    // As if the programs were of another version: they are not adopted.
+    std::fs::remove_file(node.bpffs().join("prog_connect4")).unwrap();
+    node.open();
+    assert!(node.run(|engine| engine.status()).adopted);
+    node.run(|engine| engine.add_pod(&a.local)).unwrap();
+    let after = pins(&node);
+    let of = |pins: &[(String, String)], kind: &str| -> Vec<_> {
+        pins.iter()
+            .filter(|pin| pin.0.starts_with(kind))
+            .cloned()
+            .collect()
+    };
+    for kept in ["map_", "link_"] {
+        assert_eq!(of(&after, kept), of(&before, kept));
+    }
+    assert!(client.tcp(SERVICES[0]).starts_with(&b.local.container_id));
+    assert_eq!(client.held(), "still there");
+}
+
+#[test]
+fn old_tables_serve_until_the_new_ones_are_full() {
+    let mut node = node("schema");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    server.serve(8080);
+    let mut client = a.process();
+    let mut desired = Tables::default();
+    for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
+        node.serve(to, Protocol::Tcp, &[backend]);
+        desired.apply(&service(to, Protocol::Tcp, &[backend]));
+    }
+    // As if the tables were of another version.
+    std::fs::remove_file(node.bpffs().join("state")).unwrap();
+    node.open();
+    assert!(!node.run(|engine| engine.status()).adopted);
+    // New tables with one of the services: the old ones answer for both.
+    node.serve(SERVICES[0], Protocol::Tcp, &[b.at(8080)[0]]);
+    for to in SERVICES {
+        assert!(client.tcp(to).starts_with(&b.local.container_id), "{to}");
+    }
+    let pods = [a.local.clone(), b.local.clone()];
+    node.run(|engine| engine.audit(&desired, &pods)).unwrap();
+    // From here on changes count.
+    for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
+        assert!(client.tcp(to).starts_with(&b.local.container_id), "{to}");
+        assert!(client.tcp(backend).starts_with(&b.local.container_id));
+        node.serve(to, Protocol::Tcp, &[]);
+        assert_eq!(client.tcp(to), "error: ConnectionRefused");
+    }
+}
+
+#[test]
 fn an_audit_repairs() {
     let mut node = node("audit");
     let (a, b) = (node.add_pod(), node.add_pod());

@@ -53,8 +53,9 @@ pub struct EbpfEngine {
     programs: Programs,
     maps: Maps,
     adopted: bool,
-    /// Old programs, over old tables, are attached where ours should be; ours
-    /// take over once their tables are filled.
+    /// Old programs, over old tables, are attached where ours should be. Ours
+    /// take over with the first audit: before that it is not known that their
+    /// tables have every service.
     takeover_pending: bool,
     frontends: Frontends,
     /// By container id: those that this process knows.
@@ -115,14 +116,6 @@ impl EbpfEngine {
             }
         }
         Ok(attached)
-    }
-
-    fn take_over(&mut self) -> Result<(), Error> {
-        if self.takeover_pending {
-            self.attach_links()?;
-            self.takeover_pending = false;
-        }
-        Ok(())
     }
 
     /// What is in the kernel's tables becomes what counts as applied.
@@ -252,9 +245,7 @@ impl Datapath for EbpfEngine {
             .frontends
             .iter()
             .map(|(frontend, row)| (key(frontend), row.as_ref().map(wanted)));
-        let (_, result) = self.frontends.write(&self.maps, rows);
-        self.take_over()?;
-        result
+        self.frontends.write(&self.maps, rows).1
     }
 
     fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
