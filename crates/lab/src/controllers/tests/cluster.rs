@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use ripstop_apiserver::{Client, Store, Stored};
+use ripstop_apiserver::{Client, ClusterConfig, Store, Stored};
 use serde::de::DeserializeOwned;
 
 use super::super::controllers;
@@ -42,7 +42,14 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(nodes: usize) -> Self {
-        let store = Store::open(None).unwrap();
+        let api = ClusterConfig {
+            service_cidrs: vec![
+                "10.96.0.0/16".parse().unwrap(),
+                "fd00:96::/112".parse().unwrap(),
+            ],
+            ..ClusterConfig::default()
+        };
+        let store = Store::open_with(None, api).unwrap();
         let client = store.client();
         let config = ControllerConfig {
             cluster_cidrs: vec![
