@@ -123,3 +123,6 @@ impl Type {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
