@@ -147,6 +147,18 @@ async fn applies_on_the_server() {
     let replicas = ["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"];
     assert_eq!(server.kubectl(&replicas).await.ok(), "5");
 
+    // The same again is no write.
+    let version = [
+        "get",
+        "deploy",
+        "web",
+        "-o",
+        "jsonpath={.metadata.resourceVersion}",
+    ];
+    let before = server.kubectl(&version).await.ok();
+    server.kubectl_with(&apply, &more).await.ok();
+    assert_eq!(server.kubectl(&version).await.ok(), before);
+
     // Somebody else wants to own the same field.
     let other = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
     let conflict = server.kubectl_with(&other, WEB).await.failed();

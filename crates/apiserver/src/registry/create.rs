@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{DeleteOptions, Registry, Resource, WriteOptions, Written, meta};
 use crate::kinds::{Context, Part};
 use crate::storage::{Key, Object};
-use crate::{Cause, CauseReason, Status};
+use crate::{Cause, CauseReason, Reason, Status};
 
 /// Attempts to find a free name for `generateName`.
 const NAME_ATTEMPTS: usize = 8;
@@ -24,19 +24,15 @@ impl Registry {
             .as_str()
             .unwrap_or_default()
             .is_empty();
-        let mut attempt = 1;
-        loop {
-            match self.create_once(resource, namespace, object.clone(), options) {
-                Err(status)
-                    if generated
-                        && status.reason == crate::Reason::AlreadyExists
-                        && attempt < NAME_ATTEMPTS =>
-                {
-                    attempt += 1;
+        if generated {
+            for _ in 1..NAME_ATTEMPTS {
+                match self.create_once(resource, namespace, object.clone(), options) {
+                    Err(status) if status.reason == Reason::AlreadyExists => {}
+                    outcome => return outcome,
                 }
-                outcome => return outcome,
             }
         }
+        self.create_once(resource, namespace, object, options)
     }
 
     fn create_once(

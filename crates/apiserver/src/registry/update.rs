@@ -9,7 +9,7 @@ use super::commit::Refused;
 use super::{Registry, Resource, WriteOptions, Written, meta};
 use crate::Status;
 use crate::kinds::{Context, Part};
-use crate::storage::{Key, Object};
+use crate::storage::{CommitError, Key, Object};
 
 /// A change of one object.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +52,9 @@ impl Registry {
             };
             let current = resource.view(current);
             let wanted = change(Some(&current))?;
-            let fixed = named_revision(&wanted) != Some(current.revision);
             match self.update_once(update, &current, wanted) {
-                Err(Refused::Raced(_)) if !fixed => {}
+                // Again: a version that the request named is checked then.
+                Err(Refused::Raced(CommitError::Changed | CommitError::Missing)) => {}
                 outcome => {
                     return outcome.map_err(|refused| self.refusal(resource, name, refused));
                 }
@@ -87,10 +87,6 @@ impl Registry {
             warnings: context.warnings,
         })
     }
-}
-
-fn named_revision(object: &Value) -> Option<u64> {
-    object["metadata"]["resourceVersion"].as_str()?.parse().ok()
 }
 
 /// Takes from the new version only what this request may change.

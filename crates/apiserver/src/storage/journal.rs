@@ -98,7 +98,7 @@ impl Journal {
                 source,
             })?;
             replay(record);
-            length += read as u64;
+            length += u64::try_from(read).unwrap_or(u64::MAX);
         }
         file.set_len(length).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;

@@ -95,7 +95,7 @@ impl Storage {
         let replay = |record: Record| {
             revision = revision.max(record.rv);
             let collection = objects.entry(record.resource).or_default();
-            if let Some(value) = record.object {
+            if let Some(value) = record.object.filter(|value| value["metadata"].is_object()) {
                 let object = Object::new(value, record.rv);
                 collection.insert(object.key(), Arc::new(object));
             } else if let Some((namespace, name)) = record.removed {
