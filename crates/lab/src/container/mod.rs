@@ -109,15 +109,17 @@ pub fn exec(spec: &ProcessSpec) -> ExitCode {
 /// Runs `work` in the namespaces of a container; gives its exit code. The caller
 /// has one thread.
 pub fn visit(spec: &ProcessSpec, work: impl FnOnce() -> ExitCode) -> ExitCode {
-    run(spec, Notifier::none(), |spec, leash, notifier| {
-        match set_up(spec, leash) {
+    run(
+        spec,
+        Notifier::none(),
+        |spec, leash, notifier| match set_up(spec, leash) {
             Ok(()) => work(),
             Err(error) => {
                 notifier.failed(&error);
                 ExitCode::from(EXIT_NOT_STARTED)
             }
-        }
-    })
+        },
+    )
 }
 
 /// Splits in two; `inside` is what the container's process does.

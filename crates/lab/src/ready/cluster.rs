@@ -43,7 +43,7 @@ pub(super) const COLLECTIONS: [&str; 9] = [
 
 impl Cluster {
     /// Stores or removes an object of collection number `collection`.
-    pub(super) fn put(&mut self, collection: usize, object: Value, deleted: bool) {
+    pub(crate) fn put(&mut self, collection: usize, object: Value, deleted: bool) {
         match collection {
             0 => put(&mut self.nodes, object, deleted),
             1 => put(&mut self.pods, object, deleted),
