@@ -12,6 +12,7 @@ mod clock;
 pub mod container;
 pub mod controllers;
 pub mod daemon;
+pub mod demo;
 pub mod enter;
 pub mod kubelet;
 pub mod lifecycle;

@@ -3,6 +3,7 @@
 
 mod apply;
 mod daemon;
+mod demo;
 mod down;
 mod exec;
 mod list;
@@ -47,6 +48,8 @@ enum Verb {
     Logs(exec::LogsArgs),
     /// Try every pod to every pod and every service.
     Probe(probe::Args),
+    /// Bring a lab up with an example and walk through what it does.
+    Demo(demo::Args),
     /// Say where the lab's kubeconfig is.
     Kubeconfig(show::KubeconfigArgs),
     /// What `probe` runs in each pod.
@@ -107,6 +110,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Verb::Exec(args) => exec::run(args),
         Verb::Logs(args) => exec::logs(&args),
         Verb::Probe(args) => probe::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Prober => Ok(ripstop_lab::probe::prober::main()),
         Verb::Kubeconfig(args) => show::kubeconfig(&args),
         Verb::Daemon(args) => daemon::run(&args),
