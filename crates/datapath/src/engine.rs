@@ -81,6 +81,12 @@ pub trait Datapath: Send {
     /// If the kernel refuses to remove a row; the remaining rows are removed.
     fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error>;
 
+    /// What of a pod is missing in the kernel, or different; changes nothing.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error>;
+
     /// Takes in the packets of one more interface (a tunnel that came with a
     /// route). Doing it again changes nothing.
     ///

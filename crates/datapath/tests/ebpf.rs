@@ -38,6 +38,25 @@ fn pods_of_a_node_reach_each_other_past_the_stack() {
 }
 
 #[test]
+fn a_check_sees_what_is_missing_and_changes_nothing() {
+    let mut node = node("check");
+    let made = node.add_pod();
+    let pod = made.local.clone();
+    let check = |node: &mut Node| node.run(|engine| engine.check_pod(&pod)).unwrap();
+    assert_eq!(check(&mut node), None);
+    node.run(|engine| engine.remove_pod(&pod)).unwrap();
+    for _ in 0..2 {
+        let missing = check(&mut node).expect("something is missing");
+        assert!(
+            missing.starts_with("the datapath has no endpoint"),
+            "{missing}"
+        );
+    }
+    node.run(|engine| engine.add_pod(&pod)).unwrap();
+    assert_eq!(check(&mut node), None);
+}
+
+#[test]
 fn nodes_and_pods_reach_each_other() {
     let mut node = node("node");
     let pod = node.add_pod();

@@ -143,9 +143,19 @@ impl PodLink {
         // the host end must not choose a link-local address then.
         node.execute(self.node_requests(host_index))
             .and_then(|()| self.configure_pod(&mut inside, netns, pod_index))
-            .and_then(|()| node.execute([link::set_alias(host_index, &self.remark)]))
+            .and_then(|()| node.execute(self.last_requests(host_index)))
+            // While the node's side is finished, this has come of itself.
+            .and_then(|()| inside.settle(&self.addresses))
             .inspect_err(|_| {
                 let _ = node.execute([link::delete(host_index).if_exists()]);
+            })
+            .map(|settled| {
+                if !settled {
+                    tracing::warn!(
+                        pod = self.remark,
+                        "its IPv6 address is slow to come into use"
+                    );
+                }
             })?;
         Ok(host_index)
     }
@@ -156,6 +166,11 @@ impl PodLink {
     /// What the kernel refused.
     pub fn restore(&self, node: &mut Netlink, host_index: u32) -> Result<(), Error> {
         node.execute(self.node_requests(host_index))
+    }
+
+    fn last_requests(&self, index: u32) -> [Request; 2] {
+        // Whoever learns of the pod may send to it.
+        [link::settle(index), link::set_alias(index, &self.remark)]
     }
 
     fn node_requests(&self, index: u32) -> Vec<Request> {

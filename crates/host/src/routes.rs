@@ -75,7 +75,8 @@ impl NodeRoutes {
     }
 
     /// Changes routes: pod range to underlay address of its node, or `None` to
-    /// remove it. Returns what changed. Routes of an earlier agent that were
+    /// remove it. Returns what changed; a node that cannot be reached at all, for
+    /// want of an address of its family, has no next hop there. Routes of an earlier agent that were
     /// never named here stay until [`NodeRoutes::audit`].
     ///
     /// # Errors
@@ -90,13 +91,13 @@ impl NodeRoutes {
         for (prefix, via) in changes {
             let prefix = prefix.trunc();
             let next_hop = match via {
-                Some(via) => Some(self.resolve(prefix, via)?),
-                None => {
-                    self.desired.remove(prefix);
-                    removed.push(prefix);
-                    None
-                }
+                Some(via) => self.resolve(prefix, via)?,
+                None => None,
             };
+            if next_hop.is_none() {
+                self.desired.remove(prefix);
+                removed.push(prefix);
+            }
             changed.push(ResolvedRoute { prefix, next_hop });
         }
         let obsolete = kernel.obsolete(&self.desired, |prefix| removed.contains(&prefix));
@@ -118,7 +119,7 @@ impl NodeRoutes {
         self.desired = Desired::default();
         let mut routes = Vec::new();
         for (&prefix, &via) in desired {
-            let next_hop = Some(self.resolve(prefix.trunc(), via)?);
+            let next_hop = self.resolve(prefix.trunc(), via)?;
             routes.push(ResolvedRoute {
                 prefix: prefix.trunc(),
                 next_hop,
@@ -146,7 +147,7 @@ impl NodeRoutes {
         self.tunnels.indices().collect()
     }
 
-    fn resolve(&mut self, prefix: IpNet, via: IpAddr) -> Result<NextHop, Error> {
+    fn resolve(&mut self, prefix: IpNet, via: IpAddr) -> Result<Option<NextHop>, Error> {
         self.desired
             .resolve(&mut self.netlink, &mut self.tunnels, prefix, via)
     }

@@ -42,6 +42,7 @@ fn ip(text: &str) -> IpAddr {
 impl Underlay {
     fn new(name: &str, families: &[&str]) -> Self {
         let router = TestNetns::new(&format!("{name}-router"));
+        without_detection(&router);
         sysctl::set_in(
             &router,
             &[
@@ -63,6 +64,7 @@ impl Underlay {
         }
         let node = |letter: &str, subnet, host| {
             let netns = TestNetns::new(&format!("{name}-{letter}"));
+            without_detection(&netns);
             let addresses = connect(&router, &netns, letter, subnet, families, host);
             Node { netns, addresses }
         };
@@ -74,6 +76,14 @@ impl Underlay {
             _router: router,
         }
     }
+}
+
+/// A router asks for no neighbour while its link-local address is tentative, and
+/// that takes up to two seconds.
+fn without_detection(netns: &Netns) {
+    let names = ["all", "default"].map(|of| format!("net/ipv6/conf/{of}/accept_dad"));
+    let settings = names.each_ref().map(|name| (name.as_str(), "0"));
+    sysctl::set_in(netns, &settings).unwrap();
 }
 
 /// `family` is 4 or 6.
@@ -128,6 +138,11 @@ fn connect(
             .unwrap();
         addresses.push(own.addr());
     }
+    inside.settle(&addresses).unwrap();
+    inside.execute([link::settle(index)]).unwrap();
+    outside
+        .execute([link::settle(port), link::settle(bridge)])
+        .unwrap();
     let uplinks = uplink::find(&mut inside, &addresses).unwrap();
     netns
         .run(|| uplink::prepare_node(&uplinks))
@@ -147,9 +162,10 @@ impl Node {
 
     /// Stands for a pod: an address that is not the underlay's.
     fn pod(&self, address: &str) {
-        self.netlink()
-            .execute([address::add(1, net(address))])
-            .unwrap();
+        let address = net(address);
+        let mut netlink = self.netlink();
+        netlink.execute([address::add(1, address)]).unwrap();
+        assert!(netlink.settle(&[address.addr()]).unwrap());
     }
 
     /// Sends a datagram from this node to `pod` on `other` and back.
@@ -309,6 +325,14 @@ fn a_restart_adopts_and_an_audit_repairs() {
     let pod_route = Route::new(net("10.244.1.2/32"), eth0);
     netlink.execute([foreign.add(), pod_route.add()]).unwrap();
     let before = snapshot(a);
+
+    // A node of a family that we are not of holds nobody up.
+    let strange = (net("10.244.8.0/24"), Some(ip("2001:db8::8")));
+    let b_again = (net("10.244.2.0/24"), Some(b.addresses[0]));
+    let resolved = a.routes().apply([strange, b_again]).unwrap();
+    assert_eq!(resolved[0].next_hop, None);
+    assert!(resolved[1].next_hop.is_some());
+    assert_eq!(snapshot(a), before);
 
     // Everything is right: nothing is touched.
     let mut routes = a.routes();

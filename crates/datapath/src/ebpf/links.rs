@@ -91,6 +91,19 @@ pub(crate) fn pod(
     packets(pins, programs, format!("{POD}{ifname}"), program, ifindex)
 }
 
+/// True if a pod's program is kept on this interface.
+pub(crate) fn has_pod(pins: &Pins, ifname: &str, ifindex: u32) -> Result<bool, Error> {
+    let pin = format!("{POD}{ifname}");
+    let Some(link) = pins.get(&pin)? else {
+        return Ok(false);
+    };
+    let info = sys::link_info(link.as_fd()).map_err(|source| Error::Kernel {
+        operation: format!("look at {pin}"),
+        source,
+    })?;
+    Ok(info.ifindex() == ifindex)
+}
+
 pub(crate) fn remove_pod(pins: &Pins, ifname: &str) -> Result<(), Error> {
     pins.remove(&format!("{POD}{ifname}"))
 }

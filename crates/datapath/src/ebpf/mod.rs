@@ -282,6 +282,25 @@ impl Datapath for EbpfEngine {
         self.erase_pod(pod)
     }
 
+    fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        for (address, endpoint) in &rows.endpoints {
+            if !self.maps.endpoints.holds(address, endpoint)? {
+                let address = IpAddr::from(*address);
+                return Ok(Some(format!("the datapath has no endpoint {address}")));
+            }
+        }
+        for (address, target) in &rows.host_ports {
+            if !self.maps.host_ports.holds(address, target)? {
+                let port = frontends::show(address);
+                return Ok(Some(format!("the datapath has no host port {port}")));
+            }
+        }
+        let name = &pod.host_ifname;
+        let attached = links::has_pod(&self.pins, name, pod.host_ifindex)?;
+        Ok((!attached).then(|| format!("interface {name} has no program of the datapath")))
+    }
+
     fn attach_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
         if !self.config.uplinks.contains(&ifindex) {
             self.config.uplinks.push(ifindex);

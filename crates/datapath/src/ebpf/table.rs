@@ -89,6 +89,21 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
             .map_err(|error| failed("read", self.name, error))
     }
 
+    /// The row that the kernel has now.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        // SAFETY: any bytes are a valid row.
+        let mut value = unsafe { std::mem::zeroed::<V>() };
+        // SAFETY: the sizes were compared in `new`; any bytes are a valid row.
+        match unsafe { sys::map_lookup(self.map.as_fd(), key, &mut value) } {
+            Ok(()) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read a row of", self.name, error)),
+        }
+    }
+
     fn read(&self) -> io::Result<Vec<(K, V)>> {
         let map = self.map.as_fd();
         // SAFETY: any bytes are a valid row.
@@ -137,6 +152,11 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
 
     pub(crate) fn rows(&self) -> &BTreeMap<K, V> {
         &self.rows
+    }
+
+    /// True if the kernel has this row, whatever is known here.
+    pub(crate) fn holds(&self, key: &K, value: &V) -> Result<bool, Error> {
+        Ok(self.table.get(key)?.as_ref() == Some(value))
     }
 
     /// True if the row was not there, or another one.

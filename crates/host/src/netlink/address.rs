@@ -1,6 +1,7 @@
 //! IP addresses of interfaces.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage as Rtnl;
@@ -89,7 +90,32 @@ fn message(index: u32, address: IpNet) -> AddressMessage {
     message
 }
 
+/// Between two looks for an address that is not in use yet.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Far beyond what a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Netlink {
+    /// Waits until packets to these addresses of the namespace arrive. For IPv6
+    /// the kernel sees to that in the work item that would detect duplicates
+    /// (`addrconf_dad_work`), also without any detection, after the request to
+    /// add the address is answered. False if it took too long.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn settle(&mut self, addresses: &[IpAddr]) -> Result<bool, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        for &address in addresses.iter().filter(|address| address.is_ipv6()) {
+            while !self.is_local(address)? {
+                if Instant::now() > deadline {
+                    return Ok(false);
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(true)
+    }
+
     /// All addresses of the socket's namespace, both families.
     ///
     /// # Errors

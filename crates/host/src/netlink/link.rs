@@ -174,6 +174,19 @@ pub fn up(index: u32) -> Request {
     Request::change(Rtnl::SetLink(message), format!("set interface {index} up"))
 }
 
+/// Waits until an interface whose carrier has just come sends packets. The end
+/// of a veth pair that was up first gets its carrier from the other one; the
+/// kernel activates its queue in a work item later, and drops what is sent until
+/// then. Reading the link does that work at once, since Linux 6.9
+/// (facd15dfd691, "synchronize link-watch when carrier is queried"); before, a
+/// first packet may be lost on a busy machine.
+pub fn settle(index: u32) -> Request {
+    Request::get(
+        Rtnl::GetLink(indexed(index)),
+        format!("wait for interface {index}"),
+    )
+}
+
 /// Makes an interface a port of bridge `master`.
 pub fn set_master(index: u32, master: u32) -> Request {
     set(

@@ -26,6 +26,7 @@ const RTAX_MTU: u16 = 2;
 const ROUTE_HEADER: usize = 12;
 const TABLE_MAIN: u32 = 254;
 const TYPE_UNICAST: u8 = 1;
+const TYPE_LOCAL: u8 = 2;
 
 /// Who made a route (`rtm_protocol`). Numbers up to 4 are the kernel's, up to
 /// 42 and from 186 to 192 are taken by routing daemons (iproute2's
@@ -212,22 +213,40 @@ impl Netlink {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Route>, Error> {
+        let mut found = None;
+        self.look_up(destination, |message| {
+            found = found.or_else(|| read(message))
+        })?;
+        Ok(found.map(|(route, _)| route))
+    }
+
+    /// True if packets to `address` are for the socket's namespace itself.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, Error> {
+        let mut local = false;
+        self.look_up(address, |message| {
+            local |= message.kind == RTM_NEWROUTE && message.payload.get(7) == Some(&TYPE_LOCAL);
+        })?;
+        Ok(local)
+    }
+
+    fn look_up(
+        &mut self,
+        destination: IpAddr,
+        found: impl FnMut(Message<'_>),
+    ) -> Result<(), Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(destination);
         message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
         message
             .attributes
             .push(RouteAttribute::Destination(destination.into()));
-        let request = Request::get(
-            Rtnl::GetRoute(message),
-            format!("look up route to {destination}"),
-        );
-        let mut found = None;
-        match self.exchange(&[request], |message| {
-            found = found.or_else(|| read(message))
-        }) {
-            Err(error) if error.is_unreachable() => Ok(None),
-            result => result.map(|()| found.map(|(route, _)| route)),
+        let operation = format!("look up route to {destination}");
+        match self.exchange(&[Request::get(Rtnl::GetRoute(message), operation)], found) {
+            Err(error) if error.is_unreachable() => Ok(()),
+            result => result,
         }
     }
 

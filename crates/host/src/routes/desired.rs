@@ -49,22 +49,29 @@ pub(super) struct Desired {
 }
 
 impl Desired {
-    /// Finds the way to node `via` and notes the route to its pods.
+    /// Finds the way to node `via` and notes the route to its pods. `None` if
+    /// there can be none: it would need a tunnel from an address of a family
+    /// that this node has none of. Other nodes' routes are not held up by that.
     pub(super) fn resolve(
         &mut self,
         netlink: &mut Netlink,
         tunnels: &mut Tunnels,
         prefix: IpNet,
         via: IpAddr,
-    ) -> Result<NextHop, Error> {
-        let (route, peer, mtu) = way(netlink, tunnels, prefix, via)?;
+    ) -> Result<Option<NextHop>, Error> {
+        let Some(Way { route, peer, mtu }) = way(netlink, tunnels, prefix, via)? else {
+            tracing::warn!(%prefix, %via, "no way to a node: we have no address of its family");
+            self.remove(prefix);
+            return Ok(None);
+        };
         let gateway = route.gateway.unwrap_or(via);
         self.routes.insert(prefix, (route, peer));
-        Ok(NextHop {
-            ifindex: route.index,
+        let ifindex = route.index;
+        Ok(Some(NextHop {
+            ifindex,
             gateway,
             mtu,
-        })
+        }))
     }
 
     pub(super) fn remove(&mut self, prefix: IpNet) {
@@ -88,12 +95,19 @@ impl Desired {
     }
 }
 
+struct Way {
+    route: Route,
+    peer: Option<Peer>,
+    /// Largest IP packet that fits, bytes.
+    mtu: u32,
+}
+
 fn way(
     netlink: &mut Netlink,
     tunnels: &mut Tunnels,
     prefix: IpNet,
     via: IpAddr,
-) -> Result<(Route, Option<Peer>, u32), Error> {
+) -> Result<Option<Way>, Error> {
     let direct = netlink.way_to(via)?;
     let link = match direct {
         Some(route) => netlink.link_by_index(route.index)?,
@@ -108,14 +122,15 @@ fn way(
         && route.gateway.is_none()
         && routable
     {
-        return Ok((Route::new(prefix, route.index).via(via).onlink(), None, mtu));
+        let route = Route::new(prefix, route.index).via(via).onlink();
+        return Ok(Some(Way {
+            route,
+            peer: None,
+            mtu,
+        }));
     }
     let Some(tunnel) = tunnels.get(netlink, via, mtu)? else {
-        return Err(Error::Refused {
-            operation: format!("route {prefix} by tunnel to {via}"),
-            source: std::io::ErrorKind::AddrNotAvailable.into(),
-            reason: "this node has no address of that family".to_owned(),
-        });
+        return Ok(None);
     };
     let mac = vtep_mac(via);
     let gateway = if routable {
@@ -134,5 +149,9 @@ fn way(
         underlay: via,
         gateway,
     };
-    Ok((route, Some(peer), tunnel.mtu))
+    Ok(Some(Way {
+        route,
+        peer: Some(peer),
+        mtu: tunnel.mtu,
+    }))
 }

@@ -46,9 +46,13 @@ fn reaches(from: &TestNetns, to: &TestNetns, address: IpAddr) {
     }
     client.send_to(b"?", (address, 7000)).unwrap();
     let mut buffer = [0; 9];
-    let (_, peer) = server.recv_from(&mut buffer).expect("the question");
+    let (_, peer) = server
+        .recv_from(&mut buffer)
+        .unwrap_or_else(|e| panic!("no question to {address} from {from:?}: {e}"));
     server.send_to(b"!", peer).unwrap();
-    client.recv_from(&mut buffer).expect("the answer");
+    client
+        .recv_from(&mut buffer)
+        .unwrap_or_else(|e| panic!("no answer from {address} to {from:?}: {e}"));
 }
 
 #[test]
@@ -120,6 +124,9 @@ fn a_pod_is_attached_checked_and_detached() {
         )
     );
 
+    // The datapath is looked at as well.
+    two_is_checked(&node, &two);
+
     node.del("one", &one);
     node.del("one", &one);
     let (code, _) = check(json!({})).error();
@@ -135,6 +142,21 @@ fn a_pod_is_attached_checked_and_detached() {
     assert!(node.add("one", &one).success);
     node.del("one", &one);
     node.is_empty_soon();
+}
+
+fn two_is_checked(node: &Node, two: &TestNetns) {
+    assert!(node.run("CHECK", "two", two, json!({})).success);
+    let forgotten = node.engine.lock().unwrap().pods.remove("two").expect("two");
+    let (code, message) = node.run("CHECK", "two", two, json!({})).error();
+    assert_eq!(
+        (code, message.as_str()),
+        (103, "pod shop/two: the datapath does not know it")
+    );
+    node.engine
+        .lock()
+        .unwrap()
+        .pods
+        .insert("two".to_owned(), forgotten);
 }
 
 #[test]

@@ -42,7 +42,18 @@ impl CniServer {
         let difference = self.compare(&record, call).map_err(|error| {
             Error::new(Code::Io, format!("pod {}", describe(&record.pod))).details(error)
         })?;
-        difference.map_or(Ok(()), |difference| Err(differs(difference)))
+        if let Some(difference) = difference {
+            return Err(differs(difference));
+        }
+        match self.datapath().check_pod(&record.pod) {
+            Ok(None) => Ok(()),
+            Ok(Some(difference)) => Err(differs(difference)),
+            Err(error) => Err(Error::new(
+                Code::Io,
+                format!("datapath of pod {}", describe(&record.pod)),
+            )
+            .details(error.to_string())),
+        }
     }
 
     fn compare(&self, record: &Record, call: &Call) -> Result<Option<String>, String> {

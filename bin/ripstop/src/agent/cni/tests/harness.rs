@@ -56,6 +56,10 @@ impl Datapath for Remembers {
         self.pods.remove(&pod.container_id);
         Ok(())
     }
+    fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
+        let known = self.pods.get(&pod.container_id) == Some(pod);
+        Ok((!known).then(|| "the datapath does not know it".to_owned()))
+    }
     fn attach_uplink(&mut self, _: u32) -> Result<(), Error> {
         Ok(())
     }
