@@ -609,3 +609,82 @@ async fn deletes_namespaces_with_their_content() {
         "{refused}"
     );
 }
+
+/// These send protobuf, unlike everything else that kubectl does.
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_from_the_command_line() {
+    if without_kubectl() {
+        return;
+    }
+    let server = Server::start().await;
+    let commands = [
+        "create namespace team",
+        "create configmap c --from-literal=k=v --from-literal=empty=",
+        "create secret generic s --from-literal=password=hunter2",
+        "create serviceaccount robot",
+        "create deployment web --image=nginx:1.27 --replicas=2 --port=80",
+        "create deployment two --image=a --image=b",
+        "create job once --image=busybox -- echo hello",
+        "create service clusterip plain --tcp=80:8080",
+        "create service nodeport outside --tcp=80:http --node-port=30099",
+        "create service externalname away --external-name=example.com",
+        "create ingress front --class=ripstop --rule=example.com/shop*=web:80,tls=cert",
+    ];
+    for command in commands {
+        let args: Vec<_> = command.split(' ').collect();
+        server.kubectl(&args).await.ok();
+    }
+    let shown = [
+        ("configmap/c", "{.data.k}[{.data.empty}]", "v[]"),
+        (
+            "secret/s",
+            "{.data.password} {.type}",
+            "aHVudGVyMg== Opaque",
+        ),
+        (
+            "deploy/web",
+            "{.spec.replicas} {.spec.template.spec.containers[0].ports[0].containerPort} \
+             {.spec.selector.matchLabels.app}",
+            "2 80 web",
+        ),
+        (
+            "deploy/two",
+            "{.spec.template.spec.containers[*].image}",
+            "a b",
+        ),
+        (
+            "job/once",
+            "{.spec.template.spec.containers[0].command} {.spec.template.spec.restartPolicy}",
+            "[\"echo\",\"hello\"] Never",
+        ),
+        (
+            "svc/plain",
+            "{.spec.ports[0].targetPort} {.spec.type}",
+            "8080 ClusterIP",
+        ),
+        (
+            "svc/outside",
+            "{.spec.ports[0].targetPort} {.spec.ports[0].nodePort}",
+            "http 30099",
+        ),
+        ("svc/away", "{.spec.externalName}", "example.com"),
+        (
+            "ingress/front",
+            "{.spec.rules[0].host} {.spec.rules[0].http.paths[0].path} \
+             {.spec.rules[0].http.paths[0].backend.service.port.number} {.spec.tls[0].secretName}",
+            "example.com /shop 80 cert",
+        ),
+    ];
+    for (object, path, expected) in shown {
+        let path = format!("jsonpath={path}");
+        let found = server.kubectl(&["get", object, "-o", &path]).await.ok();
+        assert_eq!(found, expected, "{object}");
+    }
+    let may = server
+        .kubectl(&["auth", "can-i", "create", "pods"])
+        .await
+        .ok();
+    assert_eq!(may, "yes\n");
+    let whoami = server.kubectl(&["auth", "whoami"]).await.ok();
+    assert!(whoami.contains("kubernetes-admin"), "{whoami}");
+}

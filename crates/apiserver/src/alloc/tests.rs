@@ -85,7 +85,8 @@ fn addresses_that_are_asked_for() {
 #[test]
 fn families_follow_policy_and_cluster() {
     // Cluster, spec, families or message.
-    let cases: &[(&[&str], Value, Result<&[&str], &str>)] = &[
+    type Expected = Result<&'static [&'static str], &'static str>;
+    let cases: &[(&[&str], Value, Expected)] = &[
         (&[V4, V6], json!({}), Ok(&["IPv4"])),
         (&[V6], json!({}), Ok(&["IPv6"])),
         (&[V4, V6], json!({"ipFamilies": ["IPv6"]}), Ok(&["IPv6"])),

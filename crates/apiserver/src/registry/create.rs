@@ -13,7 +13,7 @@ const NAME_ATTEMPTS: usize = 8;
 impl Registry {
     /// Stores a new object. `namespace` is the one of the path, empty for
     /// cluster-scoped kinds.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         resource: &Resource,
         namespace: &str,

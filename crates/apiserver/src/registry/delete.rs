@@ -39,7 +39,7 @@ pub struct DeleteOptions {
 
 /// How far a deletion got.
 #[derive(Clone, Debug)]
-pub enum Deleted {
+pub(crate) enum Deleted {
     /// The object is no longer there; this was its last version.
     Removed(Arc<Object>),
     /// The object is marked and goes later.
@@ -47,7 +47,7 @@ pub enum Deleted {
 }
 
 impl Registry {
-    pub fn delete(
+    pub(crate) fn delete(
         &self,
         resource: &Resource,
         namespace: &str,

@@ -16,7 +16,7 @@ pub(super) const MODIFIED: &str = "the object has been modified; please apply yo
 const GENERATE_BASE: usize = 58;
 
 /// Now, as API objects have it: UTC, whole seconds.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     in_seconds(0)
 }
 
@@ -33,7 +33,7 @@ pub(super) fn in_seconds(seconds: i64) -> String {
 }
 
 /// Seconds since the epoch.
-pub fn epoch_seconds() -> i64 {
+pub(crate) fn epoch_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
@@ -41,12 +41,12 @@ pub fn epoch_seconds() -> i64 {
 }
 
 /// Seconds since the epoch of an RFC 3339 time.
-pub fn parse_time(text: &str) -> Option<i64> {
+pub(crate) fn parse_time(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
 /// A random UUID (RFC 9562, version 4).
-pub fn new_uid() -> String {
+pub(crate) fn new_uid() -> String {
     let bits = rand::random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
     let (a, rest) = hex.split_at(8);

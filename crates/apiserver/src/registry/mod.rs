@@ -24,25 +24,26 @@ use crate::storage::{CommitError, Object, OpenError, Storage};
 use crate::{Status, patch};
 
 use commit::Refused;
-pub use delete::{DeleteOptions, Deleted, Propagation};
+pub(crate) use delete::Deleted;
+pub use delete::{DeleteOptions, Propagation};
 pub(crate) use meta::{epoch_seconds, now, parse_time};
 pub(crate) use read::expired;
-pub use read::{ListOptions, Page};
-pub use resource::Resource;
-pub use update::Update;
+pub(crate) use read::{ListOptions, Page};
+pub(crate) use resource::Resource;
+pub(crate) use update::Update;
 
 /// Query parameters of a write.
 #[derive(Clone, Debug, Default)]
-pub struct WriteOptions {
+pub(crate) struct WriteOptions {
     /// Do everything but store the result.
-    pub dry_run: bool,
-    pub field_validation: FieldValidation,
+    pub(crate) dry_run: bool,
+    pub(crate) field_validation: FieldValidation,
     /// Who owns what the write changes (`managedFields`). Empty for writers that
     /// own nothing: the lab's own controllers, and a server-side apply, which
     /// has set the managers itself.
-    pub manager: String,
+    pub(crate) manager: String,
     /// The subresource that is written to, other than `status`.
-    pub subresource: &'static str,
+    pub(crate) subresource: &'static str,
 }
 
 impl WriteOptions {
@@ -65,26 +66,26 @@ impl WriteOptions {
 
 /// The outcome of a write.
 #[derive(Clone, Debug)]
-pub struct Written {
-    pub object: Arc<Object>,
-    pub created: bool,
+pub(crate) struct Written {
+    pub(crate) object: Arc<Object>,
+    pub(crate) created: bool,
     /// For the client's `Warning` headers.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 type Kinds = HashMap<(String, String, String), Arc<Resource>>;
 
 /// The objects of one lab with their rules.
 #[derive(Debug)]
-pub struct Registry {
-    pub storage: Storage,
-    pub config: ClusterConfig,
+pub(crate) struct Registry {
+    pub(crate) storage: Storage,
+    pub(crate) config: ClusterConfig,
     kinds: RwLock<Arc<Kinds>>,
     services: Mutex<Allocator>,
 }
 
 impl Registry {
-    pub fn open(journal: Option<&Path>, config: ClusterConfig) -> Result<Self, OpenError> {
+    pub(crate) fn open(journal: Option<&Path>, config: ClusterConfig) -> Result<Self, OpenError> {
         let storage = Storage::open(journal)?;
         let mut services = Allocator::new(&config);
         for service in storage.list("services", None).0 {
@@ -126,13 +127,18 @@ impl Registry {
     }
 
     /// The resource at `/apis/<group>/<version>/<plural>`.
-    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+    pub(crate) fn resource(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Option<Arc<Resource>> {
         let path = (group.to_owned(), version.to_owned(), plural.to_owned());
         self.kinds().get(&path).cloned()
     }
 
     /// Everything that is served, ordered by group, version and name.
-    pub fn resources(&self) -> Vec<Arc<Resource>> {
+    pub(crate) fn resources(&self) -> Vec<Arc<Resource>> {
         let mut all: Vec<_> = self.kinds().values().cloned().collect();
         all.sort_by_cached_key(|resource| resource.path());
         all

@@ -13,28 +13,28 @@ use crate::{Reason, Status};
 
 /// Query parameters of a list.
 #[derive(Clone, Debug, Default)]
-pub struct ListOptions {
-    pub selector: Selector,
+pub(crate) struct ListOptions {
+    pub(crate) selector: Selector,
     /// Objects per page; 0 for all.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// From an earlier page.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// The state wanted; 0 for the newest.
-    pub revision: u64,
+    pub(crate) revision: u64,
     /// Exactly that state, not a newer one.
-    pub exact: bool,
+    pub(crate) exact: bool,
 }
 
 /// A part of a list.
 #[derive(Clone, Debug)]
-pub struct Page {
-    pub objects: Vec<Arc<Object>>,
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Arc<Object>>,
     /// The state that the whole list shows, whatever its page.
-    pub revision: u64,
+    pub(crate) revision: u64,
     /// For the next page.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Objects after this page; not known with selectors.
-    pub remaining: Option<usize>,
+    pub(crate) remaining: Option<usize>,
 }
 
 /// Where the next page starts.
@@ -47,7 +47,7 @@ struct Token {
 }
 
 impl Registry {
-    pub fn get(
+    pub(crate) fn get(
         &self,
         resource: &Resource,
         namespace: &str,
@@ -60,7 +60,7 @@ impl Registry {
     }
 
     /// Objects of one namespace, or of all.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         resource: &Resource,
         namespace: Option<&str>,

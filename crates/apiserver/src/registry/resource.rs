@@ -10,11 +10,11 @@ use crate::{Cause, Status, crd};
 
 /// A kind that is served, and where its objects are stored.
 #[derive(Debug)]
-pub struct Resource {
-    pub spec: Arc<KindSpec>,
+pub(crate) struct Resource {
+    pub(crate) spec: Arc<KindSpec>,
     /// Name of the collection: `pods`, `deployments.apps`. All versions of a
     /// kind share it.
-    pub collection: String,
+    pub(crate) collection: String,
     /// Of a custom resource.
     schema: Option<Arc<crd::Schema>>,
 }
@@ -60,7 +60,7 @@ impl Resource {
 
     /// The object in the version of this resource: all versions of a kind have
     /// the same fields (conversion `None`).
-    pub fn view(&self, object: Arc<Object>) -> Arc<Object> {
+    pub(crate) fn view(&self, object: Arc<Object>) -> Arc<Object> {
         if !self.needs_view(&object) {
             return object;
         }
@@ -70,7 +70,7 @@ impl Resource {
     }
 
     /// Whether the object is stored in another version.
-    pub fn needs_view(&self, object: &Object) -> bool {
+    pub(crate) fn needs_view(&self, object: &Object) -> bool {
         self.spec.is_custom() && object.value["apiVersion"] != self.spec.api_version()
     }
 
@@ -78,7 +78,7 @@ impl Resource {
         self.spec.group == group && self.spec.kind == kind
     }
 
-    pub fn not_found(&self, name: &str) -> Status {
+    pub(crate) fn not_found(&self, name: &str) -> Status {
         Status::not_found(&self.spec.group, &self.spec.plural, name)
     }
 

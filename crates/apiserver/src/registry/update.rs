@@ -13,21 +13,21 @@ use crate::storage::{CommitError, Key, Object};
 
 /// A change of one object.
 #[derive(Clone, Copy, Debug)]
-pub struct Update<'a> {
-    pub resource: &'a Resource,
+pub(crate) struct Update<'a> {
+    pub(crate) resource: &'a Resource,
     /// Empty for cluster-scoped kinds.
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub part: Part,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) part: Part,
     /// Create the object if it is not there (server-side apply).
-    pub or_create: bool,
-    pub options: &'a WriteOptions,
+    pub(crate) or_create: bool,
+    pub(crate) options: &'a WriteOptions,
 }
 
 impl Registry {
     /// Changes an object. `change` makes the new version from the stored one
     /// (none if it is to be created); it may be called several times.
-    pub fn update(
+    pub(crate) fn update(
         &self,
         update: &Update<'_>,
         mut change: impl FnMut(Option<&Object>) -> Result<Value, Status>,

@@ -83,7 +83,11 @@ impl FieldSelector {
             let equal = match object.pointer(&term.pointer) {
                 Some(Value::String(text)) => *text == term.value,
                 Some(Value::Null) | None => absent_equals(&term.value),
-                Some(other) => other.to_string() == term.value,
+                // Numbers and booleans compare as they are written.
+                Some(other) => {
+                    let written = other.to_string();
+                    written == term.value
+                }
             };
             equal == term.equal
         })

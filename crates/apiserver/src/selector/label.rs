@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// All requirements have to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelSelector(Vec<Requirement>);
+pub(crate) struct LabelSelector(Vec<Requirement>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
@@ -25,7 +25,7 @@ enum Operator {
 impl LabelSelector {
     /// # Errors
     /// What cannot be parsed, in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let unable = |why: String| format!("unable to parse requirement: {why}");
         let mut requirements = Vec::new();
         let mut rest = text.trim();
@@ -42,7 +42,7 @@ impl LabelSelector {
     }
 
     /// `labels` is an object of strings, or nothing.
-    pub fn matches(&self, labels: &Value) -> bool {
+    pub(crate) fn matches(&self, labels: &Value) -> bool {
         self.0.iter().all(|requirement| {
             let value = labels.get(&requirement.key).and_then(Value::as_str);
             match &requirement.operator {

@@ -8,18 +8,18 @@ use crate::kinds::KindSpec;
 use crate::storage::Object;
 
 use field::FieldSelector;
-pub use label::LabelSelector;
+pub(crate) use label::LabelSelector;
 
 /// Which objects a request is about. The default is all.
 #[derive(Clone, Debug, Default)]
-pub struct Selector {
+pub(crate) struct Selector {
     labels: LabelSelector,
     fields: FieldSelector,
 }
 
 impl Selector {
     /// Parses the query parameters `labelSelector` and `fieldSelector`.
-    pub fn parse(spec: &KindSpec, labels: &str, fields: &str) -> Result<Self, Status> {
+    pub(crate) fn parse(spec: &KindSpec, labels: &str, fields: &str) -> Result<Self, Status> {
         Ok(Self {
             labels: LabelSelector::parse(labels).map_err(Status::bad_request)?,
             fields: FieldSelector::parse(spec, fields).map_err(Status::bad_request)?,
@@ -28,16 +28,16 @@ impl Selector {
 
     /// Also only the object of this name.
     #[must_use]
-    pub fn and_name(mut self, name: &str) -> Self {
+    pub(crate) fn and_name(mut self, name: &str) -> Self {
         self.fields.push_name(name);
         self
     }
 
-    pub fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    pub fn matches(&self, object: &Object) -> bool {
+    pub(crate) fn matches(&self, object: &Object) -> bool {
         self.labels.matches(&object.value["metadata"]["labels"])
             && self.fields.matches(&object.value)
     }

@@ -10,6 +10,7 @@ mod negotiate;
 mod openapi;
 mod path;
 mod pods;
+mod protobuf;
 mod query;
 mod read;
 mod respond;

@@ -5,9 +5,9 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body;
 use super::path::Target;
 use super::respond::{self, Response};
+use super::{body, protobuf};
 use crate::Status;
 
 /// The groups that have nothing but reviews.
@@ -40,7 +40,13 @@ pub(super) fn answer(
     if parts.method != Method::POST || target.name.is_some() {
         return Some(Err(Status::method_not_allowed()));
     }
-    Some(body::object(&parts.headers, bytes).map(|mut review| {
+    // The answer is the same whatever was asked, so what kubectl asks in protobuf
+    // needs no reading.
+    let review = match body::media_type(&parts.headers) {
+        protobuf::MEDIA_TYPE => Ok(json!({})),
+        _ => body::object(&parts.headers, bytes),
+    };
+    Some(review.map(|mut review| {
         if !review.is_object() {
             review = json!({});
         }

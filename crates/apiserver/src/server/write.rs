@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::respond::{self, Response};
-use super::{Call, body};
+use super::{Call, body, protobuf};
 use crate::kinds::{KindSpec, Part};
 use crate::registry::{
     DeleteOptions, Deleted, ListOptions, Propagation, Update, WriteOptions, Written,
@@ -13,8 +13,16 @@ use crate::storage::Object;
 use crate::{Cause, Reason, Status, patch};
 
 impl Call<'_> {
+    /// The whole object that was sent.
+    fn object(&self, bytes: &[u8]) -> Result<Value, Status> {
+        match body::media_type(self.headers) {
+            protobuf::MEDIA_TYPE => protobuf::object(&self.resource.spec, bytes),
+            _ => body::object(self.headers, bytes),
+        }
+    }
+
     pub(super) fn create(&self, bytes: &[u8]) -> Result<Response, Status> {
-        let object = body::object(self.headers, bytes)?;
+        let object = self.object(bytes)?;
         let options = self.write_options()?;
         let namespace = self.namespace();
         if self.resource.spec.namespaced && namespace.is_empty() {
@@ -30,7 +38,7 @@ impl Call<'_> {
     }
 
     pub(super) fn replace(&self, name: &str, part: Part, bytes: &[u8]) -> Result<Response, Status> {
-        let object = body::object(self.headers, bytes)?;
+        let object = self.object(bytes)?;
         let options = self.write_options()?;
         let update = self.update(name, part, false, &options);
         let written = self

@@ -37,15 +37,15 @@ pub enum OpenError {
 /// One line.
 #[derive(Debug, Deserialize)]
 pub(super) struct Record {
-    pub rv: u64,
+    pub(crate) rv: u64,
     /// `pods`, `deployments.apps`; empty in the line that only says the revision.
     #[serde(default)]
-    pub resource: String,
+    pub(crate) resource: String,
     #[serde(default)]
-    pub object: Option<Value>,
+    pub(crate) object: Option<Value>,
     /// `[namespace, name]` of an object that was removed.
     #[serde(default)]
-    pub removed: Option<(String, String)>,
+    pub(crate) removed: Option<(String, String)>,
 }
 
 /// What a write did, for the file.
@@ -184,7 +184,9 @@ fn encode(line: &mut Vec<u8>, revision: u64, entry: Entry<'_>) -> io::Result<()>
 mod tests {
     use super::*;
 
-    fn records(path: &Path) -> Vec<(u64, Option<Value>, Option<(String, String)>)> {
+    type Seen = (u64, Option<Value>, Option<(String, String)>);
+
+    fn records(path: &Path) -> Vec<Seen> {
         let mut seen = Vec::new();
         Journal::open(path, |record| {
             seen.push((record.rv, record.object, record.removed))

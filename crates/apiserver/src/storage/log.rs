@@ -15,7 +15,7 @@ const KEPT: usize = 2048;
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     Added,
     Modified,
     Deleted,
@@ -23,7 +23,7 @@ pub enum Change {
 
 impl Change {
     /// The `type` of a watch event.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
             Self::Modified => "MODIFIED",
@@ -34,17 +34,17 @@ impl Change {
 
 /// One change of one object.
 #[derive(Debug)]
-pub struct Event {
-    pub change: Change,
+pub(crate) struct Event {
+    pub(crate) change: Change,
     /// The new version; for `Deleted` the last one, with the revision of the
     /// deletion.
-    pub object: Arc<Object>,
-    pub previous: Option<Arc<Object>>,
+    pub(crate) object: Arc<Object>,
+    pub(crate) previous: Option<Arc<Object>>,
     frame: OnceLock<Bytes>,
 }
 
 impl Event {
-    pub fn new(change: Change, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
+    pub(crate) fn new(change: Change, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
         Self {
             change,
             object,
@@ -53,12 +53,12 @@ impl Event {
         }
     }
 
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.object.revision
     }
 
     /// The event as a line of a watch response; encoded once for all watchers.
-    pub fn frame(&self) -> Bytes {
+    pub(crate) fn frame(&self) -> Bytes {
         self.frame
             .get_or_init(|| frame(self.change, &self.object.json))
             .clone()
@@ -66,7 +66,7 @@ impl Event {
 }
 
 /// One line of a watch response. `object` is JSON.
-pub fn frame(change: Change, object: &[u8]) -> Bytes {
+pub(crate) fn frame(change: Change, object: &[u8]) -> Bytes {
     let mut line = Vec::with_capacity(object.len() + 40);
     line.extend_from_slice(b"{\"type\":\"");
     line.extend_from_slice(change.as_str().as_bytes());
@@ -79,10 +79,10 @@ pub fn frame(change: Change, object: &[u8]) -> Bytes {
 /// The position asked for is older than the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too old resource version: {asked} ({oldest})")]
-pub struct TooOld {
-    pub asked: u64,
+pub(crate) struct TooOld {
+    pub(crate) asked: u64,
     /// The oldest revision that a watch can start from.
-    pub oldest: u64,
+    pub(crate) oldest: u64,
 }
 
 #[derive(Debug)]

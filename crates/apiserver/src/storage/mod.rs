@@ -18,12 +18,12 @@ use tokio::sync::watch;
 pub use journal::OpenError;
 use journal::{Entry, Journal, Record};
 use log::Log;
-pub use log::{Change, Event, TooOld, frame};
-pub use object::{Key, Object};
+pub(crate) use log::{Change, Event, TooOld, frame};
+pub(crate) use object::{Key, Object};
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum CommitError {
+pub(crate) enum CommitError {
     #[error("the object exists already")]
     Exists,
     #[error("the object is not there")]
@@ -36,7 +36,7 @@ pub enum CommitError {
 
 /// Shared by all readers and writers of one lab.
 #[derive(Debug)]
-pub struct Storage {
+pub(crate) struct Storage {
     state: RwLock<State>,
 }
 
@@ -80,16 +80,16 @@ impl Collection {
 
 /// The events that a watch has not seen yet.
 #[derive(Debug)]
-pub struct News {
-    pub events: Vec<Arc<Event>>,
+pub(crate) struct News {
+    pub(crate) events: Vec<Arc<Event>>,
     /// Everything up to this revision has been seen when `events` are.
-    pub revision: u64,
+    pub(crate) revision: u64,
 }
 
 impl Storage {
     /// Opens the journal and reads the objects back; without a path the objects
     /// live in memory only.
-    pub fn open(path: Option<&Path>) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, OpenError> {
         let mut revision = 0;
         let mut objects: HashMap<String, BTreeMap<Key, Arc<Object>>> = HashMap::new();
         let replay = |record: Record| {
@@ -133,11 +133,11 @@ impl Storage {
     }
 
     /// The revision of the latest write.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.read().revision
     }
 
-    pub fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
+    pub(crate) fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
         self.read()
             .collections
             .get(resource)?
@@ -147,7 +147,7 @@ impl Storage {
     }
 
     /// The objects as they are now, and the revision that this is.
-    pub fn list(&self, resource: &str, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
+    pub(crate) fn list(&self, resource: &str, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
         let state = self.read();
         let objects = state
             .collections
@@ -159,7 +159,7 @@ impl Storage {
 
     /// The objects as they were at an earlier revision: what the later pages of
     /// a list show. The event log is undone from its end.
-    pub fn list_at(
+    pub(crate) fn list_at(
         &self,
         resource: &str,
         namespace: Option<&str>,
@@ -187,7 +187,7 @@ impl Storage {
     }
 
     /// Whether any object is in the namespace, and in which collection.
-    pub fn first_in_namespace(&self, namespace: &str) -> Option<String> {
+    pub(crate) fn first_in_namespace(&self, namespace: &str) -> Option<String> {
         let state = self.read();
         state
             .collections
@@ -196,21 +196,8 @@ impl Storage {
             .map(|(resource, _)| resource.clone())
     }
 
-    /// All collections that have objects.
-    pub fn resources(&self) -> Vec<String> {
-        let state = self.read();
-        let mut names: Vec<_> = state
-            .collections
-            .iter()
-            .filter(|(_, collection)| !collection.objects.is_empty())
-            .map(|(resource, _)| resource.clone())
-            .collect();
-        names.sort();
-        names
-    }
-
     /// Wakes when the collection changes.
-    pub fn subscribe(&self, resource: &str) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self, resource: &str) -> watch::Receiver<u64> {
         if let Some(collection) = self.read().collections.get(resource) {
             return collection.latest.subscribe();
         }
@@ -218,7 +205,7 @@ impl Storage {
     }
 
     /// Events of a collection after `revision`.
-    pub fn news(&self, resource: &str, revision: u64) -> Result<News, TooOld> {
+    pub(crate) fn news(&self, resource: &str, revision: u64) -> Result<News, TooOld> {
         let state = self.read();
         let events = match state.collections.get(resource) {
             Some(collection) => collection.log.after(revision)?.cloned().collect(),
@@ -237,7 +224,7 @@ impl Storage {
     }
 
     /// Stores a new object.
-    pub fn create(&self, resource: &str, value: Value) -> Result<Arc<Object>, CommitError> {
+    pub(crate) fn create(&self, resource: &str, value: Value) -> Result<Arc<Object>, CommitError> {
         let key = Key::of(&value);
         let mut state = self.write();
         if state.collection(resource).objects.contains_key(&key) {
@@ -248,7 +235,7 @@ impl Storage {
 
     /// Stores a new version of an object, if it still has the revision that the
     /// new version was made from.
-    pub fn replace(
+    pub(crate) fn replace(
         &self,
         resource: &str,
         value: Value,
@@ -262,7 +249,7 @@ impl Storage {
 
     /// Removes an object, if it still has that revision. Returns its last
     /// version, with the revision of the removal.
-    pub fn remove(
+    pub(crate) fn remove(
         &self,
         resource: &str,
         key: &Key,

@@ -11,13 +11,13 @@ use serde_json::Value;
 
 /// Namespace (empty for cluster-scoped kinds) and name. Orders as lists do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    pub namespace: String,
-    pub name: String,
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 impl Key {
-    pub fn new(namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -25,25 +25,25 @@ impl Key {
     }
 
     /// The key that an object names itself by.
-    pub fn of(value: &Value) -> Self {
+    pub(crate) fn of(value: &Value) -> Self {
         let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
         Self::new(text("namespace"), text("name"))
     }
 }
 
 /// One version of an object; never changes.
-pub struct Object {
-    pub value: Value,
+pub(crate) struct Object {
+    pub(crate) value: Value,
     /// `value` as JSON, for the journal, single reads, lists and watches.
-    pub json: Bytes,
+    pub(crate) json: Bytes,
     /// `metadata.resourceVersion`.
-    pub revision: u64,
+    pub(crate) revision: u64,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Object {
     /// Puts `revision` into the metadata and encodes the object.
-    pub fn new(mut value: Value, revision: u64) -> Self {
+    pub(crate) fn new(mut value: Value, revision: u64) -> Self {
         value["metadata"]["resourceVersion"] = Value::String(revision.to_string());
         // Encoding a Value cannot fail: its keys are strings.
         let json = Bytes::from(serde_json::to_vec(&value).unwrap_or_default());
@@ -55,19 +55,19 @@ impl Object {
         }
     }
 
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key::of(&self.value)
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.meta("name")
     }
 
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.meta("namespace")
     }
 
-    pub fn uid(&self) -> &str {
+    pub(crate) fn uid(&self) -> &str {
         self.meta("uid")
     }
 
@@ -76,13 +76,13 @@ impl Object {
     }
 
     /// Whether deletion has been asked for.
-    pub fn deleting(&self) -> bool {
+    pub(crate) fn deleting(&self) -> bool {
         self.value["metadata"]["deletionTimestamp"].is_string()
     }
 
     /// The object as a Rust type. Decoded once for the first type that asks:
     /// controllers that list often pay for a clone only.
-    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(
+    pub(crate) fn typed<K: DeserializeOwned + Send + Sync + 'static>(
         &self,
     ) -> Result<Arc<K>, serde_json::Error> {
         if let Some(known) = self.typed.get()

@@ -14,11 +14,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-pub struct Server {
+pub(crate) struct Server {
     dir: tempfile::TempDir,
-    pub url: String,
-    pub pki: Pki,
-    pub client: Client,
+    pub(crate) url: String,
+    pub(crate) pki: Pki,
+    pub(crate) client: Client,
     task: JoinHandle<()>,
 }
 
@@ -30,30 +30,30 @@ impl Drop for Server {
 
 /// What a kubectl did.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Outcome {
     /// The output of a kubectl that must have succeeded.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self.stdout
     }
 
     /// The errors of a kubectl that must have failed.
     #[track_caller]
-    pub fn failed(self) -> String {
+    pub(crate) fn failed(self) -> String {
         assert_ne!(self.code, Some(0), "{self:#?}");
         self.stderr
     }
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
@@ -76,12 +76,12 @@ impl Server {
         }
     }
 
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
     }
 
     /// A kubectl with a home of its own.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
             .args(args)
@@ -92,12 +92,12 @@ impl Server {
         command
     }
 
-    pub async fn kubectl(&self, args: &[&str]) -> Outcome {
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> Outcome {
         self.kubectl_with(args, "").await
     }
 
     /// With something on its standard input.
-    pub async fn kubectl_with(&self, args: &[&str], input: &str) -> Outcome {
+    pub(crate) async fn kubectl_with(&self, args: &[&str], input: &str) -> Outcome {
         let mut child = self
             .command(args)
             .stdin(Stdio::piped())
@@ -118,18 +118,14 @@ impl Server {
     }
 
     /// Applies manifests, which must succeed.
-    #[track_caller]
-    pub fn apply<'a>(&'a self, manifests: &'a str) -> impl Future<Output = String> + 'a {
-        async {
-            self.kubectl_with(&["apply", "-f", "-"], manifests)
-                .await
-                .ok()
-        }
+    pub(crate) async fn apply(&self, manifests: &str) -> String {
+        let outcome = self.kubectl_with(&["apply", "-f", "-"], manifests).await;
+        outcome.ok()
     }
 }
 
 /// Says why a test cannot run.
-pub fn without_kubectl() -> bool {
+pub(crate) fn without_kubectl() -> bool {
     let found = std::process::Command::new("kubectl")
         .args(["version", "--client"])
         .stdout(Stdio::null())
