@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::image::base_name;
 use crate::container::SUBCOMMAND;
 use crate::container::spec::{ProcessSpec, Run, Surroundings};
+use crate::stand_in::{Identity, Role, StandIn};
 
 /// What of a probe's output is kept, as kubelet does.
 const MAX_OUTPUT: u64 = 10 * 1024;
@@ -28,6 +30,8 @@ pub(super) struct Enter {
     pub(super) dir: PathBuf,
     /// Everything but the command.
     pub(super) base: ProcessSpec,
+    /// The container takes the place of agnhost: that program is in it.
+    agnhost: Option<Identity>,
 }
 
 /// How a command ended.
@@ -48,10 +52,18 @@ impl Enter {
             run: Run::Program(Vec::new()),
             ..spec.clone()
         };
+        let agnhost = match &spec.run {
+            Run::StandIn(StandIn {
+                identity,
+                role: Role::Agnhost { .. },
+            }) => Some(identity.clone()),
+            _ => None,
+        };
         Self {
             exe: exe.to_owned(),
             dir: dir.to_owned(),
             base,
+            agnhost,
         }
     }
 
@@ -73,7 +85,7 @@ impl Enter {
     pub(super) fn command(&self, words: &[String], terminal: bool) -> io::Result<Command> {
         let mut spec = ProcessSpec {
             terminal,
-            run: Run::Program(words.to_vec()),
+            run: self.what_runs(words),
             ..self.base.clone()
         };
         if terminal {
@@ -84,6 +96,19 @@ impl Enter {
         let mut command = launcher(&self.exe, &write_spec(&self.dir, &spec)?);
         command.kill_on_drop(true);
         Ok(command)
+    }
+
+    fn what_runs(&self, words: &[String]) -> Run {
+        match (&self.agnhost, words) {
+            (Some(identity), [program, args @ ..]) if base_name(program) == "agnhost" => {
+                let (identity, args) = (identity.clone(), args.to_vec());
+                Run::StandIn(StandIn {
+                    identity,
+                    role: Role::Agnhost { args },
+                })
+            }
+            _ => Run::Program(words.to_vec()),
+        }
     }
 
     /// Runs it to its end and collects what it says.

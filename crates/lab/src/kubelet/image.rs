@@ -177,7 +177,7 @@ fn short_name(image: &str) -> &str {
     last.split(['@', ':']).next().unwrap_or(last)
 }
 
-fn base_name(path: &str) -> &str {
+pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 

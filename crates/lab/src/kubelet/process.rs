@@ -21,6 +21,10 @@ use crate::container::spec::ProcessSpec;
 /// How long output may still come after all processes were killed.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
+/// How long a container may take from its process to its program; it needs a
+/// few milliseconds.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A process that was started.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -64,11 +68,19 @@ impl Process {
             spawn_pump(child.stderr.take(), "stderr", log),
         ];
         let mut text = String::new();
+        let said = notice.read_to_string(&mut text);
         // An error is an end too.
-        let _ = notice.read_to_string(&mut text).await;
+        let in_time = tokio::time::timeout(START_PATIENCE, said).await.is_ok();
+        let mut report = Report::parse(&text);
+        if !in_time {
+            // It hangs, in the kernel or in a file system.
+            child.start_kill()?;
+            let problem = format!("the container did not start within {START_PATIENCE:?}");
+            report.problem.get_or_insert(problem);
+        }
         Ok(Self {
             pid,
-            report: Report::parse(&text),
+            report,
             child,
             pumps,
         })

@@ -15,7 +15,6 @@ use super::state::Termination;
 use super::task::{Message, PodTask, Running};
 use super::{hooks, probe, start as starting};
 use crate::clock;
-use crate::container::EXIT_NOT_STARTED;
 
 /// Name of the hook after a start, as events have it.
 pub(super) const POST_START: &str = "PostStart";
@@ -296,7 +295,7 @@ impl LastWords<'_> {
         id: String,
     ) -> Termination {
         let reason = match (&problem, exit_code) {
-            (Some(_), code) if code == i32::from(EXIT_NOT_STARTED) => "StartError",
+            (Some(_), _) => "StartError",
             (_, 0) => "Completed",
             _ => "Error",
         };

@@ -127,6 +127,15 @@ fn agnhost_is_understood() {
         let shell: Value = serde_json::from_str(&shell).unwrap();
         assert!(shell["output"].as_str().unwrap().starts_with("net\n"));
 
+        // As Kubernetes' tests do it.
+        let lab_ref = &lab;
+        let connect = |to: String| async move {
+            let command = ["/agnhost", "connect", "--timeout=5s", &to];
+            lab_ref.exec("net", "c", &command).await
+        };
+        assert_eq!(connect(format!("{name}:81")).await.0, 0);
+        let refused = connect(format!("{name}:9")).await;
+        assert_eq!((refused.0, refused.2.as_str()), (1, "REFUSED\n"));
         lab.create(
             "client",
             json!({"restartPolicy": "Never", "containers": [
