@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Ours(error)) => fail(&error.to_json(&asked)),
         Err(Failure::Agents(error)) => fail(&error),
+        Err(Failure::AfterResult(error)) => {
+            eprintln!("ripstop-cni: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -43,6 +47,10 @@ fn main() -> ExitCode {
 enum Failure {
     Ours(Error),
     Agents(Value),
+    /// The result is printed already, and a runtime reads one document. Failing
+    /// is right all the same: it is not known whether the agent, which went
+    /// away, keeps the pod, and a runtime calls DEL after a failure.
+    AfterResult(Error),
 }
 
 impl From<Error> for Failure {
@@ -82,7 +90,9 @@ fn run(command: String, config: Value) -> Result<(), Failure> {
             }
             if request.command == "ADD" {
                 // Only now does the agent keep what it made.
-                agent.write_all(ACK).map_err(|error| lost(&error))?;
+                agent
+                    .write_all(ACK)
+                    .map_err(|error| Failure::AfterResult(lost(&error)))?;
             }
             Ok(())
         }

@@ -26,7 +26,7 @@ fn server_process() {
 fn reaches(from: &TestNetns, to: &TestNetns, address: IpAddr) {
     let server = to
         .netns
-        .run(|| UdpSocket::bind((address, 7000)))
+        .run(|| UdpSocket::bind((address, 0)))
         .unwrap()
         .unwrap();
     let any: IpAddr = if address.is_ipv4() {
@@ -44,7 +44,7 @@ fn reaches(from: &TestNetns, to: &TestNetns, address: IpAddr) {
             .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
     }
-    client.send_to(b"?", (address, 7000)).unwrap();
+    client.send_to(b"?", server.local_addr().unwrap()).unwrap();
     let mut buffer = [0; 9];
     let (_, peer) = server
         .recv_from(&mut buffer)

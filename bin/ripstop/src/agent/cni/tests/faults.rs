@@ -82,10 +82,12 @@ fn a_server_killed_in_add_keeps_what_is_whole_and_undoes_the_rest() {
                 assert!(check.success, "{}", check.printed);
             } else {
                 failed += 1;
+                // An error; or, if the server died after its answer, the result
+                // alone: never both, which a runtime could not read.
+                let printed = &outcome.printed;
                 assert!(
-                    matches!(outcome.printed["code"].as_u64(), Some(11)),
-                    "{}",
-                    outcome.printed
+                    printed["code"] == 11 || printed["ips"].is_array(),
+                    "{printed}"
                 );
             }
             node.del(id, netns);

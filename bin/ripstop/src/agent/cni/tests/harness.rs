@@ -357,7 +357,11 @@ pub(super) fn serve_if_asked() {
     let directory = PathBuf::from(directory);
     let config = config(&directory, &std::env::var(SERVER_RANGES).unwrap());
     let engine: Arc<Mutex<dyn Datapath>> = Arc::new(Mutex::new(Remembers::default()));
-    let server = CniServer::open(config, engine).unwrap();
+    let server = CniServer::open(config, Arc::clone(&engine)).unwrap();
+    // As the agent does with pods that were here before it.
+    for pod in server.pods() {
+        engine.lock().unwrap().add_pod(&pod).unwrap();
+    }
     server.run(&CniServer::listen(&directory.join("cni.sock")).unwrap())
 }
 
