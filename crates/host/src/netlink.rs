@@ -13,6 +13,7 @@ pub mod link;
 pub mod neighbour;
 mod request;
 pub mod route;
+pub mod rule;
 mod socket;
 
 pub use error::Error;

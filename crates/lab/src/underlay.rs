@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ripstop_host::netlink::link::{self, VethEnd};
 use ripstop_host::netlink::route::Route;
-use ripstop_host::netlink::{self, Netlink, address};
+use ripstop_host::netlink::{self, Netlink, Request, address, rule};
 use ripstop_host::netns::Netns;
 use ripstop_host::sysctl;
 
@@ -22,6 +22,10 @@ const LOOPBACK: u32 = 1;
 /// `RTPROT_STATIC`: routes of the machine's administrator, which the agent
 /// leaves alone.
 const STATIC: u8 = 4;
+
+/// Priority of the rules that keep pods' packets from being forwarded; before
+/// that of the main table (32766).
+const REFUSE: u32 = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlayError {
@@ -80,8 +84,15 @@ impl Underlay {
             configure.push(link::set_mtu(index, plan.mtu));
             configure.push(link::up(index));
             configure.extend(subnet.gateways.iter().map(|net| address::add(index, *net)));
+            let ranges = plan.cluster_cidrs.iter();
+            configure.extend(ranges.map(|cidr| rule::refuse(&subnet.bridge, *cidr, REFUSE)));
             bridges.push(index);
         }
+        configure.extend(
+            plan.nodes
+                .iter()
+                .flat_map(|node| ways_back(node, bridges[node.subnet])),
+        );
         kernel.execute(configure).map_err(failed)?;
         Ok(Self {
             netns,
@@ -152,6 +163,22 @@ impl Underlay {
         kernel.execute(requests).map_err(failed)?;
         Ok(netns)
     }
+}
+
+/// Routes from the router itself to the pods of `node`: the API answers pods,
+/// which come with their own addresses. Between nodes the router carries no
+/// pod's packet ([`REFUSE`]), as a real underlay would not.
+fn ways_back(node: &NodePlan, bridge: u32) -> impl Iterator<Item = Request> {
+    node.pod_cidrs
+        .iter()
+        .zip(&node.addresses)
+        .map(move |(cidr, address)| {
+            let route = Route {
+                protocol: STATIC,
+                ..Route::new(*cidr, bridge)
+            };
+            route.via(address.addr()).add()
+        })
 }
 
 fn create_netns(name: &str) -> Result<Netns, UnderlayError> {

@@ -5,13 +5,30 @@ use ripstop_apiserver::Client;
 
 use crate::plan::LabPlan;
 
-/// Removes nodes that this lab does not have, and the pods on them: nobody
-/// would ever end those. Their owners make new ones.
+/// Removes nodes that this lab does not have, or has with other ranges of pod
+/// addresses, and the pods on them: nobody would ever end those. Their owners
+/// make new ones.
 pub(super) fn forget_other_nodes(client: &Client, plan: &LabPlan) {
-    let is_ours = |name: &str| plan.nodes.iter().any(|node| node.name == name);
-    for node in client.list_shared::<Node>(None) {
+    let same = |node: &Node| {
+        let cidrs = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pod_cidrs.clone())
+            .unwrap_or_default();
+        plan.nodes.iter().any(|ours| {
+            let ranges = ours.pod_cidrs.iter().map(ToString::to_string);
+            node.metadata.name.as_ref() == Some(&ours.name) && ranges.eq(cidrs.iter().cloned())
+        })
+    };
+    let nodes = client.list_shared::<Node>(None);
+    let is_ours = |name: &str| {
+        nodes
+            .iter()
+            .any(|node| node.metadata.name.as_deref() == Some(name) && same(node))
+    };
+    for node in &nodes {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        if !is_ours(name)
+        if !same(node)
             && let Err(status) = client.delete::<Node>(None, name, Some(0))
         {
             tracing::warn!(name, %status, "cannot forget node");

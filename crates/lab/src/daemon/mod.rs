@@ -128,7 +128,7 @@ async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError>
     let nodes = nodes::make_all(&lab).await?;
 
     let controllers = ControllerConfig {
-        cluster_cidrs: lab.plan.cluster_cidrs.clone(),
+        // Nodes come with their ranges.
         root_ca: Some(pki.ca().to_owned()),
         ..ControllerConfig::default()
     };
@@ -154,6 +154,7 @@ fn node_loop(lab: &Lab) -> KubeletConfig {
     let nodes = lab.plan.nodes.iter().map(|node| NodeSpec {
         name: node.name.clone(),
         addresses: node.addresses.iter().map(IpNet::addr).collect(),
+        pod_cidrs: node.pod_cidrs.clone(),
         netns: Path::new(RUN_NETNS).join(paths.node_netns(&node.name)),
         cgroup: nodes::cgroup(lab, &node.name),
         cni_config: paths.cni_config(&node.name),

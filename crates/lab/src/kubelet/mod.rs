@@ -52,6 +52,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use ripstop_apiserver::Client;
 
@@ -68,6 +69,9 @@ pub struct NodeSpec {
     pub name: String,
     /// On the underlay; the first one is the primary.
     pub addresses: Vec<IpAddr>,
+    /// Ranges of its pods, at most one per family. Empty: the node controller
+    /// gives it some.
+    pub pod_cidrs: Vec<IpNet>,
     /// Path of its network namespace.
     pub netns: PathBuf,
     /// Directory of its control group (cgroup2).

@@ -165,9 +165,14 @@ impl Node {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         );
+        let spec = node.spec.get_or_insert_default();
         // From the first moment: nothing may be scheduled to a node without
         // network.
-        node.spec.get_or_insert_default().taints = Some(vec![not_ready()]);
+        spec.taints = Some(vec![not_ready()]);
+        let cidrs = self.spec.pod_cidrs.iter().map(ToString::to_string);
+        let cidrs: Vec<_> = cidrs.collect();
+        spec.pod_cidr = cidrs.first().cloned();
+        spec.pod_cidrs = (!cidrs.is_empty()).then_some(cidrs);
         node
     }
 
