@@ -6,7 +6,7 @@ use futures::future::join_all;
 use ripstop_apiserver::Reason;
 
 use crate::api::{Api, ApiError, Applied};
-use crate::manifest::{ManifestError, Manifests, Object, Resource, explain};
+use crate::manifest::{Kinds, ManifestError, Manifests, Object, Resource, explain};
 
 /// What became of one object.
 #[derive(Debug)]
@@ -40,16 +40,14 @@ impl Change {
 /// Tries of a write that the API refused because another was under way.
 const CONFLICT_TRIES: u32 = 5;
 
-/// Makes all objects as described: those of one rank at once, rank by rank.
+/// Makes objects, which are sorted by rank, as described: those of one rank at
+/// once, rank by rank.
 /// One that is refused does not keep the others from being made.
-pub async fn apply(api: &Api, manifests: &Manifests) -> Vec<Outcome> {
+pub async fn apply(api: &Api, objects: &[Object], kinds: &Kinds) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for group in manifests.objects.chunk_by(|a, b| a.rank() == b.rank()) {
+    for group in objects.chunk_by(|a, b| a.rank() == b.rank()) {
         let changes = group.iter().map(|object| async {
-            let resource = manifests
-                .kinds
-                .resource(object)
-                .map_err(|error| vec![error])?;
+            let resource = kinds.resource(object).map_err(|error| vec![error])?;
             apply_one(api, object, resource).await
         });
         outcomes.extend(zip(group, join_all(changes).await));

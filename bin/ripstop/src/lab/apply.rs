@@ -33,7 +33,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     block_on(async {
         let api = Api::connect(&args.name.paths().kubeconfig()).await?;
         let manifests = checked(manifest::check(&sources, custom_kinds(&api).await?))?;
-        Ok(report(&apply::apply(&api, &manifests).await))
+        Ok(report(
+            &apply::apply(&api, &manifests.objects, &manifests.kinds).await,
+        ))
     })
 }
 

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use ripstop_lab::api::Api;
 use ripstop_lab::apply;
 use ripstop_lab::lifecycle::{Found, Keep, Preflight, check_machine, look, start, tear_down};
-use ripstop_lab::manifest::{self, Manifests};
+use ripstop_lab::manifest::{self, Kinds, Manifests, Object};
 use ripstop_lab::paths::LabPaths;
 use ripstop_lab::plan::{LabOptions, LabPlan};
-use ripstop_lab::ready::{self, Cluster, Outcome, is_ready, services_without_pods};
+use ripstop_lab::ready::{self, Cluster, Outcome, Scope, is_ready, services_without_pods};
 use ripstop_lab::text::{count, duration};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ pub(super) struct Args {
     output: Output,
 }
 
-/// How long manifests wait for all nodes. They are applied then all the same.
+/// How long workloads wait for all nodes. They are applied then all the same.
 const NODES_READY: Duration = Duration::from_secs(5);
 
 /// What to do once the lab is up.
@@ -110,10 +110,18 @@ pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) 
         let show = |cluster: &Cluster, left: &[ready::Pending]| {
             progress.show(summary(cluster, left));
         };
-        // Or the scheduler would give every pod to the node that is ready first.
-        ready::wait(&api, options.nodes, NODES_READY.min(timeout), show).await?;
-        apply_all(&api, manifests).await?;
-        Ok(ready::wait(&api, options.nodes, timeout, show).await?)
+        // Pods wait for nodes, or the scheduler would give them all to the one
+        // that is ready first; what pods need does not.
+        let (needed, workloads) = manifests.split();
+        let kinds = &manifests.kinds;
+        let (applied, nodes) = tokio::join!(
+            apply_all(&api, needed, kinds),
+            ready::wait(&api, options.nodes, Scope::Nodes, NODES_READY, |_, _| {}),
+        );
+        applied?;
+        nodes?;
+        apply_all(&api, workloads, kinds).await?;
+        Ok(ready::wait(&api, options.nodes, Scope::All, timeout, show).await?)
     });
     result
         .inspect_err(|_| {
@@ -151,8 +159,8 @@ fn preconditions(options: &LabOptions) -> Result<(Preflight, Found)> {
     }
 }
 
-async fn apply_all(api: &Api, manifests: &Manifests) -> Result<()> {
-    let outcomes = apply::apply(api, manifests).await;
+async fn apply_all(api: &Api, objects: &[Object], kinds: &Kinds) -> Result<()> {
+    let outcomes = apply::apply(api, objects, kinds).await;
     let errors: Vec<_> = outcomes
         .iter()
         .filter_map(|outcome| outcome.result.as_ref().err())

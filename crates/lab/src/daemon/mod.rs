@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use ripstop_apiserver::pki::{Pki, PkiError, Tls};
-use ripstop_apiserver::{Client, ClusterConfig, OpenError, PodAccess, Status, Store};
+use ripstop_apiserver::{Client, ClusterConfig, OpenError, PodAccess, Store};
 
 use ripstop_host::netns::RUN_NETNS;
 
@@ -52,8 +52,6 @@ pub enum DaemonError {
     Objects(#[from] OpenError),
     #[error(transparent)]
     Underlay(#[from] UnderlayError),
-    #[error("object of node {name}: {status}")]
-    Node { name: String, status: Box<Status> },
     #[error(transparent)]
     NodeLoop(#[from] kubelet::StartError),
 }
@@ -117,7 +115,6 @@ async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError>
     let store = Store::open_with(Some(&lab.paths.journal()), config)?;
     let client = store.client();
     kept::forget_other_nodes(&client, &lab.plan);
-    nodes::announce(&client, &lab.plan)?;
 
     let listening = || DaemonError::io("listening for kubectl");
     let local = local_listener(&lab.record).map_err(listening())?;

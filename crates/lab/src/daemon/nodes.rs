@@ -7,45 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, NodeSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ripstop_apiserver::Client;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::agent::{self, Agent};
 use super::{DaemonError, Lab};
 use crate::paths::LabPaths;
-use crate::plan::{LabPlan, NodePlan};
+use crate::plan::NodePlan;
 use crate::underlay::Underlay;
-
-/// Makes the nodes' objects with the pod ranges that the plan gave them, so that
-/// node1 has the first one whoever reports first.
-pub(super) fn announce(client: &Client, plan: &LabPlan) -> Result<(), DaemonError> {
-    for node in &plan.nodes {
-        if client.get::<Node>(None, &node.name).is_some() {
-            continue;
-        }
-        let ranges: Vec<String> = node.pod_cidrs.iter().map(ToString::to_string).collect();
-        let object = Node {
-            metadata: ObjectMeta {
-                name: Some(node.name.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(NodeSpec {
-                pod_cidr: ranges.first().cloned(),
-                pod_cidrs: Some(ranges),
-                ..NodeSpec::default()
-            }),
-            status: None,
-        };
-        client.create(&object).map_err(|status| DaemonError::Node {
-            name: node.name.clone(),
-            status: Box::new(status),
-        })?;
-    }
-    Ok(())
-}
 
 /// The nodes, with nothing running on them yet.
 pub(super) struct Nodes {

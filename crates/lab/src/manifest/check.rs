@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ripstop_apiserver::Status;
 use ripstop_apiserver::kinds::{Context, FieldValidation, builtin, prepare_create};
 
-use super::kinds::{Kinds, Resource};
+use super::kinds::{Kinds, Resource, WORKLOADS};
 use super::{ManifestError, Object, Source, object};
 
 /// The objects of a set of manifests, in the order in which they are to be made.
@@ -13,6 +13,16 @@ use super::{ManifestError, Object, Source, object};
 pub struct Manifests {
     pub objects: Vec<Object>,
     pub kinds: Kinds,
+}
+
+impl Manifests {
+    /// What pods need, and the objects that make pods.
+    pub fn split(&self) -> (&[Object], &[Object]) {
+        let workloads = self
+            .objects
+            .partition_point(|object| object.rank() < WORKLOADS);
+        self.objects.split_at(workloads)
+    }
 }
 
 /// Reads all objects of `sources` and checks them: syntax, kinds, fields and

@@ -107,6 +107,9 @@ pub fn defined_by(definition: &Value) -> Vec<Resource> {
         .collect()
 }
 
+/// Rank of the kinds that make pods.
+pub(super) const WORKLOADS: u8 = 6;
+
 /// The order in which kinds are made: what others refer to comes first, so that
 /// no pod waits for its ServiceAccount or starts before a Service whose
 /// variables it is to have.
@@ -117,7 +120,7 @@ pub(super) fn rank(kind: &str) -> u8 {
         "ServiceAccount" | "ConfigMap" | "Secret" | "IngressClass" => 2,
         "NetworkPolicy" => 3,
         "Service" | "Endpoints" | "EndpointSlice" => 4,
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "Pod" => 6,
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "Pod" => WORKLOADS,
         _ => 5,
     }
 }

@@ -14,6 +14,15 @@ use cluster::COLLECTIONS;
 pub use cluster::{Cluster, Table};
 pub use pending::{Pending, is_ready, pending, services_without_pods};
 
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The nodes take pods.
+    Nodes,
+    /// Nothing is pending.
+    All,
+}
+
 /// How a wait ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -43,7 +52,7 @@ pub async fn read(api: &Api) -> Result<Cluster, ApiError> {
     Ok(cluster)
 }
 
-/// Waits until nothing is pending and there are `nodes` nodes, at most `timeout`. `progress` is
+/// Waits for `scope` and for `nodes` nodes, at most `timeout`. `progress` is
 /// called with what is known whenever that changes.
 ///
 /// # Errors
@@ -51,6 +60,7 @@ pub async fn read(api: &Api) -> Result<Cluster, ApiError> {
 pub async fn wait(
     api: &Api,
     nodes: usize,
+    scope: Scope,
     timeout: Duration,
     mut progress: impl FnMut(&Cluster, &[Pending]),
 ) -> Result<Outcome, ApiError> {
@@ -68,7 +78,7 @@ pub async fn wait(
         let received = tokio::select! {
             received = news.recv() => received,
             () = tokio::time::sleep_until(deadline) => {
-                let pending = waiting(&cluster, nodes);
+                let pending = waiting(&cluster, nodes, scope);
                 return Ok(Outcome { cluster, pending });
             }
         };
@@ -79,7 +89,7 @@ pub async fn wait(
                     return Err(error);
                 }
             }
-            let pending = waiting(&cluster, nodes);
+            let pending = waiting(&cluster, nodes, scope);
             return Ok(Outcome { cluster, pending });
         };
         store(&mut cluster, &mut listed, first);
@@ -89,7 +99,7 @@ pub async fn wait(
         if listed.contains(&false) {
             continue;
         }
-        let left = waiting(&cluster, nodes);
+        let left = waiting(&cluster, nodes, scope);
         progress(&cluster, &left);
         if left.is_empty() {
             return Ok(Outcome {
@@ -101,8 +111,11 @@ pub async fn wait(
 }
 
 /// What is pending, nodes that are not known yet included.
-fn waiting(cluster: &Cluster, nodes: usize) -> Vec<Pending> {
-    let mut all = pending(cluster);
+fn waiting(cluster: &Cluster, nodes: usize, scope: Scope) -> Vec<Pending> {
+    let mut all = match scope {
+        Scope::Nodes => pending::nodes(cluster),
+        Scope::All => pending(cluster),
+    };
     if cluster.nodes.len() < nodes {
         all.push(Pending {
             what: "nodes".to_owned(),

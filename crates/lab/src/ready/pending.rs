@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::cluster::{Cluster, Table};
@@ -16,29 +16,38 @@ pub struct Pending {
     pub why: String,
 }
 
+impl Pending {
+    fn new(kind: &str, (namespace, name): &(String, String), why: String) -> Self {
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        Self {
+            what: format!("{kind} {namespace}{slash}{name}"),
+            why,
+        }
+    }
+}
+
+/// The nodes that do not take pods yet.
+pub(super) fn nodes(cluster: &Cluster) -> Vec<Pending> {
+    let waits = |node: &Node| {
+        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let mut conditions = conditions.into_iter().flatten();
+        match conditions.find(|condition| condition.type_ == "Ready") {
+            Some(ready) if ready.status == "True" => None,
+            Some(ready) => Some(ready.message.clone().unwrap_or_default()),
+            None => Some("its agent is not ready".to_owned()),
+        }
+    };
+    let nodes = cluster.nodes.iter();
+    nodes
+        .filter_map(|(key, node)| Some(Pending::new("node", key, waits(node)?)))
+        .collect()
+}
+
 /// Everything that is not ready: nodes, workloads without all their pods, pods,
 /// Services of which the endpoints do not follow their ready pods yet.
 pub fn pending(cluster: &Cluster) -> Vec<Pending> {
-    let mut all = Vec::new();
-    let mut note = |kind: &str, (namespace, name): &(String, String), why: String| {
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        all.push(Pending {
-            what: format!("{kind} {namespace}{slash}{name}"),
-            why,
-        });
-    };
-    for (key, node) in &cluster.nodes {
-        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-        let ready = conditions
-            .into_iter()
-            .flatten()
-            .find(|c| c.type_ == "Ready");
-        match ready {
-            Some(ready) if ready.status == "True" => {}
-            Some(ready) => note("node", key, ready.message.clone().unwrap_or_default()),
-            None => note("node", key, "its agent is not ready".to_owned()),
-        }
-    }
+    let mut all = nodes(cluster);
+    let mut note = |kind: &str, key, why| all.push(Pending::new(kind, key, why));
     for (kind, key, progress) in workloads(cluster) {
         if let Some(why) = progress.why() {
             note(kind, key, why);
