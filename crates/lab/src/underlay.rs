@@ -139,16 +139,8 @@ impl Underlay {
             .create_veth(&port, &uplink, self.mtu)
             .map_err(failed)?;
         let bridge = self.bridges[node.subnet];
-        // The router knows the nodes' pods, as a cloud's does: pods ask the API,
-        // which listens on it, under their own addresses.
-        let pods = node.pod_cidrs.iter().filter_map(|pods| {
-            let same = |own: &&IpNet| own.addr().is_ipv4() == pods.addr().is_ipv4();
-            let own = node.addresses.iter().find(same)?;
-            Some(Route::new(*pods, bridge).via(own.addr()).add())
-        });
         router
             .execute([link::set_master(port, bridge), link::up(port)])
-            .and_then(|()| router.execute(pods))
             .map_err(failed)?;
         let mut requests = vec![link::up(LOOPBACK), link::up(uplink)];
         requests.extend(node.addresses.iter().map(|net| address::add(uplink, *net)));

@@ -12,7 +12,7 @@ use ripstop_lab::manifest::{self, Source};
 use ripstop_lab::paths::LabPaths;
 use ripstop_lab::plan::LabOptions;
 use ripstop_lab::probe::from_pod;
-use ripstop_lab::ready;
+use ripstop_lab::ready::{self, Scope};
 use ripstop_lab::text::duration;
 use serde_json::json;
 
@@ -104,7 +104,9 @@ async fn walk(paths: &LabPaths, nodes: usize, cluster: &ready::Cluster) -> Resul
     let scaled = shop.replicas();
     api.merge(SCALE, &json!({"spec": {"replicas": 1}})).await?;
     let one = loop {
-        let cluster = ready::wait(&api, nodes, READY, |_, _| {}).await?.cluster;
+        let cluster = ready::wait(&api, nodes, Scope::All, READY, |_, _| {})
+            .await?
+            .cluster;
         let shop = Shop::find(&cluster)?;
         if shop.replicas() == 1 {
             break shop;
