@@ -22,7 +22,7 @@ fn online_boutique() {
     let frontend = "deploy/frontend";
     let cart = lab.exec(
         frontend,
-        &["sh", "-c", "busybox wget -qO- http://$CART_SERVICE_ADDR/"],
+        &["sh", "-c", "wget -qO- http://$CART_SERVICE_ADDR/"],
     );
     assert_eq!(answering(&cart, "app"), "cartservice");
 }
@@ -99,8 +99,7 @@ fn check_application(lab: &Lab, pods: usize, services: usize) {
 
 fn a_removed_replica_is_not_asked_again(lab: &Lab) {
     let asked = |times: usize| -> BTreeSet<String> {
-        let ask =
-            format!("for i in $(seq {times}); do busybox wget -qO- http://frontend/; echo; done");
+        let ask = format!("for i in $(seq {times}); do wget -qO- http://frontend/; echo; done");
         let answers = lab.exec("deploy/redis-master", &["sh", "-c", &ask]);
         answers
             .lines()

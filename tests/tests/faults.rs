@@ -58,6 +58,8 @@ fn a_killed_agent_loses_no_connection() {
     let near = format!("{}:80", pod_address(&lab, "near"));
     let far = format!("{}:80", pod_address(&lab, "far"));
     std::thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for its threads.
+        let _stop = StopAtEnd(&stop);
         let tests: Vec<_> = [near, far]
             .into_iter()
             .map(|server| {
@@ -93,7 +95,7 @@ fn a_killed_agent_loses_no_connection() {
     for node in ["node1", "node2"] {
         let status = agent_status(&lab, node);
         assert_eq!(
-            status.pointer("/engine/adopted"),
+            status.pointer("/datapath/adopted"),
             Some(&true.into()),
             "{status}"
         );
@@ -188,8 +190,16 @@ spec:
         .unwrap();
     for from in ["other", "neighbour", "node/node1", "node/node2"] {
         let url = format!("http://{address}:8080/");
-        let answer = lab.exec(from, &["busybox", "wget", "-T", "5", "-qO-", &url]);
+        let answer = lab.exec(from, &["wget", "-T", "5", "-t1", "-qO-", &url]);
         assert!(answer.contains("\"web\""), "from {from}: {answer}");
+    }
+}
+
+/// Tells threads to stop, however its owner ends.
+struct StopAtEnd<'a>(&'a AtomicBool);
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -219,7 +229,7 @@ fn keep_asking(lab: &Lab, server: &str, stop: &AtomicBool, done: &AtomicU32) {
 /// New connections to the service's address, from inside the pod's cgroup.
 fn connect_again_and_again(lab: &Lab, stop: &AtomicBool, done: &AtomicU32) {
     let ask = "for i in $(seq 25); do \
-               busybox wget -T 5 -qO /dev/null http://$WEB_SERVICE_HOST/ || exit 1; done";
+               wget -T 5 -t1 -qO /dev/null http://$WEB_SERVICE_HOST/ || exit 1; done";
     while !stop.load(Ordering::Relaxed) {
         lab.exec("client", &["sh", "-c", ask]);
         done.fetch_add(25, Ordering::Relaxed);

@@ -86,7 +86,7 @@ fn bad_manifests_make_nothing() {
     for (yaml, expected) in [
         (
             "apiVersion: v1\nkind: Service\nmetadata: {name: web\nspec: {}\n",
-            ":3",
+            ":4",
         ),
         (
             "apiVersion: v1\nkind: Gadget\nmetadata: {name: web}\n",

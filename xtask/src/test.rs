@@ -11,6 +11,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iproute2", "/sbin/ip"),
     ("kubernetes-client", "/usr/bin/kubectl"),
+    ("wget", "/usr/bin/wget"),
 ];
 
 #[derive(Debug, clap::Args)]
