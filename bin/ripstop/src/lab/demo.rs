@@ -116,6 +116,7 @@ async fn walk(paths: &LabPaths, nodes: usize, cluster: &ready::Cluster) -> Resul
     good &= take(paths, &one.shared("a removed replica is not asked again")).await?;
     api.merge(SCALE, &json!({"spec": {"replicas": scaled}}))
         .await?;
+    ready::wait(&api, nodes, Scope::All, READY, |_, _| {}).await?;
     Ok(good)
 }
 
