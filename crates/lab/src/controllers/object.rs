@@ -228,11 +228,11 @@ impl Change {
             .filter_map(K::from_object)
     }
 
-    pub(crate) fn old<K: Cached>(&self) -> Option<&K> {
+    pub(crate) fn before<K: Cached>(&self) -> Option<&K> {
         self.old.as_ref().and_then(K::from_object)
     }
 
-    pub(crate) fn new<K: Cached>(&self) -> Option<&K> {
+    pub(crate) fn after<K: Cached>(&self) -> Option<&K> {
         self.new.as_ref().and_then(K::from_object)
     }
 }

@@ -55,8 +55,8 @@ impl World {
 
     fn index(&mut self, change: &Change) {
         match change.latest() {
-            Object::Pod(_) => self.index_pod(change.old(), change.new()),
-            Object::Service(_) => self.index_service(change.old(), change.new()),
+            Object::Pod(_) => self.index_pod(change.before(), change.after()),
+            Object::Service(_) => self.index_service(change.before(), change.after()),
             _ => {}
         }
     }

@@ -78,7 +78,7 @@ fn changes_where_to_run(change: &Change) -> bool {
             node.metadata.deletion_timestamp.is_some(),
         )
     };
-    change.old().map(facts) != change.new().map(facts)
+    change.before().map(facts) != change.after().map(facts)
 }
 
 fn pods(world: &World, set: &DaemonSet, spec: &DaemonSetSpec, plan: &mut Plan) -> Vec<Arc<Pod>> {

@@ -15,7 +15,6 @@ mod status;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use super::claim::{claim, suitors};
@@ -44,11 +43,7 @@ impl Controller for Deployments {
                 suitors(all, |one| &one.spec.selector, &set.metadata, add);
             }
             // `Recreate` waits for the last old pod to be gone.
-            Object::Pod(_)
-                if !change
-                    .new::<Pod>()
-                    .is_some_and(|pod| !pod::is_terminal(pod)) =>
-            {
+            Object::Pod(_) if change.after().is_none_or(pod::is_terminal) => {
                 for set in managers(change, Kind::ReplicaSet) {
                     let set = world.objects.replica_sets.get(&set);
                     let owner = set.and_then(|set| controller_of(&set.metadata));

@@ -9,7 +9,7 @@ use crate::controllers::count::nonzero;
 use crate::controllers::plan::{Action, Plan};
 
 fn counts(rollout: &Rollout<'_>) -> DeploymentStatus {
-    let sum = |of: &dyn Fn(&_) -> i32| rollout.sets().map(|set| of(set)).sum::<i32>();
+    let sum = |of: &dyn Fn(&_) -> i32| rollout.sets().map(of).sum::<i32>();
     let reported = |of: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> Option<i32>| {
         let statuses = rollout.sets().filter_map(|set| set.status.as_ref());
         statuses.filter_map(of).sum::<i32>()

@@ -31,11 +31,11 @@ fn services_of(world: &World, change: &Change, add: &mut dyn FnMut(Key)) {
             .for_each(|service| add(Key::of(&service.metadata)));
     };
     if change.of::<Pod>().next().is_some() {
-        if change.old().map(facts) != change.new().map(facts) {
+        if change.before().map(facts) != change.after().map(facts) {
             change.of::<Pod>().for_each(add_selecting);
         }
     } else if let Some(node) = change.of::<Node>().last() {
-        if change.old().and_then(addresses::zone) == change.new().and_then(addresses::zone) {
+        if change.before().and_then(addresses::zone) == change.after().and_then(addresses::zone) {
             return;
         }
         let load = world

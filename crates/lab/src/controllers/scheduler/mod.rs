@@ -49,8 +49,8 @@ impl Controller for Scheduler {
             }
             let held = |pod: &Pod| !pod::is_terminal(pod) && pod::node_name(pod).is_some();
             let (before, after) = (
-                change.old().is_some_and(held),
-                change.new().is_some_and(held),
+                change.before().is_some_and(held),
+                change.after().is_some_and(held),
             );
             match (before, after) {
                 // Room for one more.
@@ -191,10 +191,10 @@ fn refuse(plan: &mut Plan, pod: &Arc<Pod>, reason: &str, message: String, now: T
 
 /// Whether a node came, or changed in something that filters look at.
 fn may_admit_more(change: &Change) -> bool {
-    let Some(new) = change.new::<Node>() else {
+    let Some(new) = change.after::<Node>() else {
         return false;
     };
-    let Some(old) = change.old::<Node>() else {
+    let Some(old) = change.before::<Node>() else {
         return true;
     };
     let allocatable = |node: &Node| node.status.as_ref().and_then(|s| s.allocatable.clone());

@@ -60,7 +60,7 @@ impl Cluster {
             job_backoff: Duration::from_secs(10),
         };
         let manager = Manager::new(client.clone(), controllers(config));
-        let mut cluster = Self {
+        let cluster = Self {
             store,
             client,
             manager,
