@@ -37,8 +37,11 @@ pub(super) struct Cluster {
     pub(super) behaviour: Behaviour,
     addresses: u16,
     /// Looked at after every single step of anyone.
-    pub(super) invariant: Option<Box<dyn Fn(&Client)>>,
+    pub(super) invariant: Option<Invariant>,
 }
+
+/// Panics if something does not hold.
+pub(super) type Invariant = Box<dyn Fn(&Client)>;
 
 impl Cluster {
     pub(super) fn new(nodes: usize) -> Self {
