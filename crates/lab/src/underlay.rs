@@ -27,6 +27,11 @@ const STATIC: u8 = 4;
 /// that of the main table (32766).
 const REFUSE: u32 = 100;
 
+/// Nobody else has our addresses. Without this the links' own fe80:: addresses
+/// take a second or two to be usable, and a node that forwards for pods looks
+/// for its neighbours from them (RFC 4861, 7.2.2).
+const NO_DAD: (&str, &str) = ("net/ipv6/conf/default/accept_dad", "0");
+
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlayError {
     #[error("network namespace {name}: {source}")]
@@ -62,7 +67,7 @@ impl Underlay {
         let failed = |source| UnderlayError::Netlink { of: of(), source };
         let mut settings = vec![("net/ipv4/ip_forward", "1")];
         if plan.cluster_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
-            settings.push(("net/ipv6/conf/all/forwarding", "1"));
+            settings.extend([NO_DAD, ("net/ipv6/conf/all/forwarding", "1")]);
         }
         sysctl::set_in(&netns, &settings)
             .map_err(|source| UnderlayError::Sysctl { of: of(), source })?;
@@ -124,6 +129,12 @@ impl Underlay {
             source,
         };
         let netns = create_netns(&paths.node_netns(&node.name))?;
+        if node.addresses.iter().any(|net| net.addr().is_ipv6()) {
+            sysctl::set_in(&netns, &[NO_DAD]).map_err(|source| UnderlayError::Sysctl {
+                of: node.name.clone(),
+                source,
+            })?;
+        }
         let mut router = Netlink::in_netns(&self.netns).map_err(failed)?;
         let port = VethEnd {
             name: &node.name,
