@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ripstop: {error:#}");
+            eprintln!("ripstop: {}", describe(&error));
             ExitCode::FAILURE
         }
     }
@@ -47,5 +47,37 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args),
         Command::Lab(args) => lab::run(args),
+    }
+}
+
+/// An error and its causes, each said once: many of ours have their cause in
+/// their own text.
+fn describe(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .fold(error.to_string(), |mut text, cause| {
+            let cause = cause.to_string();
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(cause).context("reading a: no such file");
+        assert_eq!(describe(&error), "reading a: no such file");
+        assert_eq!(
+            describe(&error.context("lab x")),
+            "lab x: reading a: no such file"
+        );
     }
 }

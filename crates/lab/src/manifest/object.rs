@@ -51,11 +51,9 @@ impl Object {
     }
 }
 
-/// The objects of a YAML stream or JSON document; a `List` gives its items.
-///
-/// # Errors
-/// All that are found: text that is no YAML, documents that are no objects.
-pub(super) fn parse(source: &Source) -> Result<Vec<Object>, Vec<ManifestError>> {
+/// The objects of a YAML stream or JSON document, a `List` giving its items, and
+/// what is wrong with the other documents: text that is no YAML, or no object.
+pub(super) fn parse(source: &Source) -> Found {
     let mut found = Found::default();
     for (offset, text) in documents(&source.text) {
         let document = Document { source, offset };
@@ -65,11 +63,7 @@ pub(super) fn parse(source: &Source) -> Result<Vec<Object>, Vec<ManifestError>> 
             Err(error) => found.errors.push(document.syntax_error(&error)),
         }
     }
-    if found.errors.is_empty() {
-        Ok(found.objects)
-    } else {
-        Err(found.errors)
-    }
+    found
 }
 
 /// Without a picture of the text: the message has the place, and is one line.
@@ -108,10 +102,11 @@ fn has_content(document: &str) -> bool {
         .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---" && line != "...")
 }
 
-#[derive(Default)]
-struct Found {
-    objects: Vec<Object>,
-    errors: Vec<ManifestError>,
+/// What the documents of one file have.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) objects: Vec<Object>,
+    pub(super) errors: Vec<ManifestError>,
 }
 
 /// Where a document is.
@@ -201,10 +196,15 @@ mod tests {
     use super::*;
 
     fn objects(text: &str) -> Result<Vec<Object>, Vec<ManifestError>> {
-        parse(&Source {
+        let found = parse(&Source {
             name: "a.yaml".into(),
             text: text.into(),
-        })
+        });
+        if found.errors.is_empty() {
+            Ok(found.objects)
+        } else {
+            Err(found.errors)
+        }
     }
 
     #[test]
