@@ -161,6 +161,16 @@ impl Network {
         Ok(())
     }
 
+    /// A socket that a plugin's configuration names and that nobody listens on
+    /// yet. Looking for it is much cheaper than executing the plugin to be told.
+    pub(super) fn missing_socket(&self) -> Option<&Path> {
+        let named = self
+            .plugins
+            .iter()
+            .filter_map(|plugin| plugin.get("socket")?.as_str());
+        named.map(Path::new).find(|path| !path.exists())
+    }
+
     /// Whether the plugins can serve ADD.
     ///
     /// # Errors

@@ -8,6 +8,18 @@
 //! The way of a pod: [`pods`] (one task each) -> [`decide`] (pure: what next) ->
 //! [`task`] (does it: [`sandbox`], [`start`], [`hooks`]) -> [`status`] (pure: what
 //! to report). Nothing else in the lab starts or ends a container.
+//!
+//! Deliberate differences from a cluster, beside images ([`image`]):
+//! - For stand-ins, probes start quickly ([`probe`]) and `exec` probes succeed:
+//!   there is no application to ask. `HTTPS` probes of them go without TLS.
+//! - Init containers wait a moment for other pods ([`batch`]).
+//! - SIGTERM ends a process that does not handle it, also as process 1, where the
+//!   kernel would drop it (`container::supervise`).
+//! - A failed container without a termination message shows its last log line.
+//! - Volumes of other kinds than emptyDir, configMap, secret, downwardAPI and
+//!   projected are empty directories, and files made from objects do not follow
+//!   later changes of these.
+//! - A new node loop starts all pods again, as after the reboot of a node.
 
 mod access;
 mod backoff;

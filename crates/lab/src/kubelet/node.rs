@@ -29,6 +29,9 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
+/// The longest wait while it only takes a look at the file system.
+const LONGEST_LOOK: Duration = Duration::from_millis(10);
+
 /// A network that works is asked again, and the node's heartbeat written, after
 /// this time; kubelet writes one every five minutes if nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -305,12 +308,7 @@ pub(super) async fn keep(node: Arc<Node>) {
     let mut collected = false;
     let mut wait = FIRST_WAIT;
     loop {
-        let mut problem = node
-            .network
-            .status()
-            .await
-            .err()
-            .map(|error| error.to_string());
+        let mut problem = ask(&node).await;
         if problem.is_none() && !node.is_ready() {
             problem = collect_garbage(&node, &mut collected).await;
         }
@@ -325,10 +323,27 @@ pub(super) async fn keep(node: Arc<Node>) {
             wait = FIRST_WAIT;
             HEARTBEAT
         } else {
-            wait = (wait * 3 / 2).min(LONGEST_WAIT);
+            let longest = match node.network.missing_socket() {
+                Some(_) => LONGEST_LOOK,
+                None => LONGEST_WAIT,
+            };
+            wait = (wait * 3 / 2).min(longest);
             wait
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Why the network cannot serve, if so.
+async fn ask(node: &Node) -> Option<String> {
+    match node.network.missing_socket() {
+        Some(path) => Some(format!("{} is not there yet", path.display())),
+        None => node
+            .network
+            .status()
+            .await
+            .err()
+            .map(|error| error.to_string()),
     }
 }
 
