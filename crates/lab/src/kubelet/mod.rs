@@ -5,14 +5,14 @@
 //! node's CNI plugin, their files, and their containers as processes; probes,
 //! restarts, termination, status and events follow Kubernetes.
 //!
-//! The way of a pod: [`pods`] (one task each) -> [`decide`] (pure: what next) ->
-//! [`task`] (does it: [`sandbox`], [`start`], [`hooks`]) -> [`status`] (pure: what
+//! The way of a pod: `pods` (one task each) -> `decide` (pure: what next) ->
+//! `task` (does it: `sandbox`, `start`, `hooks`) -> `status` (pure: what
 //! to report). Nothing else in the lab starts or ends a container.
 //!
-//! Deliberate differences from a cluster, beside images ([`image`]):
-//! - For stand-ins, probes start quickly ([`probe`]) and `exec` probes succeed:
+//! Deliberate differences from a cluster, beside images (`image`):
+//! - For stand-ins, probes start quickly (`probe`) and `exec` probes succeed:
 //!   there is no application to ask. `HTTPS` probes of them go without TLS.
-//! - Init containers wait a moment for other pods ([`batch`]).
+//! - Init containers wait a moment for other pods (`batch`).
 //! - SIGTERM ends a process that does not handle it, also as process 1, where the
 //!   kernel would drop it (`container::supervise`).
 //! - A failed container without a termination message shows its last log line.
