@@ -30,8 +30,9 @@ pub(super) struct DeleteArgs {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let sources = read(&args.files)?;
+    let paths = args.name.running()?;
     block_on(async {
-        let api = Api::connect(&args.name.paths().kubeconfig()).await?;
+        let api = Api::connect(&paths.kubeconfig()).await?;
         let manifests = checked(manifest::check(&sources, custom_kinds(&api).await?))?;
         Ok(report(
             &apply::apply(&api, &manifests.objects, &manifests.kinds).await,
@@ -41,8 +42,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 pub(super) fn delete(args: &DeleteArgs) -> Result<ExitCode> {
     let sources = read(&args.files)?;
+    let paths = args.name.running()?;
     block_on(async {
-        let api = Api::connect(&args.name.paths().kubeconfig()).await?;
+        let api = Api::connect(&paths.kubeconfig()).await?;
         let manifests = checked(manifest::identify(&sources, custom_kinds(&api).await?))?;
         let ignore = args.ignore_not_found;
         Ok(report(&apply::delete(&api, &manifests, ignore).await))

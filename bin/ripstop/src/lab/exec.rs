@@ -52,7 +52,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("entering a pod's namespaces needs root; run it with sudo, or use kubectl exec");
     }
-    let paths = args.name.paths();
+    let paths = args.name.running()?;
     let target = Target::parse(&args.target)?;
     if let Target::Node(node) = &target {
         return Ok(exec_on_node(&paths, node, &args.command)?);
@@ -68,7 +68,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 }
 
 pub(super) fn logs(args: &LogsArgs) -> Result<ExitCode> {
-    let paths = args.name.paths();
+    let paths = args.name.running()?;
     let target = Target::parse(&args.target)?;
     if let Target::Node(node) = &target {
         let path = paths.agent_log(node);

@@ -16,8 +16,9 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
+use ripstop_lab::lifecycle::{State, state};
 use ripstop_lab::names::check_label;
 use ripstop_lab::paths::LabPaths;
 
@@ -71,6 +72,25 @@ struct Name {
 impl Name {
     fn paths(&self) -> LabPaths {
         LabPaths::new(&self.name)
+    }
+
+    /// Paths of a lab that runs.
+    ///
+    /// # Errors
+    /// If it does not, with what to do about it.
+    fn running(&self) -> Result<LabPaths> {
+        let (name, paths) = (&self.name, self.paths());
+        match state(&paths)? {
+            State::Running => Ok(paths),
+            State::Dead => bail!(
+                "the processes of lab {name:?} have ended; go on with its objects: \
+                 ripstop lab up --name {name}; remove what is left: ripstop lab down --name {name}"
+            ),
+            State::Absent => bail!(
+                "there is no lab {name:?}; start it: ripstop lab up --name {name}; \
+                 see which there are: ripstop lab list"
+            ),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("entering pods' namespaces needs root; run it with sudo");
     }
-    let paths = args.name.paths();
+    let paths = args.name.running()?;
     let exe = std::env::current_exe()?;
     let begin = Instant::now();
     let (plan, rows) = block_on(async {

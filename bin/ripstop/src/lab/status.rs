@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use ripstop_lab::api::Api;
-use ripstop_lab::lifecycle::{Record, State, state};
+use ripstop_lab::lifecycle::Record;
 use ripstop_lab::paths::LabPaths;
 use ripstop_lab::ready::{self, Cluster, is_ready};
 use ripstop_lab::text::{count, table};
@@ -22,15 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let (name, paths) = (&args.name.name, args.name.paths());
-    match state(&paths)? {
-        State::Running => {}
-        State::Dead => bail!(
-            "the processes of lab {name:?} have ended; go on with its objects: ripstop lab up \
-             --name {name}; remove what is left: ripstop lab down --name {name}"
-        ),
-        State::Absent => bail!("there is no lab {name:?}; ripstop lab list shows those that are"),
-    }
+    let (name, paths) = (&args.name.name, args.name.running()?);
     let cluster = block_on(async {
         let api = Api::connect(&paths.kubeconfig()).await?;
         Ok(ready::read(&api).await?)

@@ -1,9 +1,10 @@
 //! `ripstop lab up`.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use ripstop_lab::api::Api;
 use ripstop_lab::apply;
 use ripstop_lab::lifecycle::{Found, Keep, Preflight, check_machine, look, start, tear_down};
@@ -13,6 +14,7 @@ use ripstop_lab::plan::{LabOptions, LabPlan};
 use ripstop_lab::ready::{self, Cluster, Outcome, Scope, is_ready, services_without_pods};
 use ripstop_lab::text::{count, duration};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::apply::checked;
 use super::progress::Progress;
@@ -82,7 +84,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         timeout: Duration::from_secs(args.timeout),
     };
     let outcome = bring_up(&options, &manifests, wait)?;
-    report(&options, &outcome, begin.elapsed(), args.output)
+    report(&options, &outcome, begin.elapsed(), args.wait, args.output)
 }
 
 /// Everything between the checks and a lab that is ready. A failure leaves
@@ -101,42 +103,83 @@ pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) 
         );
     }
     let result = block_on(async {
-        let api = Api::connect(&paths.kubeconfig()).await?;
-        let timeout = if wait.ready {
-            wait.timeout
-        } else {
-            Duration::ZERO
-        };
-        let show = |cluster: &Cluster, left: &[ready::Pending]| {
-            progress.show(summary(cluster, left));
-        };
-        // Pods wait for nodes, or the scheduler would give them all to the one
-        // that is ready first; what pods need does not.
-        let (needed, workloads) = manifests.split();
-        let kinds = &manifests.kinds;
-        let (applied, nodes) = tokio::join!(
-            apply_all(&api, needed, kinds),
-            ready::wait(&api, options.nodes, Scope::Nodes, NODES_READY, |_, _| {}),
-        );
-        applied?;
-        nodes?;
-        apply_all(&api, workloads, kinds).await?;
-        Ok(ready::wait(&api, options.nodes, Scope::All, timeout, show).await?)
+        tokio::select! {
+            outcome = fill(&paths, options, manifests, wait, &progress) => outcome,
+            () = interrupted() => bail!("interrupted"),
+        }
     });
-    result
-        .inspect_err(|_| {
-            let keep = match found {
-                Found::Objects => Keep::Objects,
-                Found::Nothing => Keep::Nothing,
-            };
-            let _ = tear_down(&paths, keep);
-        })
-        .with_context(|| {
-            format!(
-                "lab {} at {} did not come up, and is down again",
-                options.name, started.url
-            )
-        })
+    drop(progress);
+    result.map_err(|error| {
+        let keep = match found {
+            Found::Objects => Keep::Objects,
+            Found::Nothing => Keep::Nothing,
+        };
+        // Its log goes with it.
+        let log = last_lines(&paths.daemon_log());
+        let end = match tear_down(&paths, keep) {
+            Ok(_) => "it is down again".to_owned(),
+            Err(errors) => format!("taking it down failed as well: {}", errors[0]),
+        };
+        error.context(format!(
+            "lab {} at {} did not come up; {end}{log}",
+            options.name, started.url
+        ))
+    })
+}
+
+/// Applies the manifests to a lab that has begun, and waits.
+async fn fill(
+    paths: &LabPaths,
+    options: &LabOptions,
+    manifests: &Manifests,
+    wait: Wait,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let api = Api::connect(&paths.kubeconfig()).await?;
+    // Pods wait for nodes, or the scheduler would give them all to the one that
+    // is ready first; what pods need does not.
+    let (needed, workloads) = manifests.split();
+    let kinds = &manifests.kinds;
+    let (applied, nodes) = tokio::join!(
+        apply_all(&api, needed, kinds),
+        ready::wait(&api, options.nodes, Scope::Nodes, NODES_READY, |_, _| {}),
+    );
+    applied?;
+    nodes?;
+    apply_all(&api, workloads, kinds).await?;
+    if !wait.ready {
+        return Ok(Outcome {
+            cluster: ready::read(&api).await?,
+            pending: Vec::new(),
+        });
+    }
+    let show = |cluster: &Cluster, left: &[ready::Pending]| {
+        progress.show(summary(cluster, left));
+    };
+    let mut outcome = ready::wait(&api, options.nodes, Scope::All, wait.timeout, show).await?;
+    ready::add_warnings(&api, &mut outcome.pending).await?;
+    Ok(outcome)
+}
+
+/// Waits for Ctrl-C, or for being told to end.
+async fn interrupted() {
+    let ended = || signal(SignalKind::terminate());
+    match ended() {
+        Ok(mut ended) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = ended.recv() => {}
+        },
+        // Without signals an interrupted `up` leaves its lab to `down`.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The end of a log, for an error message.
+fn last_lines(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(5)..];
+    last.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// Checks all that can be checked before anything is made, and reports all of
@@ -186,12 +229,13 @@ fn report(
     options: &LabOptions,
     outcome: &Outcome,
     took: Duration,
+    waited: bool,
     output: Output,
 ) -> Result<ExitCode> {
     let ready = outcome.pending.is_empty();
     if output == Output::Json {
         let mut value = status::json(&options.name, &outcome.cluster)?;
-        value["ready"] = ready.into();
+        value["ready"] = (waited && ready).into();
         value["seconds"] = took.as_secs_f64().into();
         value["pending"] = outcome
             .pending
@@ -205,7 +249,9 @@ fn report(
         for service in services_without_pods(&outcome.cluster) {
             println!("note: the selector of service {service} matches no pod");
         }
-        if ready {
+        if !waited {
+            println!("started after {}, not waited for", duration(took));
+        } else if ready {
             println!("ready after {}", duration(took));
         } else {
             eprintln!("not ready after {}:", duration(took));

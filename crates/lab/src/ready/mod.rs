@@ -110,6 +110,38 @@ pub async fn wait(
     }
 }
 
+/// Adds to what is said about pods their last warning: the reason that a
+/// container waits for is often only in an event.
+///
+/// # Errors
+/// If the API does not answer.
+pub async fn add_warnings(api: &Api, all: &mut [Pending]) -> Result<(), ApiError> {
+    let events = api.list("/api/v1/events").await?;
+    for pending in all {
+        if let Some(message) = last_warning(&events, &pending.what)
+            && !pending.why.contains(message)
+        {
+            pending.why = format!("{}; {message}", pending.why);
+        }
+    }
+    Ok(())
+}
+
+/// Message of the newest warning about `what` (`pod shop/web-0`).
+fn last_warning<'a>(events: &'a [serde_json::Value], what: &str) -> Option<&'a str> {
+    let is_about = |event: &&serde_json::Value| {
+        let object = &event["involvedObject"];
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let subject = format!("pod {}/{}", text("namespace"), text("name"));
+        text("kind") == "Pod" && subject == what && event["type"] == "Warning"
+    };
+    let newest = events
+        .iter()
+        .filter(is_about)
+        .max_by_key(|event| event["lastTimestamp"].as_str().unwrap_or_default());
+    newest?["message"].as_str()
+}
+
 /// What is pending, nodes that are not known yet included.
 fn waiting(cluster: &Cluster, nodes: usize, scope: Scope) -> Vec<Pending> {
     let mut all = match scope {
@@ -167,4 +199,33 @@ async fn follow(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_warning_of_a_pod() {
+        let event = |kind: &str, name: &str, at: &str, message: &str| {
+            json!({
+                "involvedObject": {"kind": "Pod", "namespace": "shop", "name": name},
+                "type": kind, "lastTimestamp": at, "message": message
+            })
+        };
+        let events = [
+            event("Warning", "a", "2026-01-01T00:00:02Z", "no address is free"),
+            event("Warning", "a", "2026-01-01T00:00:01Z", "older"),
+            event("Normal", "a", "2026-01-01T00:00:03Z", "Scheduled"),
+            event("Warning", "b", "2026-01-01T00:00:04Z", "another pod's"),
+        ];
+        assert_eq!(
+            last_warning(&events, "pod shop/a"),
+            Some("no address is free")
+        );
+        assert_eq!(last_warning(&events, "pod shop/c"), None);
+        assert_eq!(last_warning(&events, "service shop/a"), None);
+    }
 }
