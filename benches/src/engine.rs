@@ -126,11 +126,11 @@ impl Rig {
             port: PORT,
         };
         let row = FrontendRow {
-            service: ObjectKey::new("bench", "near"),
             backends: vec![Backend {
                 address: PODS[1].parse()?,
                 port: PORT,
             }],
+            ..FrontendRow::new(ObjectKey::new("bench", "near"))
         };
         let mut change = Change::default();
         change.frontends.insert(frontend, Some(row));

@@ -12,5 +12,5 @@ pub use node::Node;
 pub use pod::{HostPort, LocalPod, Mac};
 pub use service::{
     EndpointSlice, EndpointState, ObjectKey, Protocol, Service, ServiceKind, ServicePort,
-    SliceEndpoint, SlicePort,
+    SliceEndpoint, SlicePort, TrafficPolicy,
 };

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Namespace and name of a namespaced object.
@@ -71,6 +72,15 @@ pub enum ServiceKind {
     ExternalName(String),
 }
 
+/// `internalTrafficPolicy` and `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    #[default]
+    Cluster,
+    /// Only endpoints on the node where the traffic is.
+    Local,
+}
+
 /// A Service v1 as far as the network needs it.
 /// <https://kubernetes.io/docs/concepts/services-networking/service/>
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +96,40 @@ pub struct Service {
     /// `publishNotReadyAddresses`: endpoints count as ready whatever their
     /// probes say.
     pub publish_not_ready: bool,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` of `ipMode: VIP`, which is the default.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Who may reach `load_balancer_ips`; everybody if empty.
+    pub load_balancer_source_ranges: Vec<IpNet>,
+    /// `sessionAffinity: ClientIP`: for how many seconds after its last
+    /// connection a client keeps its endpoint.
+    pub affinity: Option<u32>,
+    pub internal_policy: TrafficPolicy,
+    pub external_policy: TrafficPolicy,
+    /// Port of the node that says whether it has endpoints of this service.
+    pub health_check_node_port: Option<u16>,
+}
+
+impl Service {
+    /// A ClusterIP service that has neither address nor port yet.
+    pub fn new(key: ObjectKey) -> Self {
+        Self {
+            key,
+            kind: ServiceKind::ClusterIp,
+            cluster_ips: Vec::new(),
+            headless: false,
+            ports: Vec::new(),
+            publish_not_ready: false,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            load_balancer_source_ranges: Vec::new(),
+            affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+        }
+    }
 }
 
 /// One entry of `Service.spec.ports`.
@@ -129,6 +173,26 @@ pub struct SliceEndpoint {
     pub hostname: Option<String>,
     /// Name of the pod behind it, in the slice's namespace.
     pub pod: Option<String>,
+    /// `hints.forZones`: clients of these zones are to use it.
+    pub zone_hints: Vec<String>,
+    /// `hints.forNodes`: clients on these nodes are to use it.
+    pub node_hints: Vec<String>,
+}
+
+impl SliceEndpoint {
+    /// A ready endpoint of which nothing but the address is known.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            state: EndpointState::READY,
+            node: None,
+            zone: None,
+            hostname: None,
+            pod: None,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
+        }
+    }
 }
 
 /// The three conditions of an endpoint, already defaulted as the API says:

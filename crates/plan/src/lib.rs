@@ -11,4 +11,6 @@ mod tables;
 
 pub use names::{Lookup, Names, ServiceNames};
 pub use planner::{PlanConfig, Planner, Update};
-pub use tables::{Backend, Change, Frontend, FrontendRow, NodeRoute, Tables};
+pub use tables::{
+    Backend, Change, Frontend, FrontendKind, FrontendRow, NodeRoute, Outside, Range, Tables,
+};

@@ -18,6 +18,16 @@ pub struct PlanConfig {
     /// Addresses at which this node answers DNS itself; services with these
     /// addresses get no rows.
     pub cluster_dns: Vec<IpAddr>,
+    /// Addresses of this node at which NodePorts answer (`nodePortAddresses`
+    /// resolved against its interfaces), loopback among them for processes of
+    /// the node itself.
+    pub node_port_addresses: Vec<IpAddr>,
+    /// Ranges that pods' addresses come from.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Ranges that services' addresses come from; ServiceCIDR objects add to them.
+    pub service_cidrs: Vec<IpNet>,
+    /// Destinations outside the cluster that see pods' own addresses.
+    pub no_masquerade: Vec<IpNet>,
 }
 
 /// What events since the last [`Planner::take_update`] changed.
@@ -301,18 +311,13 @@ fn keys_without<'a, K: Clone + 'a>(
 
 #[cfg(test)]
 mod tests {
-    use ripstop_model::{
-        EndpointState, Protocol, ServiceKind, ServicePort, SliceEndpoint, SlicePort,
-    };
+    use ripstop_model::{Protocol, ServicePort, SliceEndpoint, SlicePort};
 
     use super::*;
 
     fn service(name: &str, ip: u8) -> Service {
         Service {
-            key: ObjectKey::new("shop", name),
-            kind: ServiceKind::ClusterIp,
             cluster_ips: vec![IpAddr::from([10, 96, 0, ip])],
-            headless: false,
             ports: vec![ServicePort {
                 name: String::new(),
                 protocol: Protocol::Tcp,
@@ -320,19 +325,13 @@ mod tests {
                 node_port: None,
                 app_protocol: None,
             }],
-            publish_not_ready: false,
+            ..Service::new(ObjectKey::new("shop", name))
         }
     }
 
     fn slice(service: &str, pods: &[u8]) -> EndpointSlice {
-        let endpoints = pods.iter().map(|pod| SliceEndpoint {
-            address: IpAddr::from([10, 244, 0, *pod]),
-            state: EndpointState::READY,
-            node: None,
-            zone: None,
-            hostname: None,
-            pod: None,
-        });
+        let address = |pod: &u8| IpAddr::from([10, 244, 0, *pod]);
+        let endpoints = pods.iter().map(|pod| SliceEndpoint::new(address(pod)));
         EndpointSlice {
             key: ObjectKey::new("shop", format!("{service}-1")),
             service: service.to_owned(),

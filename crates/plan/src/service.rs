@@ -61,8 +61,8 @@ pub(crate) fn row<'a>(
     backends.sort_unstable();
     backends.dedup();
     Some(FrontendRow {
-        service: service.key.clone(),
         backends,
+        ..FrontendRow::new(service.key.clone())
     })
 }
 

@@ -33,12 +33,74 @@ pub struct Backend {
     pub port: u16,
 }
 
-/// Where a frontend leads. No backends means: refuse at once.
+/// Which of a service's addresses a frontend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FrontendKind {
+    ClusterIp,
+    /// An address of this node. With a loopback address it is for processes in
+    /// the node's own network namespace alone: elsewhere that address is
+    /// somebody else's.
+    NodePort,
+    ExternalIp,
+    LoadBalancer,
+}
+
+/// What becomes of packets to a frontend that come from outside the cluster:
+/// neither from a pod nor from this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// To [`FrontendRow::backends`], with this node's address as source, so that
+    /// answers come back this way.
+    Cluster,
+    /// To these, which are on this node, with the client's own address. Nobody
+    /// to go to means: drop, so that who balances over nodes takes another one
+    /// (refused, as ever, if [`FrontendRow::backends`] is empty too). Sorted,
+    /// without duplicates.
+    Local(Vec<Backend>),
+}
+
+/// Where a frontend leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontendRow {
     pub service: ObjectKey,
-    /// Sorted, without duplicates.
+    pub kind: FrontendKind,
+    /// For pods and processes of this node. None means: refuse at once, TCP
+    /// with a reset, others with an ICMP error. Sorted, without duplicates.
     pub backends: Vec<Backend>,
+    pub outside: Outside,
+    /// For how many seconds after its last connection a client (by address)
+    /// keeps its backend.
+    pub affinity: Option<u32>,
+    /// Clients from elsewhere are dropped; everybody may if empty. Sorted.
+    pub source_ranges: Vec<IpNet>,
+}
+
+impl FrontendRow {
+    /// A ClusterIP's row that refuses everybody.
+    pub fn new(service: ObjectKey) -> Self {
+        Self {
+            service,
+            kind: FrontendKind::ClusterIp,
+            backends: Vec::new(),
+            outside: Outside::Cluster,
+            affinity: None,
+            source_ranges: Vec::new(),
+        }
+    }
+}
+
+/// What the addresses of a range are to a packet of a pod of this node; the
+/// longest prefix counts, and everything else is outside of the cluster: such
+/// packets leave with the node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Range {
+    Pods,
+    /// A node's own address.
+    Node,
+    /// Of a ServiceCIDR: who is no frontend there is refused.
+    Services,
+    /// Outside, but pods are to be seen under their own addresses.
+    Excluded,
 }
 
 /// How packets for another node's pods leave this one.
@@ -57,6 +119,7 @@ pub struct Tables {
     pub frontends: BTreeMap<Frontend, FrontendRow>,
     /// By pod CIDR of the other nodes.
     pub routes: BTreeMap<IpNet, NodeRoute>,
+    pub ranges: BTreeMap<IpNet, Range>,
 }
 
 /// The rows that one event changed; `None` removes the row.
@@ -64,17 +127,19 @@ pub struct Tables {
 pub struct Change {
     pub frontends: BTreeMap<Frontend, Option<FrontendRow>>,
     pub routes: BTreeMap<IpNet, Option<NodeRoute>>,
+    pub ranges: BTreeMap<IpNet, Option<Range>>,
 }
 
 impl Change {
     pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.routes.is_empty()
+        self.frontends.is_empty() && self.routes.is_empty() && self.ranges.is_empty()
     }
 
     /// Adds a later change; where both have a row, the later one counts.
     pub fn merge(&mut self, later: Change) {
         self.frontends.extend(later.frontends);
         self.routes.extend(later.routes);
+        self.ranges.extend(later.ranges);
     }
 }
 
@@ -90,6 +155,12 @@ impl Tables {
             match row {
                 Some(row) => drop(self.routes.insert(*key, row.clone())),
                 None => drop(self.routes.remove(key)),
+            }
+        }
+        for (key, row) in &change.ranges {
+            match row {
+                Some(row) => drop(self.ranges.insert(*key, *row)),
+                None => drop(self.ranges.remove(key)),
             }
         }
     }

@@ -74,8 +74,8 @@ prop_compose! {
             name: name.to_owned(), protocol, port, node_port: None, app_protocol: None,
         });
         Service {
-            key, kind: ServiceKind::ClusterIp, headless: cluster_ips.is_empty(), cluster_ips,
-            ports: ports.collect(), publish_not_ready,
+            headless: cluster_ips.is_empty(), cluster_ips,
+            ports: ports.collect(), publish_not_ready, ..Service::new(key)
         }
     }
 }
@@ -87,8 +87,8 @@ prop_compose! {
         hostname in select(vec![None, Some("h-0"), Some("h-1")]),
     ) -> SliceEndpoint {
         SliceEndpoint {
-            address, state: EndpointState { ready, serving, terminating },
-            node: None, zone: None, hostname: hostname.map(str::to_owned), pod: None,
+            state: EndpointState { ready, serving, terminating },
+            hostname: hostname.map(str::to_owned), ..SliceEndpoint::new(address)
         }
     }
 }
@@ -117,6 +117,7 @@ prop_compose! {
             name: name.to_owned(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             pod_cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+            zone: None,
         }
     }
 }
@@ -138,6 +139,7 @@ fn planner() -> Planner {
     Planner::new(PlanConfig {
         node: "n2".to_owned(),
         cluster_dns: vec![DNS.parse().unwrap()],
+        ..PlanConfig::default()
     })
 }
 
@@ -211,8 +213,8 @@ fn by_the_rules(world: &World) -> Tables {
                         .frontends
                         .entry(frontend)
                         .or_insert_with(|| FrontendRow {
-                            service: service.key.clone(),
                             backends: backends(world, service, port, address),
+                            ..FrontendRow::new(service.key.clone())
                         });
                 }
             }

@@ -99,12 +99,12 @@ fn service_spec(key: ObjectKey, spec: &core::ServiceSpec) -> Result<Service, Pro
         });
     }
     Ok(Service {
-        key,
         kind,
         cluster_ips,
         headless,
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        ..Service::new(key)
     })
 }
 
@@ -150,7 +150,6 @@ fn slice_of(
             return Err((at(), "at least one address is required".to_owned()));
         };
         endpoints.push(SliceEndpoint {
-            address: ip(address, at)?,
             state: state(e.conditions.as_ref()),
             node: e.node_name.clone(),
             zone: e.zone.clone(),
@@ -160,6 +159,7 @@ fn slice_of(
                 .as_ref()
                 .filter(|target| target.kind.as_deref() == Some("Pod"))
                 .and_then(|target| target.name.clone()),
+            ..SliceEndpoint::new(ip(address, at)?)
         });
     }
     Ok(EndpointSlice {
@@ -215,6 +215,11 @@ fn node_of(name: String, object: &core::Node) -> Result<Node, Problem> {
         name,
         addresses,
         pod_cidrs,
+        zone: object
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned()),
     })
 }
 

@@ -62,6 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let planner = Planner::new(PlanConfig {
         node: args.node_name.clone(),
         cluster_dns: args.cluster_dns.clone(),
+        cluster_cidrs: args.cluster_cidr.clone(),
+        service_cidrs: args.service_cidr.clone(),
+        ..PlanConfig::default()
     });
     let mut feed = Feed::new(inbox, planner);
 

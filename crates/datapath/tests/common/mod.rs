@@ -347,8 +347,8 @@ pub(crate) fn service(frontend: &str, protocol: Protocol, backends: &[SocketAddr
         .collect();
     backends.sort();
     let row = FrontendRow {
-        service: ObjectKey::new("test", "service"),
         backends,
+        ..FrontendRow::new(ObjectKey::new("test", "service"))
     };
     let mut change = Change::default();
     let key = Frontend {
