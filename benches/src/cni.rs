@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;

@@ -12,11 +12,11 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::Datapath;
 use ripstop_datapath::ebpf::{Config, EbpfEngine, Limits, enable_stats};
-use ripstop_host::netlink::Netlink;
-use ripstop_host::netns::Netns;
 use ripstop_host::pod::{PodLink, derive_names};
 use ripstop_host::sysctl;
 use ripstop_model::{LocalPod, ObjectKey, Protocol};
+use ripstop_netlink::Netlink;
+use ripstop_netlink::netns::Netns;
 use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
 
 use crate::load::{Pattern, Sample};

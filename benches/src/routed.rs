@@ -5,7 +5,7 @@
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 /// Three namespaces; dropped, they go.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use ripstop_tests::{Lab, eventually, write_manifest};
 use serde_json::Value;
 

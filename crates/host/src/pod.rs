@@ -12,12 +12,12 @@ use std::os::fd::AsFd;
 use ipnet::IpNet;
 use ripstop_model::Mac;
 
-use crate::netlink::link::{self, VethEnd};
-use crate::netlink::neighbour::Neighbour;
-use crate::netlink::route::Route;
-use crate::netlink::{Error, Netlink, Request, address};
-use crate::netns::Netns;
 use crate::sysctl;
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::neighbour::Neighbour;
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::route::Route;
+use ripstop_netlink::{Error, Netlink, Request, address};
 
 /// Of every host end; pods see the same gateway wherever they are.
 pub const HOST_MAC: Mac = Mac([0xee; 6]);

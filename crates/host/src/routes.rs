@@ -17,10 +17,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use crate::netlink::route::PROTOCOL;
-use crate::netlink::{Error, Netlink};
 use desired::Desired;
 use kernel::Kernel;
+pub use ripstop_netlink::route::PROTOCOL;
+use ripstop_netlink::{Error, Netlink};
 use tunnel::Tunnels;
 pub use tunnel::is_tunnel;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 /// A setting could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ripstop_model::Mac;
 
-use crate::netlink::{Error, Netlink};
 use crate::pod::is_host_end;
 use crate::routes::is_tunnel;
 use crate::sysctl;
+use ripstop_netlink::{Error, Netlink};
 
 /// An interface to the underlay network.
 #[derive(Clone, Debug, PartialEq, Eq)]

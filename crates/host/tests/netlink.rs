@@ -5,12 +5,12 @@ mod common;
 use std::os::fd::AsFd;
 
 use common::TestNetns;
-use ripstop_host::netlink::link::{self, NewVxlan, VethEnd};
-use ripstop_host::netlink::neighbour::Neighbour;
-use ripstop_host::netlink::route::{PROTOCOL, Route};
-use ripstop_host::netlink::{Netlink, address};
 use ripstop_host::sysctl;
 use ripstop_model::Mac;
+use ripstop_netlink::link::{self, NewVxlan, VethEnd};
+use ripstop_netlink::neighbour::Neighbour;
+use ripstop_netlink::route::{PROTOCOL, Route};
+use ripstop_netlink::{Netlink, address};
 
 const MAC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use common::TestNetns;
 use ipnet::IpNet;
-use ripstop_host::netlink::link::{self, VethEnd};
-use ripstop_host::netlink::route::Route;
-use ripstop_host::netlink::{Netlink, address};
-use ripstop_host::netns::Netns;
 use ripstop_host::routes::NodeRoutes;
 use ripstop_host::{sysctl, uplink};
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::route::Route;
+use ripstop_netlink::{Netlink, address};
 
 /// Underlay addresses of one node.
 struct Node {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
-use ripstop_host::netns::RUN_NETNS;
+use ripstop_netlink::netns::RUN_NETNS;
 
 use crate::cgroup;
 use crate::container::spec::{ProcessSpec, Run};

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ripstop_host::netlink::link::{self, VethEnd};
-use ripstop_host::netlink::route::Route;
-use ripstop_host::netlink::{self, Netlink, Request, address, rule};
-use ripstop_host::netns::Netns;
 use ripstop_host::sysctl;
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::route::Route;
+use ripstop_netlink::{Netlink, Request, address, rule};
 
 use crate::paths::LabPaths;
 use crate::plan::{API_PORT, LabPlan, NodePlan};
@@ -37,7 +37,10 @@ pub enum UnderlayError {
     #[error("network namespace {name}: {source}")]
     Namespace { name: String, source: io::Error },
     #[error("underlay of {of}: {source}")]
-    Netlink { of: String, source: netlink::Error },
+    Netlink {
+        of: String,
+        source: ripstop_netlink::Error,
+    },
     #[error("underlay of {of}: {source}")]
     Sysctl { of: String, source: sysctl::Error },
     #[error("underlay: no interface {0} after making it")]

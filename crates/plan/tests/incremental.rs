@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ripstop_model::{
-    EndpointSlice, EndpointState, Node, ObjectKey, Protocol, Service, ServiceKind, ServicePort,
-    SliceEndpoint, SlicePort,
+    EndpointSlice, EndpointState, Node, ObjectKey, Protocol, Service, ServicePort, SliceEndpoint,
+    SlicePort,
 };
 use ripstop_plan::{
     Backend, Frontend, FrontendRow, Lookup, Names, NodeRoute, PlanConfig, Planner, Tables,

@@ -22,12 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use ripstop_datapath::Datapath;
 use ripstop_host::ipam::Allocator;
-use ripstop_host::netlink::link::Link;
-use ripstop_host::netlink::{Netlink, link};
-use ripstop_host::netns::Netns;
 use ripstop_host::pod::{self, PodLink};
 use ripstop_host::records::{Record, Records};
 use ripstop_model::LocalPod;
+use ripstop_netlink::link::Link;
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::{Netlink, link};
 
 use attachments::Attachments;
 use reaper::Reaper;
@@ -116,7 +116,7 @@ impl CniServer {
 struct Sockets(Mutex<Vec<Netlink>>);
 
 impl Sockets {
-    fn take(&self) -> Result<Netlink, ripstop_host::netlink::Error> {
+    fn take(&self) -> Result<Netlink, ripstop_netlink::Error> {
         let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(Netlink::new, Ok)
     }

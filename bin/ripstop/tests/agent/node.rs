@@ -14,9 +14,9 @@ use k8s_openapi::api::core::v1::Node;
 use ripstop_apiserver::pki::Pki;
 use ripstop_apiserver::pods::NoPods;
 use ripstop_apiserver::{Client, ClusterConfig, Store, Stored, serve};
-use ripstop_host::netlink::link::{self, VethEnd};
-use ripstop_host::netlink::{Netlink, address};
-use ripstop_host::netns::Netns;
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::{Netlink, address};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

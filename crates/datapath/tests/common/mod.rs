@@ -12,12 +12,12 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::ebpf::{Config, EbpfEngine, Limits};
 use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
-use ripstop_host::netlink::link::{self, VethEnd};
-use ripstop_host::netlink::{Netlink, address, route::Route};
-use ripstop_host::netns::Netns;
 use ripstop_host::pod::{PodLink, derive_names};
 use ripstop_host::sysctl;
 use ripstop_model::{HostPort, LocalPod, ObjectKey, Protocol};
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::{Netlink, address, route::Route};
 use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
 
 use process::Process;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 const CGROUP: &str = "RIPSTOP_TEST_CGROUP";
 const NAME: &str = "RIPSTOP_TEST_NAME";

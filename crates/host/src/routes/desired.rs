@@ -8,9 +8,9 @@ use ripstop_model::Mac;
 
 use super::NextHop;
 use super::tunnel::{Tunnels, link_local, vtep_mac};
-use crate::netlink::neighbour::Neighbour;
-use crate::netlink::route::Route;
-use crate::netlink::{Error, Netlink};
+use ripstop_netlink::neighbour::Neighbour;
+use ripstop_netlink::route::Route;
+use ripstop_netlink::{Error, Netlink};
 
 /// The other end of a tunnel, as our device must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use ipnet::IpNet;
 
 use super::desired::Desired;
 use super::tunnel::Tunnels;
-use crate::netlink::neighbour::Neighbour;
-use crate::netlink::route::{PROTOCOL, Route};
-use crate::netlink::{Error, Netlink, Request};
+use ripstop_netlink::neighbour::Neighbour;
+use ripstop_netlink::route::{PROTOCOL, Route};
+use ripstop_netlink::{Error, Netlink, Request};
 
 /// Routes with our protocol number and a gateway, and the entries of our
 /// tunnel devices.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ripstop_model::Mac;
 
 use super::kernel::Kernel;
-use crate::netlink::link::{self, Link, NewVxlan};
-use crate::netlink::{Error, Netlink, address};
+use ripstop_netlink::link::{self, Link, NewVxlan};
+use ripstop_netlink::{Error, Netlink, address};
 
 /// VXLAN network identifier.
 const VNI: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 /// A namespace with a name of this process's own, removed when dropped.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use tokio::process::{Child, Command};
 
 use crate::paths::LabPaths;

@@ -21,7 +21,7 @@ use nix::mount::{MsFlags, mount};
 use ripstop_apiserver::pki::{Pki, PkiError, Tls};
 use ripstop_apiserver::{Client, ClusterConfig, OpenError, PodAccess, Store};
 
-use ripstop_host::netns::RUN_NETNS;
+use ripstop_netlink::netns::RUN_NETNS;
 
 use crate::clock;
 use crate::controllers::{self, ControllerConfig};

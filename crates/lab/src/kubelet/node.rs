@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use tokio::sync::watch;
 
 use super::cgroup::Cgroup;
@@ -100,7 +100,7 @@ impl Node {
             }
         }
         let prefix = format!("{}.", self.context.paths.node_netns(&self.spec.name));
-        let namespaces = std::fs::read_dir(ripstop_host::netns::RUN_NETNS);
+        let namespaces = std::fs::read_dir(ripstop_netlink::netns::RUN_NETNS);
         for entry in namespaces.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(&prefix)

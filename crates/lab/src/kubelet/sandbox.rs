@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use ripstop_host::netlink::{Netlink, link};
-use ripstop_host::netns::Netns;
 use ripstop_host::sysctl;
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::{Netlink, link};
 use serde_json::{Map, Value, json};
 
 use super::cni::{self, Attachment, PluginError};

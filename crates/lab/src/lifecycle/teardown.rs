@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
-use ripstop_host::netns::{Netns, RUN_NETNS};
+use ripstop_netlink::netns::{Netns, RUN_NETNS};
 
 use crate::cgroup;
 use crate::paths::LabPaths;

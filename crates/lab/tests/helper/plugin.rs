@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ipnet::IpNet;
-use ripstop_host::netlink::Netlink;
-use ripstop_host::netlink::address;
-use ripstop_host::netlink::link::{self, VethEnd};
-use ripstop_host::netlink::route::Route;
-use ripstop_host::netns::Netns;
+use ripstop_netlink::Netlink;
+use ripstop_netlink::address;
+use ripstop_netlink::link::{self, VethEnd};
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::route::Route;
 use serde_json::{Value, json};
 
 /// The node's address on every link to a pod.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use ripstop_apiserver::pods::{ExecRequest, LogOptions, PodAccess, PodRef};
 use ripstop_apiserver::{Client, Store};
-use ripstop_host::netlink::{Netlink, link};
-use ripstop_host::netns::Netns;
 use ripstop_lab::kubelet::{Kubelet, KubeletConfig, NodeSpec};
 use ripstop_lab::lifecycle::{Keep, tear_down};
 use ripstop_lab::paths::LabPaths;
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::{Netlink, link};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -308,7 +308,7 @@ impl Lab {
     /// The pods' network namespaces.
     pub(crate) fn namespaces(&self) -> Vec<String> {
         let prefix = format!("{}.", self.paths.node_netns(NODE));
-        let entries = std::fs::read_dir(ripstop_host::netns::RUN_NETNS).unwrap();
+        let entries = std::fs::read_dir(ripstop_netlink::netns::RUN_NETNS).unwrap();
         let names = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok());

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use ripstop_cni_types::{AddResult, Code, Error, Interface, Ip, Route};
-use ripstop_host::netns::Netns;
 use ripstop_host::pod::{HOST_MAC, derive_names, gateway};
 use ripstop_host::records::Record;
 use ripstop_model::{LocalPod, ObjectKey};
+use ripstop_netlink::netns::Netns;
 
 use super::call::{Call, invalid};
 use super::{CniServer, describe, link_of, ports};

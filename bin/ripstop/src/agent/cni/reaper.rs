@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use ripstop_host::netlink::{Error, Netlink, link};
 use ripstop_host::records::Record;
+use ripstop_netlink::{Error, Netlink, link};
 
 use super::attachments::Attachments;
 

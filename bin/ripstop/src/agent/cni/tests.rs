@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use ripstop_cni_types::Version;
-use ripstop_host::netlink::address;
 use ripstop_host::pod::HOST_MAC;
+use ripstop_netlink::address;
 use serde_json::{Value, json};
 
 use harness::{Node, TestNetns, finish};

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ripstop_cni_types::{Code, Error};
-use ripstop_host::netns::Netns;
 use ripstop_host::records::Record;
+use ripstop_netlink::netns::Netns;
 use serde_json::Value;
 
 use super::call::Call;

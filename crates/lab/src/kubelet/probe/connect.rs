@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 use super::USER_AGENT;
 use super::connect::{connect, describe};

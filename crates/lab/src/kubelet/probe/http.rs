@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connect::{connect, describe};

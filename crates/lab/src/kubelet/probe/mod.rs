@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 use super::exec::Enter;
 use tally::{Pace, Tally};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ripstop_host::netns::Netns;
+use ripstop_netlink::netns::Netns;
 
 use super::connect::{connect, describe};
 

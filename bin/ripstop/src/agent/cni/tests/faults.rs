@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::Duration;
 
-use ripstop_host::netlink::link;
+use ripstop_netlink::link;
 use serde_json::json;
 
 use super::harness::{Node, Outcome, TestNetns, finish};

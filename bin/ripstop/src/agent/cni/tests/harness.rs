@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ripstop_datapath::{Datapath, Drift, EngineStatus, Error, ResolvedRoute};
-use ripstop_host::netlink::route::PROTOCOL;
-use ripstop_host::netlink::{Netlink, address, link};
-use ripstop_host::netns::Netns;
 use ripstop_host::pod::is_host_end;
 use ripstop_host::uplink::prepare_node;
 use ripstop_model::LocalPod;
+use ripstop_netlink::netns::Netns;
+use ripstop_netlink::route::PROTOCOL;
+use ripstop_netlink::{Netlink, address, link};
 use ripstop_plan::{Change, Tables};
 use serde_json::{Value, json};
 

@@ -1,4 +1,6 @@
-//! A synchronous rtnetlink socket that sends many requests at once.
+//! Netlink, and the network namespaces that sockets belong to.
+//!
+//! A synchronous socket sends many requests at once.
 //!
 //! [`link`], [`address`], [`route`] and [`neighbour`] build [`Request`]s;
 //! [`Netlink::execute`] sends any number of them in one message to the kernel,
@@ -11,6 +13,7 @@ mod attributes;
 mod error;
 pub mod link;
 pub mod neighbour;
+pub mod netns;
 mod request;
 pub mod route;
 pub mod rule;

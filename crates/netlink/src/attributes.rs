@@ -12,15 +12,15 @@ const TYPE_MASK: u16 = 0x3fff;
 
 /// One message out of a datagram: `struct nlmsghdr` and what follows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Splits a datagram into its messages; stops at one that is cut short.
-pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(rest, 0)? as usize;
         let message = Message {
@@ -35,7 +35,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// The attributes (type, value) in `rest`; stops at one that is cut short.
-pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u16_at(rest, 0)? as usize;
         let kind = u16_at(rest, 2)? & TYPE_MASK;
@@ -45,21 +45,21 @@ pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
     })
 }
 
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// A 32-bit value in the host's byte order.
-pub(super) fn u32_value(value: &[u8]) -> Option<u32> {
+pub(crate) fn u32_value(value: &[u8]) -> Option<u32> {
     u32_at(value, 0)
 }
 
 /// An address: its length says of which family.
-pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
         16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
@@ -68,7 +68,7 @@ pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
 }
 
 /// A string that ends with a zero byte.
-pub(super) fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let end = value
         .iter()
         .position(|&byte| byte == 0)

@@ -24,27 +24,27 @@ impl Request {
     }
 
     /// Makes an object that must not exist yet.
-    pub(super) fn create(message: RouteNetlinkMessage, operation: String) -> Self {
+    pub(crate) fn create(message: RouteNetlinkMessage, operation: String) -> Self {
         Self::new(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
     /// Makes an object or overwrites the one that is there.
-    pub(super) fn replace(message: RouteNetlinkMessage, operation: String) -> Self {
+    pub(crate) fn replace(message: RouteNetlinkMessage, operation: String) -> Self {
         Self::new(message, NLM_F_CREATE | NLM_F_REPLACE, operation)
     }
 
     /// Changes or deletes an object.
-    pub(super) fn change(message: RouteNetlinkMessage, operation: String) -> Self {
+    pub(crate) fn change(message: RouteNetlinkMessage, operation: String) -> Self {
         Self::new(message, 0, operation)
     }
 
     /// Reads one object.
-    pub(super) fn get(message: RouteNetlinkMessage, operation: String) -> Self {
+    pub(crate) fn get(message: RouteNetlinkMessage, operation: String) -> Self {
         Self::new(message, 0, operation)
     }
 
     /// Reads all objects of a kind.
-    pub(super) fn dump(message: RouteNetlinkMessage, operation: &str) -> Self {
+    pub(crate) fn dump(message: RouteNetlinkMessage, operation: &str) -> Self {
         Self::new(message, NLM_F_DUMP, operation.to_owned())
     }
 
@@ -67,7 +67,7 @@ impl Request {
         self
     }
 
-    pub(super) fn with_flags(mut self, flags: u16) -> Self {
+    pub(crate) fn with_flags(mut self, flags: u16) -> Self {
         self.flags |= flags;
         self
     }
@@ -77,12 +77,12 @@ impl Request {
         &self.operation
     }
 
-    pub(super) fn ignores(&self, errno: i32) -> bool {
+    pub(crate) fn ignores(&self, errno: i32) -> bool {
         (self.ignore)(errno)
     }
 
     /// Appends the message to `buffer`.
-    pub(super) fn emit(&self, buffer: &mut Vec<u8>, sequence: u32, extra_flags: u16) {
+    pub(crate) fn emit(&self, buffer: &mut Vec<u8>, sequence: u32, extra_flags: u16) {
         let mut header = NetlinkHeader::default();
         header.flags = self.flags | extra_flags;
         header.sequence_number = sequence;

@@ -86,7 +86,7 @@ impl Netlink {
 
     /// As [`Netlink::execute`]; `echo` gets what the kernel sends besides
     /// acknowledgements.
-    pub(super) fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         requests: &[Request],
         mut echo: impl FnMut(Message<'_>),
@@ -130,7 +130,7 @@ impl Netlink {
     }
 
     /// Sends a dump request and returns what `read` makes of each object.
-    pub(super) fn dump<T>(
+    pub(crate) fn dump<T>(
         &mut self,
         request: &Request,
         read: impl Fn(Message<'_>) -> Option<T>,

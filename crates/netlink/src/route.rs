@@ -177,7 +177,7 @@ impl Route {
     }
 }
 
-pub(super) fn family_of(address: IpAddr) -> AddressFamily {
+pub(crate) fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() {
         AddressFamily::Inet
     } else {
