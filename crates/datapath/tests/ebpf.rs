@@ -8,6 +8,7 @@ use std::path::Path;
 use common::{Node, Pod, ip, net, node, nodes, service};
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
+use ripstop_netlink::{Netlink, traffic};
 use ripstop_plan::Tables;
 
 const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
@@ -365,9 +366,10 @@ fn an_audit_repairs() {
     node.serve(to, Protocol::Tcp, &[b.at(8080)[0]]);
     node.serve(SERVICES[1], Protocol::Tcp, &[b.at(8080)[1]]);
     let name = &b.local.host_ifname;
-    for pin in ["link_connect4".to_owned(), format!("link_pod_{name}")] {
-        std::fs::remove_file(node.bpffs().join(pin)).unwrap();
-    }
+    std::fs::remove_file(node.bpffs().join("link_connect4")).unwrap();
+    let detach = [traffic::detach(b.local.host_ifindex)];
+    node.run(|_| Netlink::new().unwrap().execute(detach))
+        .unwrap();
     // Only one of the services, and one of the pods, is wanted.
     let mut desired = Tables::default();
     desired.apply(&service(to, Protocol::Tcp, &[b.at(8080)[0]]));

@@ -18,6 +18,7 @@ mod request;
 pub mod route;
 pub mod rule;
 mod socket;
+pub mod traffic;
 
 pub use error::Error;
 pub use request::Request;

@@ -49,6 +49,14 @@ pub(crate) fn audit(
         Ok(attached) => audit.repaired.extend(attached),
         Err(error) => audit.failed(error),
     }
+    let uplinks = engine.config.uplinks.iter().copied();
+    let kept = uplinks
+        .chain(pods.iter().map(|pod| pod.host_ifindex))
+        .collect();
+    match links::retain(&mut engine.netlink, &kept) {
+        Ok(removed) => audit.repaired.extend(removed),
+        Err(error) => audit.failed(error),
+    }
     engine.takeover_pending = false;
     audit.result.map(|()| Drift {
         repaired: audit.repaired,
@@ -95,13 +103,11 @@ impl Audit {
             .map(|pod| (pod.container_id.clone(), pod.clone()))
             .collect();
         let mut wanted = PodRows::default();
-        let mut links = BTreeSet::new();
         for pod in pods {
             match engine.write_pod(pod) {
                 Ok(done) => self.repaired.extend(done),
                 Err(error) => self.failed(error),
             }
-            links.insert(pod.host_ifname.clone());
             let rows = PodRows::of(pod, &engine.config.node_addresses);
             wanted.endpoints.extend(rows.endpoints);
             wanted.host_ports.extend(rows.host_ports);
@@ -131,14 +137,6 @@ impl Audit {
         {
             let row = format!("endpoint {} (removed)", std::net::IpAddr::from(key));
             self.note(row, maps.endpoints.remove(&key));
-        }
-        let attached = links::pods(&engine.pins).unwrap_or_else(|error| {
-            self.failed(error);
-            Vec::new()
-        });
-        for name in attached.into_iter().filter(|name| !links.contains(name)) {
-            let removed = links::remove_pod(&engine.pins, &name).map(|()| true);
-            self.note(format!("program on {name} (removed)"), removed);
         }
     }
 

@@ -1,5 +1,7 @@
-//! Programs on their places, held there by pinned links.
+//! Programs on their places: on sockets by pinned links, on interfaces as
+//! filters that stay with the interface.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -7,17 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use aya_obj::generated::bpf_attach_type::{self, BPF_TCX_INGRESS};
+use aya_obj::generated::bpf_attach_type;
+
+use ripstop_netlink::{Netlink, traffic};
 
 use super::pins::Pins;
-use super::programs::{
-    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, refused,
-};
+use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS};
 use super::sys::{self, LinkInfo};
 use crate::Error;
-
-const UPLINK: &str = "link_uplink_";
-const POD: &str = "link_pod_";
 
 /// The cgroup whose sockets are translated.
 #[derive(Debug)]
@@ -68,92 +67,96 @@ pub(crate) fn sockets(
 }
 
 /// Puts the program for what comes in on an uplink. True if it was not there.
-pub(crate) fn uplink(pins: &Pins, programs: &Programs, ifindex: u32) -> Result<bool, Error> {
-    packets(
-        pins,
-        programs,
-        format!("{UPLINK}{ifindex}"),
-        FROM_OUTSIDE,
-        ifindex,
-    )
+pub(crate) fn uplink(
+    netlink: &mut Netlink,
+    programs: &Programs,
+    ifindex: u32,
+) -> Result<bool, Error> {
+    ingress(netlink, programs, FROM_OUTSIDE, ifindex)
 }
 
 /// Puts the program for what a pod sends on the host's end of its link. True if
 /// it was not there.
 pub(crate) fn pod(
-    pins: &Pins,
+    netlink: &mut Netlink,
     programs: &Programs,
-    ifname: &str,
     ifindex: u32,
     host_ports: bool,
 ) -> Result<bool, Error> {
     let program = if host_ports { FROM_POD_PORTS } else { FROM_POD };
-    packets(pins, programs, format!("{POD}{ifname}"), program, ifindex)
+    ingress(netlink, programs, program, ifindex)
 }
 
-/// True if a pod's program is kept on this interface.
-pub(crate) fn has_pod(pins: &Pins, ifname: &str, ifindex: u32) -> Result<bool, Error> {
-    let pin = format!("{POD}{ifname}");
-    let Some(link) = pins.get(&pin)? else {
-        return Ok(false);
-    };
-    let info = sys::link_info(link.as_fd()).map_err(|source| Error::Kernel {
-        operation: format!("look at {pin}"),
-        source,
-    })?;
-    Ok(info.ifindex() == ifindex)
+/// True if one of these programs is on this interface.
+pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> {
+    let found = Netlink::new()
+        .and_then(|mut netlink| netlink.ingress_program(ifindex))
+        .map_err(failed)?;
+    let ours = [FROM_POD, FROM_POD_PORTS].map(|name| programs.get(name).id);
+    Ok(found.is_some_and(|program| ours.contains(&program)))
 }
 
-pub(crate) fn remove_pod(pins: &Pins, ifname: &str) -> Result<(), Error> {
-    pins.remove(&format!("{POD}{ifname}"))
+/// Takes a program away; that it or its interface is gone is no error.
+pub(crate) fn detach(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
+    let result = netlink.execute([traffic::detach(ifindex).if_exists()]);
+    match result {
+        // No clsact there, hence no program.
+        Err(error) if error.errno() == Some(libc::EINVAL) => Ok(()),
+        other => other.map_err(failed),
+    }
 }
 
-/// Names of the interfaces that have a pod's program.
-pub(crate) fn pods(pins: &Pins) -> Result<Vec<String>, Error> {
-    pins.with_prefix(POD)
-}
-
-/// Forgets uplinks that are gone, or not among `ifindexes`.
-pub(crate) fn retain_uplinks(pins: &Pins, ifindexes: &[u32]) -> Result<(), Error> {
-    for ifindex in pins.with_prefix(UPLINK)? {
-        if !ifindexes.iter().any(|kept| kept.to_string() == ifindex) {
-            pins.remove(&format!("{UPLINK}{ifindex}"))?;
+/// Takes programs of ours away from interfaces that are not among `ifindexes`.
+/// Gives the names of those that had one.
+pub(crate) fn retain(
+    netlink: &mut Netlink,
+    ifindexes: &BTreeSet<u32>,
+) -> Result<Vec<String>, Error> {
+    let mut detached = Vec::new();
+    for link in netlink.links().map_err(failed)? {
+        if !ifindexes.contains(&link.index)
+            && netlink
+                .ingress_program(link.index)
+                .map_err(failed)?
+                .is_some()
+        {
+            detach(netlink, link.index)?;
+            detached.push(format!("program on {} (removed)", link.name));
         }
     }
-    Ok(())
+    Ok(detached)
 }
 
-fn packets(
-    pins: &Pins,
+fn ingress(
+    netlink: &mut Netlink,
     programs: &Programs,
-    pin: String,
-    program: &'static str,
+    name: &str,
     ifindex: u32,
 ) -> Result<bool, Error> {
-    let link = Link {
-        pin,
-        program,
-        target: ifindex,
-        attach: BPF_TCX_INGRESS,
-    };
-    link.ensure(pins, programs, |info| info.ifindex() == ifindex)
+    let program = programs.get(name);
+    let found = netlink.ingress_program(ifindex).map_err(failed)?;
+    if found == Some(program.id) {
+        return Ok(false);
+    }
+    let shown = format!("ripstop {name}");
+    netlink
+        .execute([
+            traffic::prepare(ifindex).unless_exists(),
+            traffic::attach(ifindex, program.as_fd(), &shown),
+        ])
+        .map_err(failed)?;
+    Ok(true)
 }
 
-/// Refuses kernels without tcx, before anything depends on it.
-pub(crate) fn check_tcx() -> Result<(), Error> {
-    const LOOPBACK: u32 = 1;
-    match sys::can_query(LOOPBACK, BPF_TCX_INGRESS) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-            Err(Error::Unsupported {
-                reason: format!(
-                    "it has no tcx links, which came with Linux 6.6 (CONFIG_NET_XGRESS); this is {}",
-                    release.as_deref().unwrap_or("of unknown version").trim()
-                ),
-            })
-        }
-        Err(error) => Err(refused("look for tcx links", error, "")),
-        Ok(()) => Ok(()),
+fn failed(error: ripstop_netlink::Error) -> Error {
+    // CONFIG_NET_CLS_ACT, CONFIG_NET_CLS_BPF.
+    if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
+        let reason = format!("it has no clsact qdisc or BPF filters: {error}");
+        return Error::Unsupported { reason };
+    }
+    Error::Kernel {
+        operation: "programs on interfaces".into(),
+        source: std::io::Error::other(error),
     }
 }
 

@@ -28,6 +28,7 @@ use ripstop_abi::{
     Backend, Config as Constants, Port, Route, RouteKey, SCHEMA, ServiceAddress, names,
 };
 use ripstop_model::LocalPod;
+use ripstop_netlink::Netlink;
 use ripstop_plan::{Change, Frontend, FrontendRow, Tables};
 
 pub use config::{Config, Limits};
@@ -50,6 +51,7 @@ pub struct EbpfEngine {
     config: Config,
     pins: Pins,
     cgroup: Cgroup,
+    netlink: Netlink,
     programs: Programs,
     maps: Maps,
     adopted: bool,
@@ -69,7 +71,6 @@ impl EbpfEngine {
     /// [`Error::Unsupported`] if the kernel, or what this process may do, is not
     /// enough; nothing is attached then.
     pub fn open(config: Config) -> Result<Self, Error> {
-        links::check_tcx()?;
         let pins = Pins::open(&config.bpffs)?;
         let cgroup = Cgroup::open(&config.cgroup_root)?;
         let attached_before = links::are_there(&pins)?;
@@ -82,6 +83,10 @@ impl EbpfEngine {
             config,
             pins,
             cgroup,
+            netlink: Netlink::new().map_err(|error| Error::Kernel {
+                operation: "open a netlink socket".into(),
+                source: io::Error::other(error),
+            })?,
             programs,
             maps,
             adopted,
@@ -90,7 +95,6 @@ impl EbpfEngine {
         if !engine.takeover_pending {
             engine.attach_links()?;
         }
-        links::retain_uplinks(&engine.pins, &engine.config.uplinks)?;
         // Last: from here on the pins are a whole.
         state.write(&engine.pins)?;
         Ok(engine)
@@ -108,10 +112,10 @@ impl EbpfEngine {
     }
 
     /// Socket and uplink programs on their places; gives what was not.
-    fn attach_links(&self) -> Result<Vec<String>, Error> {
+    fn attach_links(&mut self) -> Result<Vec<String>, Error> {
         let mut attached = links::sockets(&self.pins, &self.programs, &self.cgroup)?;
         for ifindex in &self.config.uplinks {
-            if links::uplink(&self.pins, &self.programs, *ifindex)? {
+            if links::uplink(&mut self.netlink, &self.programs, *ifindex)? {
                 attached.push(format!("program on uplink {ifindex}"));
             }
         }
@@ -149,15 +153,14 @@ impl EbpfEngine {
         let (written, result) = self.frontends.write(&self.maps, frontends);
         result?;
         done.extend(written);
-        let (name, has_ports) = (&pod.host_ifname, !pod.host_ports.is_empty());
+        let has_ports = !pod.host_ports.is_empty();
         if links::pod(
-            &self.pins,
+            &mut self.netlink,
             &self.programs,
-            name,
             pod.host_ifindex,
             has_ports,
         )? {
-            done.push(format!("program on {name}"));
+            done.push(format!("program on {}", pod.host_ifname));
         }
         Ok(done)
     }
@@ -191,7 +194,7 @@ impl EbpfEngine {
                 results.push(self.maps.endpoints.remove(&key).map(drop));
             }
         }
-        results.push(links::remove_pod(&self.pins, &pod.host_ifname));
+        results.push(links::detach(&mut self.netlink, pod.host_ifindex));
         results.into_iter().collect()
     }
 
@@ -296,9 +299,13 @@ impl Datapath for EbpfEngine {
                 return Ok(Some(format!("the datapath has no host port {port}")));
             }
         }
-        let name = &pod.host_ifname;
-        let attached = links::has_pod(&self.pins, name, pod.host_ifindex)?;
-        Ok((!attached).then(|| format!("interface {name} has no program of the datapath")))
+        let attached = links::has_pod(&self.programs, pod.host_ifindex)?;
+        Ok((!attached).then(|| {
+            format!(
+                "interface {} has no program of the datapath",
+                pod.host_ifname
+            )
+        }))
     }
 
     fn attach_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
@@ -306,7 +313,7 @@ impl Datapath for EbpfEngine {
             self.config.uplinks.push(ifindex);
         }
         if !self.takeover_pending {
-            links::uplink(&self.pins, &self.programs, ifindex)?;
+            links::uplink(&mut self.netlink, &self.programs, ifindex)?;
         }
         Ok(())
     }

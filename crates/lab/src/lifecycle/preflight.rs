@@ -66,8 +66,9 @@ fn plugin_folder() -> Result<PathBuf, Problem> {
     }
 }
 
-/// Release of the first kernel with tcx, `BPF_LINK_CREATE` for traffic control.
-const TCX: (u32, u32) = (6, 6);
+/// Release of the first kernel on which a socket program can say with which
+/// error a call fails (`bpf_set_retval`).
+const OLDEST: (u32, u32) = (5, 18);
 
 fn kernel() -> Vec<Problem> {
     let missing = |what, need| Problem::Kernel { what, need };
@@ -82,10 +83,10 @@ fn kernel() -> Vec<Problem> {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    if version(&release).is_some_and(|version| version < TCX) {
+    if version(&release).is_some_and(|version| version < OLDEST) {
         problems.push(missing(
-            "tcx, which the eBPF engine attaches its programs with",
-            "Linux 6.6 or newer",
+            "bpf_set_retval, with which the eBPF engine refuses connections",
+            "Linux 5.18 or newer",
         ));
     }
     problems

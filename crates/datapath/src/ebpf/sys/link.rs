@@ -43,36 +43,7 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, attributes).map(drop)
 }
 
-/// Whether the kernel knows this place to attach programs, on that interface.
-pub(crate) fn can_query(ifindex: u32, attach: bpf_attach_type) -> io::Result<()> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        target: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        program_ids: u64,
-        count: u32,
-        pad: u32,
-        program_attach_flags: u64,
-        link_ids: u64,
-        link_attach_flags: u64,
-        revision: u64,
-    }
-    let mut attributes = Attributes {
-        target: ifindex,
-        attach_type: attach as u32,
-        ..Attributes::default()
-    };
-    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
-        // Nothing attached there yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-/// First part of `struct bpf_link_info`, with the two kinds that we make.
+/// First part of `struct bpf_link_info`, of a cgroup link.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkInfo {
@@ -85,11 +56,6 @@ pub(crate) struct LinkInfo {
 }
 
 impl LinkInfo {
-    /// Of a tcx link: the interface; 0 if that is gone.
-    pub(crate) fn ifindex(&self) -> u32 {
-        self.body[0]
-    }
-
     /// Of a cgroup link: the cgroup; 0 if that is gone.
     pub(crate) fn cgroup(&self) -> u64 {
         u64::from(self.body[0]) | u64::from(self.body[1]) << 32
@@ -97,6 +63,6 @@ impl LinkInfo {
 }
 
 pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    // SAFETY: the layout of the two kinds of link that we make; plain integers.
+    // SAFETY: the layout of the kind of link that we make; plain integers.
     unsafe { info(link) }
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use aya_obj::generated::bpf_cmd;
 
-pub(crate) use link::{LinkInfo, can_query, link_create, link_info, link_update};
+pub(crate) use link::{LinkInfo, link_create, link_info, link_update};
 pub(crate) use map::{
     MapShape, MapTypes, btf_load, map_create, map_delete, map_freeze, map_lookup, map_next_key,
     map_shape, map_update, map_update_bytes,
