@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_plan::{Change, Tables};
 
+use crate::state::{FrontendState, TranslatedFlow};
+
 /// A way to another node's pods after the host has resolved it against this
 /// node's links: a neighbour on the uplink, or the remote VTEP on the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,33 @@ pub trait Datapath: Send {
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error>;
 
     fn status(&self) -> EngineStatus;
+
+    /// All frontends with their backends and counters, read from the kernel.
+    /// Sorted by frontend.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn services(&self) -> Result<Vec<FrontendState>, Error>;
+
+    /// The flows that are being translated, for the engine that takes over.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn flows(&self) -> Result<Vec<TranslatedFlow>, Error>;
+
+    /// Goes on with another engine's flows: their next packet may come at once.
+    ///
+    /// # Errors
+    /// If the kernel takes a flow neither now nor later; the others are in
+    /// place.
+    fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error>;
+
+    /// Removes everything of this engine from the kernel: after another one has
+    /// taken over, or to leave the node without any. Goes on after an error.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed.
+    fn dismantle(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// What can go wrong in an engine.

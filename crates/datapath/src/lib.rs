@@ -2,5 +2,7 @@
 
 pub mod ebpf;
 mod engine;
+mod state;
 
 pub use engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
+pub use state::{BackendState, FrontendState, TranslatedFlow};

@@ -26,8 +26,8 @@ pub(crate) struct Maps {
     pub(crate) backends: Table<BackendKey, Backend>,
     pub(crate) routes: Mirror<RouteKey, Route>,
     pub(crate) host_ports: Mirror<ServiceAddress, HostPortTarget>,
+    pub(crate) flows: Table<FlowKey, Flow>,
     /// Written by programs alone.
-    flows: OwnedFd,
     reverse: OwnedFd,
     sockets: OwnedFd,
     drops: OwnedFd,
@@ -91,7 +91,7 @@ impl Maps {
             backends: Table::new(names::BACKENDS, map(names::BACKENDS)?)?,
             routes: Mirror::new(Table::new(names::ROUTES, map(names::ROUTES)?)?),
             host_ports: Mirror::new(Table::new(names::HOST_PORTS, map(names::HOST_PORTS)?)?),
-            flows: map(names::FLOWS)?,
+            flows: Table::new(names::FLOWS, map(names::FLOWS)?)?,
             reverse: map(names::REVERSE)?,
             sockets: map(names::SOCKETS)?,
             drops: map(names::DROPS)?,

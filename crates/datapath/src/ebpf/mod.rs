@@ -15,6 +15,7 @@ mod packet_tests;
 mod pins;
 mod pods;
 mod programs;
+mod readback;
 mod sys;
 mod table;
 
@@ -35,6 +36,7 @@ pub use config::{Config, Limits};
 pub use programs::ProgramStats;
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
+use crate::state::{FrontendState, TranslatedFlow};
 use frontends::{Frontends, Wanted};
 use links::Cgroup;
 use maps::{Maps, State};
@@ -347,6 +349,24 @@ impl Datapath for EbpfEngine {
             }),
             adopted: self.adopted,
         }
+    }
+
+    fn services(&self) -> Result<Vec<FrontendState>, Error> {
+        readback::services(&self.maps)
+    }
+
+    fn flows(&self) -> Result<Vec<TranslatedFlow>, Error> {
+        readback::flows(&self.maps)
+    }
+
+    fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
+        readback::take_flows(&self.maps, flows)
+    }
+
+    fn dismantle(self: Box<Self>) -> Result<(), Error> {
+        // Attachments first: programs that nothing leads to need no tables.
+        let links = self.pins.remove_all("link_");
+        links.and(self.pins.remove_all(""))
     }
 }
 

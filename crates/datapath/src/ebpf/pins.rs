@@ -57,6 +57,17 @@ impl Pins {
             .map_err(|e| self.failed("unpin", name, e))
     }
 
+    /// Takes all names away that begin with `prefix`. Goes on after an error and
+    /// gives the first.
+    pub(crate) fn remove_all(&self, prefix: &str) -> Result<(), Error> {
+        let names = self.with_prefix(prefix)?;
+        let mut result = Ok(());
+        for name in names {
+            result = result.and(self.remove(&format!("{prefix}{name}")));
+        }
+        result
+    }
+
     /// Names that begin with `prefix`, without it.
     pub(crate) fn with_prefix(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let names = || -> io::Result<Vec<String>> {

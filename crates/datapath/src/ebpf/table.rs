@@ -80,7 +80,7 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         }
     }
 
-    /// All rows. Only this engine writes them, so they do not change meanwhile.
+    /// All rows. Those that programs remove meanwhile may be missing.
     ///
     /// # Errors
     /// What the kernel said.
@@ -113,8 +113,11 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         // SAFETY: the sizes were compared in `new`; any bytes are a valid row.
         while unsafe { sys::map_next_key(map, last.as_ref(), &mut key)? } {
             // SAFETY: likewise.
-            unsafe { sys::map_lookup(map, &key, &mut value)? };
-            rows.push((key, value));
+            match unsafe { sys::map_lookup(map, &key, &mut value) } {
+                Ok(()) => rows.push((key, value)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
             last = Some(key);
         }
         Ok(rows)

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use ripstop_datapath::{Datapath, Drift, EngineStatus, Error, ResolvedRoute};
+use ripstop_datapath::{
+    Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
+};
 use ripstop_host::pod::is_host_end;
 use ripstop_host::uplink::prepare_node;
 use ripstop_model::LocalPod;
@@ -68,6 +70,18 @@ impl Datapath for Remembers {
     }
     fn status(&self) -> EngineStatus {
         EngineStatus::default()
+    }
+    fn services(&self) -> Result<Vec<FrontendState>, Error> {
+        Ok(Vec::new())
+    }
+    fn flows(&self) -> Result<Vec<TranslatedFlow>, Error> {
+        Ok(Vec::new())
+    }
+    fn take_flows(&mut self, _: &[TranslatedFlow]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn dismantle(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
     }
 }
 
