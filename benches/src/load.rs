@@ -2,18 +2,27 @@
 //!
 //! - `crr`: connect, one byte each way, the server closes first. (A client that
 //!   closes first runs out of ports and measures that instead.)
-//! - `rr`: one byte each way over connections that stay open.
+//! - `rr`: one byte each way over connections that stay open, [`LOOPS`] event
+//!   loops on either side, as servers have them. (A thread for each connection
+//!   measures the scheduler: two switches cost more than the packets' way.)
 //!
-//! Plain threads and blocking sockets: what is measured is the kernel's path,
-//! and CPU time is read from `/proc/stat`, so that work in soft interrupts counts.
+//! What is measured is the kernel's path; CPU time is read from `/proc/stat`, so
+//! that work in soft interrupts counts.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
+
+/// Event loops of the client, and of the server.
+const LOOPS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Pattern {
@@ -37,7 +46,14 @@ pub(crate) struct Sample {
 pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     const ACCEPTORS: usize = 4;
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+    let loops = (0..LOOPS)
+        .map(|_| EventLoop::new())
+        .collect::<io::Result<Vec<_>>>()?;
+    let turn = AtomicUsize::new(0);
     std::thread::scope(|scope| {
+        for events in &loops {
+            scope.spawn(|| while events.wait(|connection| echo(connection)).is_ok() {});
+        }
         for _ in 0..ACCEPTORS {
             scope.spawn(|| {
                 while let Ok((mut connection, _)) = listener.accept() {
@@ -47,7 +63,8 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
                     }
                     let _ = connection.write_all(&byte);
                     if byte == *b"r" {
-                        std::thread::spawn(move || answer_all(connection));
+                        let turn = turn.fetch_add(1, Ordering::Relaxed);
+                        let _ = loops[turn % LOOPS].add(connection);
                     }
                 }
             });
@@ -56,17 +73,63 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn answer_all(mut connection: TcpStream) {
-    let _ = connection.set_nodelay(true);
+/// One byte in, the same byte out. False when the other end is done.
+fn echo(connection: &mut TcpStream) -> bool {
     let mut byte = [0];
-    while connection.read_exact(&mut byte).is_ok() {
-        if connection.write_all(&byte).is_err() {
-            return;
+    connection.read_exact(&mut byte).is_ok() && connection.write_all(&byte).is_ok()
+}
+
+/// Waits for many connections at once.
+struct EventLoop {
+    epoll: Epoll,
+    /// By descriptor, which is what epoll gives back.
+    connections: Mutex<HashMap<u64, TcpStream>>,
+}
+
+impl EventLoop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            connections: Mutex::default(),
+        })
+    }
+
+    fn add(&self, connection: TcpStream) -> io::Result<()> {
+        connection.set_nodelay(true)?;
+        let id = u64::from(connection.as_raw_fd().cast_unsigned());
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.epoll
+            .add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, id))?;
+        connections.insert(id, connection);
+        Ok(())
+    }
+
+    /// Calls `ready` with each connection that has something to read, after at
+    /// most 100 ms; one for which it says false is closed.
+    fn wait(&self, mut ready: impl FnMut(&mut TcpStream) -> bool) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = self.epoll.wait(&mut events, 100_u8)?;
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for event in &events[..count] {
+            let id = event.data();
+            if let Some(connection) = connections.get_mut(&id)
+                && !ready(connection)
+            {
+                connections.remove(&id);
+            }
         }
+        Ok(())
     }
 }
 
-/// Runs `clients` threads against `target` for `time`.
+/// Runs `clients` against `target` for `time`: a thread each that connects, or
+/// that many connections.
 pub(crate) fn run(
     target: SocketAddr,
     pattern: Pattern,
@@ -79,10 +142,14 @@ pub(crate) fn run(
     let cpu_before = busy_cpu_us()?;
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..clients {
+        let threads = match pattern {
+            Pattern::Crr => clients,
+            Pattern::Rr => LOOPS,
+        };
+        for _ in 0..threads {
             scope.spawn(|| match pattern {
                 Pattern::Crr => connect_loop(target, &stop, &done, &errors),
-                Pattern::Rr => request_loop(target, &stop, &done, &errors),
+                Pattern::Rr => request_loop(target, clients / LOOPS, &stop, &done, &errors),
             });
         }
         std::thread::sleep(time);
@@ -134,19 +201,37 @@ fn connect_loop(target: SocketAddr, stop: &AtomicBool, done: &AtomicU64, errors:
     }
 }
 
-fn request_loop(target: SocketAddr, stop: &AtomicBool, done: &AtomicU64, errors: &AtomicU64) {
-    let requests = || -> io::Result<()> {
-        let mut connection = TcpStream::connect(target)?;
-        connection.set_nodelay(true)?;
-        let mut byte = *b"r";
-        while !stop.load(Ordering::Relaxed) {
-            connection.write_all(&byte)?;
-            connection.read_exact(&mut byte)?;
-            done.fetch_add(1, Ordering::Relaxed);
+/// `connections` of them, each with one request on its way.
+fn request_loop(
+    target: SocketAddr,
+    connections: usize,
+    stop: &AtomicBool,
+    done: &AtomicU64,
+    errors: &AtomicU64,
+) {
+    let run = || -> io::Result<()> {
+        let events = EventLoop::new()?;
+        for _ in 0..connections {
+            let mut connection = TcpStream::connect(target)?;
+            connection.write_all(b"r")?;
+            events.add(connection)?;
         }
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            events.wait(|connection| {
+                let answered = echo(connection);
+                if answered {
+                    count += 1;
+                } else {
+                    errors.fetch_add(1, Ordering::Relaxed);
+                }
+                answered
+            })?;
+        }
+        done.fetch_add(count, Ordering::Relaxed);
         Ok(())
     };
-    if requests().is_err() {
+    if run().is_err() {
         errors.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -35,4 +35,4 @@ pub use table::{
     ServiceAddress, SocketState, TableRow, names,
 };
 pub use verdict::{DropReason, Verdict};
-pub use wire::{ETH_LEN, Header, IPPROTO_TCP, IPPROTO_UDP};
+pub use wire::{ETH_LEN, ETH_P_IPV6, Header, IPPROTO_TCP, IPPROTO_UDP};

@@ -9,7 +9,7 @@ pub const IPPROTO_UDP: u8 = 17;
 
 /// EtherTypes, in network order.
 pub(crate) const ETH_P_IP: u16 = 0x0800_u16.to_be();
-pub(crate) const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
+pub const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
 
 /// Source of every frame that goes into a pod: host's ends of pod links all
 /// have this address, and no pod needs to learn another.
