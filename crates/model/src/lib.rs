@@ -4,12 +4,20 @@
 //! slices, nodes and the pods of this node. Refuses I/O, Kubernetes client
 //! types and anything about how a packet is forwarded.
 
+mod labels;
 mod node;
 mod pod;
+mod policy;
 mod service;
 
+pub use labels::{LabelMatch, LabelSelector, Labels, Requirement, StringPool};
 pub use node::Node;
 pub use pod::{HostPort, LocalPod, Mac};
+pub use policy::{
+    Action, ClusterNetworkPolicy, ClusterRule, ClusterSubject, ContainerPort, DomainPattern,
+    Namespace, NamespaceScope, NetworkPolicy, NodeIdentity, Peer, Pod, PolicyProblem, PortMatch,
+    PortSet, PortsOf, Rule, Tier,
+};
 pub use service::{
     EndpointSlice, EndpointState, ObjectKey, Protocol, Service, ServiceKind, ServicePort,
     SliceEndpoint, SlicePort, TrafficPolicy,
