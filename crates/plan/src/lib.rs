@@ -6,6 +6,7 @@
 mod claims;
 mod names;
 mod planner;
+pub mod policy;
 mod service;
 mod tables;
 

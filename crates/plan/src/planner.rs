@@ -8,6 +8,7 @@ use ripstop_model::{EndpointSlice, Node, ObjectKey, Service};
 
 use crate::claims::Claims;
 use crate::names::{self, ServiceNames};
+use crate::policy::PolicyPlanner;
 use crate::{Change, Frontend, NodeRoute, Tables, service};
 
 /// What of the node's configuration the rows depend on.
@@ -69,6 +70,7 @@ pub struct Planner {
     frontend_claims: Claims<Frontend, ObjectKey>,
     /// Own node first (`false`), then by name.
     route_claims: Claims<IpNet, (bool, String)>,
+    policies: PolicyPlanner,
     tables: Tables,
     stale_frontends: BTreeSet<Frontend>,
     stale_names: BTreeSet<ObjectKey>,
@@ -78,9 +80,15 @@ pub struct Planner {
 impl Planner {
     pub fn new(config: PlanConfig) -> Self {
         Self {
+            policies: PolicyPlanner::new(&config.node),
             config,
             ..Self::default()
         }
+    }
+
+    /// Policies and what they are about.
+    pub fn policies(&mut self) -> &mut PolicyPlanner {
+        &mut self.policies
     }
 
     /// A service as it is now.
@@ -216,6 +224,7 @@ impl Planner {
             update.names.insert(key, names);
         }
         self.tables.apply(&update.rows);
+        update.rows.policy = self.policies.take_change(&mut self.tables.policy);
         update
     }
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use ripstop_model::{ObjectKey, Protocol};
 
+use crate::policy::{PolicyChange, PolicyTables};
+
 /// An address, protocol and port at which a service is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
@@ -120,6 +122,7 @@ pub struct Tables {
     /// By pod CIDR of the other nodes.
     pub routes: BTreeMap<IpNet, NodeRoute>,
     pub ranges: BTreeMap<IpNet, Range>,
+    pub policy: PolicyTables,
 }
 
 /// The rows that one event changed; `None` removes the row.
@@ -128,11 +131,15 @@ pub struct Change {
     pub frontends: BTreeMap<Frontend, Option<FrontendRow>>,
     pub routes: BTreeMap<IpNet, Option<NodeRoute>>,
     pub ranges: BTreeMap<IpNet, Option<Range>>,
+    pub policy: PolicyChange,
 }
 
 impl Change {
     pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.routes.is_empty() && self.ranges.is_empty()
+        self.frontends.is_empty()
+            && self.routes.is_empty()
+            && self.ranges.is_empty()
+            && self.policy.is_empty()
     }
 
     /// Adds a later change; where both have a row, the later one counts.
@@ -140,11 +147,13 @@ impl Change {
         self.frontends.extend(later.frontends);
         self.routes.extend(later.routes);
         self.ranges.extend(later.ranges);
+        self.policy.merge(later.policy);
     }
 }
 
 impl Tables {
     pub fn apply(&mut self, change: &Change) {
+        self.policy.apply(&change.policy);
         for (key, row) in &change.frontends {
             match row {
                 Some(row) => drop(self.frontends.insert(*key, row.clone())),

@@ -55,6 +55,15 @@ pub enum PortsOf {
     Any,
 }
 
+impl PortsOf {
+    pub fn includes(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Protocol(one) => one == protocol,
+            Self::Any => true,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PortSet {
     Range(RangeInclusive<u16>),
