@@ -104,8 +104,11 @@ fn table(status: &Status) -> String {
     for repaired in &status.audits.last {
         line("", repaired.clone());
     }
-    for conflict in &status.conflicts {
-        line("conflict", conflict.clone());
+    for ignored in &status.ignored {
+        line(
+            "ignored",
+            format!("{}: {}", ignored.object, ignored.message),
+        );
     }
     if let Some(problem) = &status.problem {
         line("PROBLEM", problem.clone());

@@ -8,7 +8,9 @@ mod labels;
 mod node;
 mod pod;
 mod policy;
+mod problem;
 mod service;
+mod service_cidr;
 
 pub use labels::{LabelMatch, LabelSelector, Labels, Requirement, StringPool};
 pub use node::Node;
@@ -18,7 +20,9 @@ pub use policy::{
     Namespace, NamespaceScope, NetworkPolicy, NodeIdentity, Peer, Pod, PolicyProblem, PortMatch,
     PortSet, PortsOf, Rule, Tier,
 };
+pub use problem::{ObjectKind, ObjectRef, Problem, Reason};
 pub use service::{
     EndpointSlice, EndpointState, ObjectKey, Protocol, Service, ServiceKind, ServicePort,
     SliceEndpoint, SlicePort, TrafficPolicy,
 };
+pub use service_cidr::ServiceCidr;

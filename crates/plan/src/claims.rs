@@ -10,6 +10,8 @@ pub(crate) struct Claims<K, O> {
     owners: BTreeMap<K, O>,
     /// Claimants that are greater than the owner; without empty sets.
     waiting: BTreeMap<K, BTreeSet<O>>,
+    /// Whether conflicts have changed since somebody asked.
+    changed: bool,
 }
 
 impl<K, O> Default for Claims<K, O> {
@@ -17,6 +19,7 @@ impl<K, O> Default for Claims<K, O> {
         Self {
             owners: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            changed: false,
         }
     }
 }
@@ -33,6 +36,7 @@ impl<K: Ord + Copy, O: Ord + Clone> Claims<K, O> {
                     std::mem::swap(owner, &mut loser);
                 }
                 self.waiting.entry(key).or_default().insert(loser);
+                self.changed = true;
             }
         }
     }
@@ -40,6 +44,7 @@ impl<K: Ord + Copy, O: Ord + Clone> Claims<K, O> {
     /// Gives up a claim; the least of those that wait takes over.
     pub(crate) fn release(&mut self, key: K, claimant: &O) {
         let waiting = self.waiting.get_mut(&key);
+        self.changed |= waiting.is_some();
         if self.owners.get(&key) == Some(claimant) {
             match waiting.and_then(BTreeSet::pop_first) {
                 Some(next) => drop(self.owners.insert(key, next)),
@@ -51,6 +56,11 @@ impl<K: Ord + Copy, O: Ord + Clone> Claims<K, O> {
         if self.waiting.get(&key).is_some_and(BTreeSet::is_empty) {
             self.waiting.remove(&key);
         }
+    }
+
+    /// Whether [`Claims::conflicts`] may have changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     pub(crate) fn owner(&self, key: K) -> Option<&O> {

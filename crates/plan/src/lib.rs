@@ -4,14 +4,17 @@
 //! that depend on it and no others; [`Tables`] is what they add up to.
 
 mod claims;
+mod endpoints;
 mod names;
 mod planner;
 pub mod policy;
+mod ranges;
 mod service;
 mod tables;
 
 pub use names::{Lookup, Names, ServiceNames};
 pub use planner::{PlanConfig, Planner, Update};
 pub use tables::{
-    Backend, Change, Frontend, FrontendKind, FrontendRow, NodeRoute, Outside, Range, Tables,
+    Backend, Change, Frontend, FrontendKind, FrontendRow, HealthCheck, NodeRoute, Outside, Range,
+    Tables,
 };

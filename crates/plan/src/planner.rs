@@ -1,18 +1,23 @@
 //! From objects to rows, re-planning only what an object touches.
 
+mod update;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use ripstop_model::{EndpointSlice, Node, ObjectKey, Service};
+use ripstop_model::{EndpointSlice, Node, ObjectKey, Problem, Service, ServiceCidr};
 
 use crate::claims::Claims;
-use crate::names::{self, ServiceNames};
+use crate::names::ServiceNames;
 use crate::policy::PolicyPlanner;
-use crate::{Change, Frontend, NodeRoute, Tables, service};
+use crate::ranges::Ranges;
+use crate::service::{self, Asked, Claim};
+use crate::{Change, Frontend, HealthCheck, Range, Tables};
 
 /// What of the node's configuration the rows depend on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanConfig {
     /// Name of this node: its own pods are not behind a route.
     pub node: String,
@@ -38,21 +43,51 @@ pub struct Update {
     pub rows: Change,
     /// For the DNS server; `None` removes the names of the service.
     pub names: BTreeMap<ObjectKey, Option<ServiceNames>>,
+    /// By `healthCheckNodePort`; `None` closes the port.
+    pub health: BTreeMap<u16, Option<HealthCheck>>,
+    /// What of the objects is ignored, all of it, if that may have changed.
+    pub problems: Option<BTreeSet<Problem>>,
 }
 
 impl Update {
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.names.is_empty()
+        self.rows.is_empty()
+            && self.names.is_empty()
+            && self.health.is_empty()
+            && self.problems.is_none()
     }
 }
 
 /// A service, its slices (either may come first), and what it asks for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
+    key: Arc<ObjectKey>,
     service: Option<Service>,
     slices: BTreeMap<String, EndpointSlice>,
-    claimed: Vec<Frontend>,
+    asked: Asked,
+    health: Option<u16>,
 }
+
+impl Entry {
+    fn new(key: ObjectKey) -> Self {
+        Self {
+            key: Arc::new(key),
+            service: None,
+            slices: BTreeMap::new(),
+            asked: Asked::default(),
+            health: None,
+        }
+    }
+
+    /// Whether the choice among its endpoints depends on this node's zone.
+    fn has_zone_hints(&self) -> bool {
+        let mut endpoints = self.slices.values().flat_map(|slice| &slice.endpoints);
+        endpoints.any(|endpoint| !endpoint.zone_hints.is_empty())
+    }
+}
+
+/// Who asks for a frontend: the least owns it.
+type Claimant = (u8, Arc<ObjectKey>);
 
 /// Holds the objects and the rows that follow from them.
 ///
@@ -63,27 +98,73 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Planner {
     config: PlanConfig,
-    services: HashMap<ObjectKey, Entry>,
+    services: HashMap<Arc<ObjectKey>, Entry>,
     /// Service name by slice key: a slice's removal does not say whose it was.
     service_of_slice: HashMap<ObjectKey, String>,
     nodes: HashMap<String, Node>,
-    frontend_claims: Claims<Frontend, ObjectKey>,
+    service_cidrs: HashMap<String, ServiceCidr>,
+    frontend_claims: Claims<Frontend, Claimant>,
+    health_claims: Claims<u16, Arc<ObjectKey>>,
     /// Own node first (`false`), then by name.
     route_claims: Claims<IpNet, (bool, String)>,
     policies: PolicyPlanner,
+    ranges: Ranges,
     tables: Tables,
+    health: BTreeMap<u16, HealthCheck>,
+    /// Services whose rows may have changed.
+    stale_services: BTreeSet<Arc<ObjectKey>>,
+    /// Frontends that somebody has given up.
     stale_frontends: BTreeSet<Frontend>,
-    stale_names: BTreeSet<ObjectKey>,
+    stale_health: BTreeSet<u16>,
+    stale_names: BTreeSet<Arc<ObjectKey>>,
     stale_routes: BTreeSet<IpNet>,
+    problems_changed: bool,
 }
 
 impl Planner {
     pub fn new(config: PlanConfig) -> Self {
-        Self {
-            policies: PolicyPlanner::new(&config.node),
-            config,
+        let node = config.node.clone();
+        let mut planner = Self {
+            policies: PolicyPlanner::new(&node),
+            config: PlanConfig {
+                node,
+                ..PlanConfig::default()
+            },
             ..Self::default()
+        };
+        planner.configure(config);
+        planner
+    }
+
+    /// Another configuration; only what depends on the difference is planned
+    /// again. A node cannot become another one: `node` stays as it was.
+    pub fn configure(&mut self, config: PlanConfig) {
+        let node = self.config.node.clone();
+        let config = PlanConfig { node, ..config };
+        let before = std::mem::replace(&mut self.config, config);
+        for (net, range) in configured(&before) {
+            self.ranges.remove(net, range);
         }
+        for (net, range) in configured(&self.config) {
+            self.ranges.add(net, range);
+        }
+        let ports_moved = before.node_port_addresses != self.config.node_port_addresses;
+        let dns_moved = before.cluster_dns != self.config.cluster_dns;
+        if ports_moved || dns_moved {
+            let has_node_port = |entry: &&Entry| {
+                let mut services = entry.service.iter();
+                services.any(|s| s.ports.iter().any(|port| port.node_port.is_some()))
+            };
+            let entries = self.services.values();
+            let touched = entries.filter(|entry| dns_moved || has_node_port(entry));
+            for key in touched.map(|e| e.key.clone()).collect::<Vec<_>>() {
+                self.ask(&key);
+            }
+        }
+    }
+
+    pub fn config(&self) -> &PlanConfig {
+        &self.config
     }
 
     /// Policies and what they are about.
@@ -93,36 +174,45 @@ impl Planner {
 
     /// A service as it is now.
     pub fn upsert_service(&mut self, service: Service) {
-        let entry = self.services.entry(service.key.clone()).or_default();
+        let entry = self.entry(&service.key);
         if entry.service.as_ref() == Some(&service) {
             return;
         }
-        let key = service.key.clone();
-        let claims = service::frontends(&service, &self.config.cluster_dns);
         entry.service = Some(service);
-        self.claim(&key, claims);
+        let key = entry.key.clone();
+        self.ask(&key);
+        self.stale_names.insert(key);
     }
 
     /// One that is not known is no error.
     pub fn remove_service(&mut self, key: &ObjectKey) {
-        if let Some(entry) = self.services.get_mut(key) {
-            entry.service = None;
-            self.claim(key, Vec::new());
-            self.forget_if_empty(key);
+        let Some(entry) = self.services.get_mut(key) else {
+            return;
+        };
+        if entry.service.take().is_some() {
+            let key = entry.key.clone();
+            self.ask(&key);
+            self.stale_names.insert(key);
         }
+        self.forget_if_empty(key);
     }
 
     /// A slice as it is now; it may have moved to another service.
     pub fn upsert_slice(&mut self, slice: EndpointSlice) {
         let service = ObjectKey::new(&slice.key.namespace, &slice.service);
-        if let Some(before) = self.service_of_slice.get(&slice.key)
-            && *before != slice.service
-        {
-            self.remove_slice(&slice.key.clone());
+        match self.service_of_slice.get(&slice.key) {
+            Some(before) if *before == slice.service => {}
+            Some(_) => {
+                self.remove_slice(&slice.key);
+                self.service_of_slice
+                    .insert(slice.key.clone(), slice.service.clone());
+            }
+            None => {
+                self.service_of_slice
+                    .insert(slice.key.clone(), slice.service.clone());
+            }
         }
-        self.service_of_slice
-            .insert(slice.key.clone(), slice.service.clone());
-        let entry = self.services.entry(service.clone()).or_default();
+        let entry = self.entry(&service);
         if entry.slices.get(&slice.key.name) == Some(&slice) {
             return;
         }
@@ -145,40 +235,39 @@ impl Planner {
 
     /// A node as it is now.
     pub fn upsert_node(&mut self, node: Node) {
-        if self.nodes.get(&node.name) == Some(&node) {
-            return;
+        if self.nodes.get(&node.name) != Some(&node) {
+            let name = node.name.clone();
+            self.replace_node(&name, Some(node));
         }
-        let before = self.nodes.remove(&node.name);
-        let claimant = self.route_claimant(&node.name);
-        for cidr in before.iter().flat_map(|node| &node.pod_cidrs) {
-            self.stale_routes.insert(*cidr);
-            if !node.pod_cidrs.contains(cidr) {
-                self.route_claims.release(*cidr, &claimant);
-            }
-        }
-        for cidr in &node.pod_cidrs {
-            self.stale_routes.insert(*cidr);
-            self.route_claims.claim(*cidr, &claimant);
-        }
-        self.nodes.insert(node.name.clone(), node);
     }
 
     /// One that is not known is no error.
     pub fn remove_node(&mut self, name: &str) {
-        let Some(node) = self.nodes.remove(name) else {
-            return;
-        };
-        let claimant = self.route_claimant(name);
-        for cidr in node.pod_cidrs {
-            self.stale_routes.insert(cidr);
-            self.route_claims.release(cidr, &claimant);
+        self.replace_node(name, None);
+    }
+
+    /// A ServiceCIDR as it is now.
+    pub fn upsert_service_cidr(&mut self, service_cidr: ServiceCidr) {
+        self.remove_service_cidr(&service_cidr.name);
+        for cidr in &service_cidr.cidrs {
+            self.ranges.add(*cidr, Range::Services);
+        }
+        self.service_cidrs
+            .insert(service_cidr.name.clone(), service_cidr);
+    }
+
+    /// One that is not known is no error.
+    pub fn remove_service_cidr(&mut self, name: &str) {
+        let before = self.service_cidrs.remove(name);
+        for cidr in before.into_iter().flat_map(|before| before.cidrs) {
+            self.ranges.remove(cidr, Range::Services);
         }
     }
 
     /// Removes the services that a complete list does not have.
     pub fn retain_services(&mut self, keep: impl Fn(&ObjectKey) -> bool) {
         let known = self.services.iter().filter(|(_, e)| e.service.is_some());
-        for key in keys_without(known.map(|(key, _)| key), keep) {
+        for key in keys_without(known.map(|(key, _)| key), |key| keep(key)) {
             self.remove_service(&key);
         }
     }
@@ -197,35 +286,11 @@ impl Planner {
         }
     }
 
-    /// Plans what the objects since the last call touched.
-    pub fn take_update(&mut self) -> Update {
-        let mut update = Update::default();
-        for frontend in std::mem::take(&mut self.stale_frontends) {
-            let row = self.frontend_claims.owner(frontend).and_then(|owner| {
-                let entry = self.services.get(owner)?;
-                service::row(entry.service.as_ref()?, entry.slices.values(), frontend)
-            });
-            if self.tables.frontends.get(&frontend) != row.as_ref() {
-                update.rows.frontends.insert(frontend, row);
-            }
+    /// Removes the ServiceCIDRs that a complete list does not have.
+    pub fn retain_service_cidrs(&mut self, keep: impl Fn(&str) -> bool) {
+        for name in keys_without(self.service_cidrs.keys(), |name: &String| keep(name)) {
+            self.remove_service_cidr(&name);
         }
-        for cidr in std::mem::take(&mut self.stale_routes) {
-            let owner = self.route_claims.owner(cidr);
-            let route = owner.and_then(|(_, name)| self.route(name, cidr));
-            if self.tables.routes.get(&cidr) != route.as_ref() {
-                update.rows.routes.insert(cidr, route);
-            }
-        }
-        for key in std::mem::take(&mut self.stale_names) {
-            let names = self.services.get(&key).and_then(|entry| {
-                let service = entry.service.as_ref()?;
-                names::names(service, entry.slices.values())
-            });
-            update.names.insert(key, names);
-        }
-        self.tables.apply(&update.rows);
-        update.rows.policy = self.policies.take_change(&mut self.tables.policy);
-        update
     }
 
     /// The sum of all updates taken so far.
@@ -233,41 +298,57 @@ impl Planner {
         &self.tables
     }
 
+    /// The open health check ports: the sum of all updates taken so far.
+    pub fn health(&self) -> &BTreeMap<u16, HealthCheck> {
+        &self.health
+    }
+
     /// A node that is known.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
     }
 
-    /// One line for each address or range that several objects claim.
-    pub fn conflicts(&self) -> Vec<String> {
-        let frontends = self.frontend_claims.conflicts().map(|(row, owner, rest)| {
-            let rest: Vec<_> = rest.iter().map(ToString::to_string).collect();
-            format!("{row}: service {owner} has it, not {}", rest.join(", "))
-        });
-        let routes = self.route_claims.conflicts().map(|(cidr, owner, rest)| {
-            let rest: Vec<_> = rest.iter().map(|(_, name)| name.as_str()).collect();
-            format!("{cidr}: node {} has it, not {}", owner.1, rest.join(", "))
-        });
-        frontends.chain(routes).collect()
+    fn entry(&mut self, key: &ObjectKey) -> &mut Entry {
+        if !self.services.contains_key(key) {
+            let entry = Entry::new(key.clone());
+            self.services.insert(entry.key.clone(), entry);
+        }
+        self.services.get_mut(key).expect("it was just put in")
     }
 
-    /// Replaces what a service asks for, and marks its rows and names.
-    fn claim(&mut self, key: &ObjectKey, claims: Vec<Frontend>) {
+    /// Replaces what a service asks for, and marks its rows.
+    fn ask(&mut self, key: &Arc<ObjectKey>) {
         let Some(entry) = self.services.get_mut(key) else {
             return;
         };
-        for frontend in &entry.claimed {
-            self.stale_frontends.insert(*frontend);
-            if !claims.contains(frontend) {
-                self.frontend_claims.release(*frontend, key);
+        let now = match &entry.service {
+            Some(service) => service::asked(service, &self.config),
+            None => Asked::default(),
+        };
+        let health = entry.service.as_ref().and_then(service::health_port);
+        let before = std::mem::replace(&mut entry.asked, now);
+        let health_before = std::mem::replace(&mut entry.health, health);
+        self.problems_changed |= before.problems != entry.asked.problems;
+
+        let owner = |claim: &Claim| (claim.rank, key.clone());
+        for claim in without(&before.claims, &entry.asked.claims) {
+            self.frontend_claims.release(claim.frontend, &owner(claim));
+            self.stale_frontends.insert(claim.frontend);
+        }
+        for claim in without(&entry.asked.claims, &before.claims) {
+            self.frontend_claims.claim(claim.frontend, &owner(claim));
+        }
+        if health != health_before {
+            if let Some(port) = health_before {
+                self.health_claims.release(port, key);
+                self.stale_health.insert(port);
+            }
+            if let Some(port) = health {
+                self.health_claims.claim(port, key);
             }
         }
-        for frontend in &claims {
-            self.stale_frontends.insert(*frontend);
-            self.frontend_claims.claim(*frontend, key);
-        }
-        entry.claimed = claims;
-        self.stale_names.insert(key.clone());
+        self.stale_health.extend(health);
+        self.stale_services.insert(key.clone());
     }
 
     /// Marks what depends on the endpoints of a service.
@@ -275,10 +356,54 @@ impl Planner {
         let Some(entry) = self.services.get(service) else {
             return;
         };
-        self.stale_frontends.extend(&entry.claimed);
-        if entry.service.as_ref().is_some_and(|s| s.headless) {
-            self.stale_names.insert(service.clone());
+        let Some(service) = &entry.service else {
+            return;
+        };
+        self.stale_services.insert(entry.key.clone());
+        self.stale_health.extend(entry.health);
+        if service.headless {
+            self.stale_names.insert(entry.key.clone());
         }
+    }
+
+    fn replace_node(&mut self, name: &str, node: Option<Node>) {
+        let zone = self.zone().map(str::to_owned);
+        let claimant = (name != self.config.node, name.to_owned());
+        // The new claims first: a range that stays is not up for others in
+        // between, and is no change.
+        for cidr in node.iter().flat_map(|node| &node.pod_cidrs) {
+            self.stale_routes.insert(*cidr);
+            self.route_claims.claim(*cidr, &claimant);
+        }
+        for (net, range) in node.iter().flat_map(ranges_of) {
+            self.ranges.add(net, range);
+        }
+        let kept = node.iter().flat_map(|node| node.pod_cidrs.clone());
+        let kept: BTreeSet<_> = kept.collect();
+        let before = match node {
+            Some(node) => self.nodes.insert(name.to_owned(), node),
+            None => self.nodes.remove(name),
+        };
+        for (net, range) in before.iter().flat_map(ranges_of) {
+            self.ranges.remove(net, range);
+        }
+        for cidr in before.iter().flat_map(|node| &node.pod_cidrs) {
+            self.stale_routes.insert(*cidr);
+            if !kept.contains(cidr) {
+                self.route_claims.release(*cidr, &claimant);
+            }
+        }
+        if zone.as_deref() != self.zone() {
+            let entries = self.services.values();
+            let hinted = entries.filter(|entry| entry.has_zone_hints());
+            self.stale_services
+                .extend(hinted.map(|entry| entry.key.clone()));
+        }
+    }
+
+    /// Zone of this node.
+    fn zone(&self) -> Option<&str> {
+        self.nodes.get(&self.config.node)?.zone.as_deref()
     }
 
     fn forget_if_empty(&mut self, key: &ObjectKey) {
@@ -289,26 +414,31 @@ impl Planner {
             self.services.remove(key);
         }
     }
+}
 
-    fn route_claimant(&self, node: &str) -> (bool, String) {
-        (node != self.config.node, node.to_owned())
-    }
+/// Claims that are in `all` and not in `others`; both are sorted.
+fn without<'a>(all: &'a [Claim], others: &'a [Claim]) -> impl Iterator<Item = &'a Claim> {
+    let kept = |claim: &Claim| {
+        let at = others.binary_search_by_key(&claim.frontend, |other| other.frontend);
+        at.is_ok_and(|at| others[at].rank == claim.rank)
+    };
+    all.iter().filter(move |claim| !kept(claim))
+}
 
-    /// The way to a range of another node's pods; none for our own, and none
-    /// for a node that has no address yet.
-    fn route(&self, node: &str, cidr: IpNet) -> Option<NodeRoute> {
-        if node == self.config.node {
-            return None;
-        }
-        let node = self.nodes.get(node)?;
-        let via = node
-            .address_like(cidr.addr())
-            .or(node.addresses.first().copied())?;
-        Some(NodeRoute {
-            node: node.name.clone(),
-            via,
-        })
-    }
+fn configured(config: &PlanConfig) -> impl Iterator<Item = (IpNet, Range)> {
+    let all = |nets: &'_ [IpNet], range| nets.iter().map(move |net| (*net, range)).collect();
+    let kinds: [Vec<_>; 3] = [
+        all(&config.cluster_cidrs, Range::Pods),
+        all(&config.service_cidrs, Range::Services),
+        all(&config.no_masquerade, Range::Excluded),
+    ];
+    kinds.into_iter().flatten()
+}
+
+fn ranges_of(node: &Node) -> impl Iterator<Item = (IpNet, Range)> {
+    let pods = node.pod_cidrs.iter().map(|cidr| (*cidr, Range::Pods));
+    let addresses = node.addresses.iter();
+    pods.chain(addresses.map(|address| (IpNet::from(*address), Range::Node)))
 }
 
 fn keys_without<'a, K: Clone + 'a>(
@@ -319,85 +449,4 @@ fn keys_without<'a, K: Clone + 'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use ripstop_model::{Protocol, ServicePort, SliceEndpoint, SlicePort};
-
-    use super::*;
-
-    fn service(name: &str, ip: u8) -> Service {
-        Service {
-            cluster_ips: vec![IpAddr::from([10, 96, 0, ip])],
-            ports: vec![ServicePort {
-                name: String::new(),
-                protocol: Protocol::Tcp,
-                port: 80,
-                node_port: None,
-                app_protocol: None,
-            }],
-            ..Service::new(ObjectKey::new("shop", name))
-        }
-    }
-
-    fn slice(service: &str, pods: &[u8]) -> EndpointSlice {
-        let address = |pod: &u8| IpAddr::from([10, 244, 0, *pod]);
-        let endpoints = pods.iter().map(|pod| SliceEndpoint::new(address(pod)));
-        EndpointSlice {
-            key: ObjectKey::new("shop", format!("{service}-1")),
-            service: service.to_owned(),
-            ports: vec![SlicePort {
-                name: String::new(),
-                protocol: Protocol::Tcp,
-                port: 8080,
-            }],
-            endpoints: endpoints.collect(),
-        }
-    }
-
-    #[test]
-    fn a_change_has_only_the_rows_of_its_object() {
-        let mut planner = Planner::default();
-        for ip in 1..=100 {
-            planner.upsert_service(service(&format!("s{ip}"), ip));
-            planner.upsert_slice(slice(&format!("s{ip}"), &[ip]));
-        }
-        let first = planner.take_update();
-        assert_eq!((first.rows.frontends.len(), first.names.len()), (100, 100));
-
-        planner.upsert_slice(slice("s7", &[7, 107]));
-        let update = planner.take_update();
-        let rows: Vec<_> = update.rows.frontends.into_iter().collect();
-        let [(frontend, Some(row))] = rows.as_slice() else {
-            panic!("one row expected, got {rows:?}");
-        };
-        assert_eq!(frontend.to_string(), "10.96.0.7:80/TCP");
-        assert_eq!(row.backends.len(), 2);
-        assert!(
-            update.names.is_empty(),
-            "a ClusterIP's name does not change"
-        );
-
-        planner.upsert_slice(slice("s7", &[7, 107]));
-        planner.upsert_service(service("s7", 7));
-        assert!(planner.take_update().is_empty(), "nothing changed");
-    }
-
-    #[test]
-    fn two_services_with_one_address_are_reported() {
-        let mut planner = Planner::default();
-        planner.upsert_service(service("b", 1));
-        planner.upsert_service(service("a", 1));
-        assert_eq!(
-            planner.conflicts(),
-            ["10.96.0.1:80/TCP: service shop/a has it, not shop/b"]
-        );
-        planner.remove_service(&ObjectKey::new("shop", "a"));
-        assert!(planner.conflicts().is_empty());
-        let update = planner.take_update();
-        let owners = update
-            .rows
-            .frontends
-            .into_values()
-            .map(|row| row.unwrap().service);
-        assert_eq!(owners.collect::<Vec<_>>(), [ObjectKey::new("shop", "b")]);
-    }
-}
+mod tests;

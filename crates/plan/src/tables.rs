@@ -105,6 +105,15 @@ pub enum Range {
     Excluded,
 }
 
+/// What a port of this node says of a service to load balancers
+/// (`healthCheckNodePort`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub service: ObjectKey,
+    /// Ready endpoints on this node.
+    pub local_endpoints: usize,
+}
+
 /// How packets for another node's pods leave this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRoute {

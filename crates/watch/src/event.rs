@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ripstop_model::{EndpointSlice, Node, ObjectKey, Service};
+use ripstop_model::{EndpointSlice, Node, ObjectKey, ObjectRef, Problem, Service, ServiceCidr};
 
 /// Something that happened to objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub enum Event {
     Service(ObjectEvent<Service, ObjectKey>),
     Slice(ObjectEvent<EndpointSlice, ObjectKey>),
     Node(ObjectEvent<Node, String>),
+    ServiceCidr(ObjectEvent<ServiceCidr, String>),
+    /// What of an object is ignored, as it is now: none ends what was said of
+    /// it before. A deleted object has no problems.
+    Problems(ObjectRef, Vec<Problem>),
     /// Every kind has been listed once: from here on what is not known is not
     /// there. Comes once.
     Synced,

@@ -1,7 +1,6 @@
-//! Three kinds followed side by side: list, then watch, again and again.
+//! Kinds followed side by side: list, then watch, again and again.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,16 +8,16 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::networking::v1 as networking;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher::{self, Error};
-use kube::{Api, Client, Resource};
-use ripstop_model::{EndpointSlice, Node, ObjectKey, Service};
-use serde::de::DeserializeOwned;
-use tracing::warn;
+use kube::{Api, Client};
+use ripstop_model::{Problem, Reason};
+use tracing::info;
 
-use crate::convert::{self, Invalid};
+use crate::convert::Converted;
+use crate::kinds::Followed;
 use crate::{ApiHealth, Event, ObjectEvent};
 
 /// Objects of one list request: bounds the memory of a first list.
@@ -26,11 +25,13 @@ const PAGE: u32 = 250;
 /// Waiting time after the first failure; doubled up to the longest.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Between looks for a kind that the server does not have: it may be upgraded.
+const MISSING: Duration = Duration::from_secs(60);
 
 /// Gives `sink` every event of the API, for ever. While the API is away nothing
 /// is said to `sink`; after it has lost our place, kinds are listed again.
 pub async fn watch(client: Client, health: Arc<ApiHealth>, sink: impl Fn(Event) + Send + Sync) {
-    let unlisted = AtomicUsize::new(3);
+    let unlisted = AtomicUsize::new(4);
     let first_list_done = || {
         if unlisted.fetch_sub(1, Ordering::Relaxed) == 1 {
             sink(Event::Synced);
@@ -40,67 +41,8 @@ pub async fn watch(client: Client, health: Arc<ApiHealth>, sink: impl Fn(Event) 
         follow::<core::Service>(&client, &health, &sink, &first_list_done),
         follow::<discovery::EndpointSlice>(&client, &health, &sink, &first_list_done),
         follow::<core::Node>(&client, &health, &sink, &first_list_done),
+        follow::<networking::ServiceCIDR>(&client, &health, &sink, &first_list_done),
     );
-}
-
-/// A kind that the watch follows.
-trait Followed: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
-    const KIND: &'static str;
-    type Model;
-    type Key: std::hash::Hash + Eq + Send;
-
-    fn key(meta: &ObjectMeta) -> Self::Key;
-    /// `None` if the object does not concern the network.
-    fn model(&self) -> Result<Option<Self::Model>, Invalid>;
-    fn event(event: ObjectEvent<Self::Model, Self::Key>) -> Event;
-}
-
-impl Followed for core::Service {
-    const KIND: &'static str = "Service";
-    type Model = Service;
-    type Key = ObjectKey;
-
-    fn key(meta: &ObjectMeta) -> ObjectKey {
-        convert::key(meta)
-    }
-    fn model(&self) -> Result<Option<Service>, Invalid> {
-        convert::service(self).map(Some)
-    }
-    fn event(event: ObjectEvent<Service, ObjectKey>) -> Event {
-        Event::Service(event)
-    }
-}
-
-impl Followed for discovery::EndpointSlice {
-    const KIND: &'static str = "EndpointSlice";
-    type Model = EndpointSlice;
-    type Key = ObjectKey;
-
-    fn key(meta: &ObjectMeta) -> ObjectKey {
-        convert::key(meta)
-    }
-    fn model(&self) -> Result<Option<EndpointSlice>, Invalid> {
-        convert::slice(self)
-    }
-    fn event(event: ObjectEvent<EndpointSlice, ObjectKey>) -> Event {
-        Event::Slice(event)
-    }
-}
-
-impl Followed for core::Node {
-    const KIND: &'static str = "Node";
-    type Model = Node;
-    type Key = String;
-
-    fn key(meta: &ObjectMeta) -> String {
-        meta.name.clone().unwrap_or_default()
-    }
-    fn model(&self) -> Result<Option<Node>, Invalid> {
-        convert::node(self).map(Some)
-    }
-    fn event(event: ObjectEvent<Node, String>) -> Event {
-        Event::Node(event)
-    }
 }
 
 /// Follows one kind, for ever.
@@ -113,12 +55,22 @@ async fn follow<K: Followed>(
     let mut stream = objects::<K>(client, Decode::Fast);
     let mut backoff = BACKOFF;
     let mut listed = HashSet::new();
+    let mut teller = Teller::new(sink);
     let mut first = true;
     while let Some(next) = stream.next().await {
         let event = match next {
             Ok(event) => event,
+            Err(error) if K::OPTIONAL && is_missing(&error) => {
+                if std::mem::take(&mut first) {
+                    info!("goes without {}: {error}", K::KIND.name());
+                    health.answers(K::KIND.name());
+                    first_list_done();
+                }
+                tokio::time::sleep(jittered(MISSING)).await;
+                continue;
+            }
             Err(error) => {
-                health.fails(K::KIND, error.to_string());
+                health.fails(K::KIND.name(), error.to_string());
                 tokio::time::sleep(jittered(backoff)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 if let Some(decode) = start_again(&error) {
@@ -130,23 +82,24 @@ async fn follow<K: Followed>(
         // A start is not yet an answer.
         if !matches!(event, watcher::Event::Init) {
             backoff = BACKOFF;
-            health.answers(K::KIND);
+            health.answers(K::KIND.name());
         }
         match event {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(object) => {
                 listed.insert(object.key());
-                object.tell(sink);
+                teller.tell(object);
             }
             watcher::Event::InitDone => {
                 let listed = std::mem::take(&mut listed);
+                teller.listed(&listed);
                 sink(K::event(ObjectEvent::Listed(listed)));
                 if std::mem::take(&mut first) {
                     first_list_done();
                 }
             }
-            watcher::Event::Apply(object) => object.tell(sink),
-            watcher::Event::Delete(object) => sink(K::event(ObjectEvent::Deleted(object.key()))),
+            watcher::Event::Apply(object) => teller.tell(object),
+            watcher::Event::Delete(object) => teller.deleted(object.key()),
         }
     }
 }
@@ -175,6 +128,15 @@ fn start_again(error: &Error) -> Option<Decode> {
     }
 }
 
+/// The server does not have this kind, or does not let us see it.
+fn is_missing(error: &Error) -> bool {
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+        _ => false,
+    }
+}
+
 /// An object, or what kept it from being one.
 struct Object<K>(Result<K, InvalidObject>);
 
@@ -185,19 +147,73 @@ impl<K: Followed> Object<K> {
             Err(invalid) => K::key(&invalid.metadata),
         }
     }
+}
 
-    /// Tells what the object means; one that makes no sense is reported, and
-    /// what was known of it before stays.
-    fn tell(self, sink: &impl Fn(Event)) {
-        match self.0.as_ref().map(K::model) {
-            Ok(Ok(Some(model))) => sink(K::event(ObjectEvent::Applied(model))),
-            // It may have concerned us before.
-            Ok(Ok(None)) => sink(K::event(ObjectEvent::Deleted(self.key()))),
-            Ok(Err(invalid)) => warn!("ignored {invalid}"),
-            Err(invalid) => {
-                let object = convert::key(&invalid.metadata);
-                warn!("ignored {} {object}: {}", K::KIND, invalid.error);
+/// Tells what objects of one kind mean.
+struct Teller<'a, K: Followed, S> {
+    sink: &'a S,
+    /// Objects of which problems were told.
+    troubled: HashSet<K::Key>,
+}
+
+impl<'a, K: Followed, S: Fn(Event)> Teller<'a, K, S> {
+    fn new(sink: &'a S) -> Self {
+        Self {
+            sink,
+            troubled: HashSet::new(),
+        }
+    }
+
+    /// An object as it is now. Of one that cannot be read, what was known
+    /// before stays.
+    fn tell(&mut self, object: Object<K>) {
+        let key = object.key();
+        let problems = match object.0 {
+            Ok(object) => {
+                let Converted { model, problems } = object.model();
+                (self.sink)(K::event(match model {
+                    Some(model) => ObjectEvent::Applied(model),
+                    // It may have concerned us before.
+                    None => ObjectEvent::Deleted(key.clone()),
+                }));
+                problems
             }
+            Err(invalid) => vec![Problem {
+                object: K::reference(&key),
+                reason: Reason::Unreadable,
+                message: format!(
+                    "the object cannot be read and is ignored: {}",
+                    invalid.error
+                ),
+            }],
+        };
+        self.problems(key, problems);
+    }
+
+    fn deleted(&mut self, key: K::Key) {
+        (self.sink)(K::event(ObjectEvent::Deleted(key.clone())));
+        self.problems(key, Vec::new());
+    }
+
+    /// What is not in a complete list has no problems any more.
+    fn listed(&mut self, listed: &HashSet<K::Key>) {
+        let gone: Vec<_> = self.troubled.difference(listed).cloned().collect();
+        for key in gone {
+            self.problems(key, Vec::new());
+        }
+    }
+
+    fn problems(&mut self, key: K::Key, problems: Vec<Problem>) {
+        let reference = K::reference(&key);
+        let told = match problems.is_empty() {
+            true => self.troubled.remove(&key),
+            false => {
+                self.troubled.insert(key);
+                true
+            }
+        };
+        if told {
+            (self.sink)(Event::Problems(reference, problems));
         }
     }
 }

@@ -10,9 +10,10 @@ mod convert;
 mod event;
 mod follow;
 mod health;
+mod kinds;
 
 pub use client::{ClientError, connect};
-pub use convert::{Invalid, node, service, slice};
+pub use convert::{Converted, node, service, service_cidr, slice};
 pub use event::{Event, ObjectEvent};
 pub use follow::watch;
 pub use health::{ApiHealth, ApiState};

@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use ripstop_model::ObjectKey;
+use ripstop_model::{ObjectKey, Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState, Event, ObjectEvent, connect, watch};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -239,7 +239,88 @@ async fn objects_that_make_no_sense_leave_the_others_alone() {
     let listed = Event::Service(ObjectEvent::Listed(all));
     let last = Event::Service(ObjectEvent::Deleted(key("last")));
     let events = watch.until(vec![Event::Synced, listed, last]).await;
-    assert_eq!(applied(&events), ["good", "late"]);
+    assert_eq!(applied(&events), ["bad", "good", "late"]);
+    let invalid = r#"spec.clusterIPs[0]: "ten" is no IP address"#;
+    let unreadable = vec![(Reason::Unreadable, String::new())];
+    assert_eq!(
+        problems(&events),
+        [
+            ("bad", vec![(Reason::InvalidField, invalid.to_owned())]),
+            ("worse", unreadable.clone()),
+            ("worse", unreadable),
+        ]
+    );
+}
+
+/// What was told of problems, in order: object, reasons and messages.
+fn problems(events: &[Event]) -> Vec<(&str, Vec<(Reason, String)>)> {
+    let mut told = Vec::new();
+    for event in events {
+        if let Event::Problems(object, problems) = event {
+            let short = |problem: &Problem| match problem.reason {
+                // The rest is the decoder's.
+                Reason::Unreadable => (Reason::Unreadable, String::new()),
+                reason => (reason, problem.message.clone()),
+            };
+            told.push((
+                object.key.name.as_str(),
+                problems.iter().map(short).collect(),
+            ));
+        }
+    }
+    told
+}
+
+#[tokio::test]
+async fn problems_end_when_their_object_is_right_or_gone() {
+    let wrong = |name: &str, version| {
+        let mut object = service(name, version);
+        object["spec"]["ports"][0]["port"] = json!(70000);
+        object
+    };
+    let items = vec![wrong("a", 1), wrong("b", 2), wrong("c", 3)];
+    let mut watch = start(
+        move |resource, watched, times| match (resource, watched, times) {
+            ("services", false, 0) => list(items.clone()),
+            ("services", false, _) => list(vec![service("a", 11)]),
+            ("services", true, 0) => Answer::Events(vec![
+                event("MODIFIED", service("a", 11)),
+                event("DELETED", wrong("b", 12)),
+                event("ERROR", gone()),
+            ]),
+            (_, false, _) => list(vec![]),
+            (_, true, _) => Answer::Events(vec![]),
+        },
+    )
+    .await;
+    let last = Event::Service(ObjectEvent::Listed([key("a")].into()));
+    let events = watch.until(vec![Event::Synced, last]).await;
+    let told: Vec<_> = problems(&events)
+        .into_iter()
+        .map(|(name, problems)| (name, problems.len()))
+        .collect();
+    let expected = [("a", 1), ("b", 1), ("c", 1), ("a", 0), ("b", 0), ("c", 0)];
+    assert_eq!(told, expected);
+}
+
+/// ServiceCIDR came with Kubernetes 1.33.
+#[tokio::test]
+async fn a_server_without_an_optional_kind() {
+    for code in [403, 404] {
+        let missing = move || {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                "status": "Failure", "message": "no", "reason": "NotFound", "code": code});
+            Answer::Object(code, status)
+        };
+        let mut watch = start(move |resource, watched, _| match (resource, watched) {
+            ("servicecidrs", _) => missing(),
+            (_, false) => list(vec![]),
+            (_, true) => Answer::Events(vec![]),
+        })
+        .await;
+        watch.until(vec![Event::Synced]).await;
+        assert_eq!(watch.health.state(), ApiState::Up);
+    }
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Effects {
     /// One change: ways before the services that use them, names last.
     pub(crate) fn apply(&mut self, update: Update) {
         let start = Instant::now();
-        let Update { rows, names } = update;
+        let Update { rows, names, .. } = update;
         let done = self
             .apply_routes(&rows)
             .and_then(|()| lock(&self.datapath).apply(&rows).context("services"));

@@ -1,9 +1,10 @@
 //! Events of the API, fed to the planner.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use ripstop_model::Node;
+use ripstop_model::{Node, ObjectRef, Problem};
 use ripstop_plan::{Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
 
@@ -15,6 +16,11 @@ pub(crate) struct Feed {
     inbox: Receiver<Event>,
     planner: Planner,
     synced: bool,
+    /// What is wrong with objects by themselves.
+    problems: BTreeMap<ObjectRef, Vec<Problem>>,
+    /// What is wrong with them beside others.
+    planned_problems: BTreeSet<Problem>,
+    problems_changed: bool,
 }
 
 /// The thread that follows the API has ended, which it never does by itself.
@@ -28,6 +34,9 @@ impl Feed {
             inbox,
             planner,
             synced: false,
+            problems: BTreeMap::new(),
+            planned_problems: BTreeSet::new(),
+            problems_changed: false,
         }
     }
 
@@ -58,15 +67,25 @@ impl Feed {
     }
 
     pub(crate) fn plan(&mut self) -> Update {
-        self.planner.take_update()
+        let mut update = self.planner.take_update();
+        if let Some(problems) = update.problems.take() {
+            self.planned_problems = problems;
+            self.problems_changed = true;
+        }
+        update
+    }
+
+    /// What of the objects is ignored, all of it, if that may have changed since
+    /// the last call.
+    pub(crate) fn take_problems(&mut self) -> Option<BTreeSet<Problem>> {
+        std::mem::take(&mut self.problems_changed).then(|| {
+            let own = self.problems.values().flatten();
+            own.chain(&self.planned_problems).cloned().collect()
+        })
     }
 
     pub(crate) fn tables(&self) -> &Tables {
         self.planner.tables()
-    }
-
-    pub(crate) fn conflicts(&self) -> Vec<String> {
-        self.planner.conflicts()
     }
 
     fn take(&mut self, event: Event) {
@@ -86,6 +105,18 @@ impl Feed {
             Event::Node(ObjectEvent::Deleted(name)) => planner.remove_node(&name),
             Event::Node(ObjectEvent::Listed(names)) => {
                 planner.retain_nodes(|name| names.contains(name));
+            }
+            Event::ServiceCidr(ObjectEvent::Applied(cidr)) => planner.upsert_service_cidr(cidr),
+            Event::ServiceCidr(ObjectEvent::Deleted(name)) => planner.remove_service_cidr(&name),
+            Event::ServiceCidr(ObjectEvent::Listed(names)) => {
+                planner.retain_service_cidrs(|name| names.contains(name));
+            }
+            Event::Problems(object, problems) => {
+                self.problems_changed = true;
+                match problems.is_empty() {
+                    true => drop(self.problems.remove(&object)),
+                    false => drop(self.problems.insert(object, problems)),
+                }
             }
             Event::Synced => self.synced = true,
         }

@@ -144,8 +144,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let update = feed.plan();
             if !update.is_empty() {
                 effects.apply(update);
-                say_conflicts(&feed, &effects.counts);
             }
+            say_problems(&mut feed, &effects.counts);
         }
         effects.audit(feed.tables());
     }
@@ -249,13 +249,15 @@ fn begin(feed: &mut Feed, effects: &mut Effects) {
     let update = feed.plan();
     effects.start(update, feed.tables());
     effects.counts.synced();
-    say_conflicts(feed, &effects.counts);
+    say_problems(feed, &effects.counts);
 }
 
-fn say_conflicts(feed: &Feed, counts: &Counts) {
-    let conflicts = feed.conflicts();
-    for conflict in counts.new_conflicts(conflicts) {
-        warn!("claimed twice: {conflict}");
+fn say_problems(feed: &mut Feed, counts: &Counts) {
+    let Some(problems) = feed.take_problems() else {
+        return;
+    };
+    for problem in counts.new_problems(problems) {
+        warn!("ignored: {problem}");
     }
 }
 

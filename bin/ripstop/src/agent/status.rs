@@ -1,6 +1,6 @@
 //! What the agent says of itself, on `agent.sock` of its run directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ripstop_dns::{Stats, Zone};
+use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,10 @@ pub(crate) struct Status {
     pub(crate) names: usize,
     pub(crate) dns: Dns,
     pub(crate) audits: Audits,
-    /// Addresses and ranges that more than one object claims.
-    pub(crate) conflicts: Vec<String>,
+    /// What of the API's objects is ignored, and why.
+    pub(crate) ignored: Vec<Ignored>,
+    /// How often something has been ignored since the start, by reason.
+    pub(crate) ignored_total: BTreeMap<String, u64>,
     /// What of the plan could not be done yet.
     pub(crate) problem: Option<String>,
 }
@@ -76,6 +79,14 @@ pub(crate) struct Dns {
     pub(crate) unanswered: u64,
 }
 
+/// A part of an object that makes no sense, or that another object has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ignored {
+    pub(crate) object: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
 /// Comparisons of the kernel with the plan.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Audits {
@@ -93,7 +104,8 @@ pub(crate) struct Counts(Mutex<Inner>);
 struct Inner {
     synced: bool,
     audits: Audits,
-    conflicts: Vec<String>,
+    ignored: BTreeSet<Problem>,
+    ignored_total: BTreeMap<Reason, u64>,
     problem: Option<String>,
 }
 
@@ -102,13 +114,15 @@ impl Counts {
         self.change(|inner| inner.synced = true);
     }
 
-    /// Notes the conflicts that there are; returns those that were not there.
-    pub(crate) fn new_conflicts(&self, conflicts: Vec<String>) -> Vec<String> {
+    /// Notes the problems that there are; returns those that were not there.
+    pub(crate) fn new_problems(&self, problems: BTreeSet<Problem>) -> Vec<Problem> {
         let mut new = Vec::new();
         self.change(|inner| {
-            let before = std::mem::replace(&mut inner.conflicts, conflicts);
-            let unknown = |conflict: &&String| !before.contains(conflict);
-            new = inner.conflicts.iter().filter(unknown).cloned().collect();
+            new = problems.difference(&inner.ignored).cloned().collect();
+            for problem in &new {
+                *inner.ignored_total.entry(problem.reason).or_default() += 1;
+            }
+            inner.ignored = problems;
         });
         new
     }
@@ -194,9 +208,22 @@ impl Sources {
                 unanswered: self.dns.unanswered.load(Ordering::Relaxed),
             },
             audits: counts.audits,
-            conflicts: counts.conflicts,
+            ignored: counts.ignored.iter().map(ignored).collect(),
+            ignored_total: counts
+                .ignored_total
+                .iter()
+                .map(|(reason, count)| (reason.name().to_owned(), *count))
+                .collect(),
             problem: counts.problem,
         }
+    }
+}
+
+fn ignored(problem: &Problem) -> Ignored {
+    Ignored {
+        object: problem.object.to_string(),
+        reason: problem.reason.name().to_owned(),
+        message: problem.message.clone(),
     }
 }
 
