@@ -1,21 +1,12 @@
 //! From a packet to what is done about it. Pure but for the table it reads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use ripstop_plan::Lookup;
-
 use crate::Zone;
-use crate::query::{Malformed, Query};
-use crate::reply::{Flags, Rcode, Reply, form_err, udp_limit};
-use crate::zone::Place;
+use crate::name::Name;
+use crate::query::{HEADER, Malformed, Query};
+use crate::records::{self, Step};
+use crate::reply::{CLASS_IN, Flags, QUESTION, Rcode, Reply, form_err, kind, udp_limit};
+use crate::search;
 
-const TYPE_A: u16 = 1;
-const TYPE_SOA: u16 = 6;
-const TYPE_AAAA: u16 = 28;
-const TYPE_ANY: u16 = 255;
-/// From here to ANY: transfers and other requests that are no types of data.
-const TYPE_META: u16 = 249;
-const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 
 /// How a question came.
@@ -25,58 +16,221 @@ pub enum Transport {
     Tcp,
 }
 
+/// What is known of who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    pub transport: Transport,
+    /// Whether there are upstream servers to ask.
+    pub recursion: bool,
+    /// The pod's search list, if misses in it are to be resolved here; empty if
+    /// not.
+    pub search: &'a [Name],
+}
+
+impl Asker<'_> {
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            recursion: false,
+            search: &[],
+        }
+    }
+}
+
 /// What to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Send what is in the buffer.
     Reply,
+    /// Nothing: it is no question.
+    Drop,
     /// The name is not the cluster's. The buffer holds the SERVFAIL for when no
     /// upstream server answers.
     Forward,
-    /// Nothing: it is no question.
-    Drop,
+    /// The name is an alias of this one, which is not the cluster's. The buffer
+    /// holds the aliases.
+    Alias(Box<Name>),
+    /// The name does not exist, says the buffer, and the asker would go on with
+    /// these. The first of them is not the cluster's.
+    Search(Box<[Name]>),
+}
+
+/// Which part of the tree a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Realm {
+    /// The cluster domain.
+    Cluster,
+    /// Addresses of pods and services.
+    Reverse,
+    /// Names of others.
+    Upstream,
+    /// Nothing that has an answer.
+    None,
+}
+
+/// A verdict, and what is counted about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub realm: Realm,
+    /// Type of the question; 0 if it could not be read.
+    pub kind: u16,
+    /// Response code of what is in the buffer.
+    pub rcode: u8,
+}
+
+impl Outcome {
+    fn new(verdict: Verdict, realm: Realm, kind: u16, rcode: Rcode) -> Self {
+        Self {
+            verdict,
+            realm,
+            kind,
+            rcode: rcode as u8,
+        }
+    }
 }
 
 /// Decides about one packet and writes the reply into `out`, whatever was in it.
-pub fn answer(
-    zone: &Zone,
-    packet: &[u8],
-    transport: Transport,
-    recursion_available: bool,
-    out: &mut Vec<u8>,
-) -> Verdict {
+pub fn answer(zone: &Zone, packet: &[u8], asker: Asker<'_>, out: &mut Vec<u8>) -> Outcome {
     let query = match Query::parse(packet) {
         Ok(query) => query,
-        Err(Malformed::NoQuery) => return Verdict::Drop,
+        Err(Malformed::NoQuery) => {
+            return Outcome::new(Verdict::Drop, Realm::None, 0, Rcode::FormErr);
+        }
         Err(Malformed::FormErr) => {
             form_err(out, packet);
-            return Verdict::Reply;
+            return Outcome::new(Verdict::Reply, Realm::None, 0, Rcode::FormErr);
         }
     };
-    let limit = match transport {
-        Transport::Udp => udp_limit(&query),
-        Transport::Tcp => usize::from(u16::MAX),
+    let mut reply = start(zone, &query, asker.transport, out);
+    let mut flags = Flags {
+        authoritative: false,
+        recursion_available: asker.recursion,
     };
-    let place = zone.place(&query);
-    let inside = matches!(place, Place::Inside { .. });
+    if let Some(rcode) = refusal(&query) {
+        reply.finish(rcode, flags);
+        return Outcome::new(Verdict::Reply, Realm::None, query.kind, rcode);
+    }
+    // `parse` has walked the same name.
+    let name = query.name();
+    let table = zone.table();
+    let (step, realm) = records::resolve(zone, &table, &query, name.clone(), &mut reply);
+    let (verdict, rcode) = match step {
+        Step::Done(rcode) => (Verdict::Reply, rcode),
+        Step::Outside(None) => (Verdict::Forward, Rcode::ServFail),
+        Step::Outside(Some(target)) => (Verdict::Alias(target), Rcode::NoError),
+    };
+    flags.authoritative = realm != Realm::Upstream && rcode != Rcode::ServFail;
+    if verdict == Verdict::Reply && rcode == Rcode::NxDomain && !asker.search.is_empty() {
+        let candidates = search::rest(&name, asker.search);
+        let mut unknown = candidates.into_iter();
+        while let Some(candidate) = unknown.next() {
+            let step = alias(zone, &table, &query, &candidate, &mut reply);
+            match step {
+                Some(Step::Done(Rcode::NoError)) => {
+                    reply.finish(Rcode::NoError, flags);
+                    return Outcome::new(Verdict::Reply, realm, query.kind, Rcode::NoError);
+                }
+                Some(Step::Done(Rcode::NxDomain)) => {}
+                // Whoever asks goes on alone where we cannot.
+                None | Some(Step::Done(_)) => break,
+                Some(Step::Outside(_)) if asker.recursion => {
+                    let rest = std::iter::once(candidate).chain(unknown).collect();
+                    nothing(zone, &table, &query, name, reply, flags);
+                    return Outcome::new(Verdict::Search(rest), realm, query.kind, rcode);
+                }
+                Some(Step::Outside(_)) => break,
+            }
+        }
+        nothing(zone, &table, &query, name, reply, flags);
+        return Outcome::new(Verdict::Reply, realm, query.kind, rcode);
+    }
+    reply.finish(rcode, flags);
+    Outcome::new(verdict, realm, query.kind, rcode)
+}
+
+/// What [`answer_as`] found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The buffer holds the reply: the name exists.
+    Exists,
+    /// The name does not exist.
+    Nothing,
+    /// Ask upstream for this name; the buffer holds the aliases to it.
+    Outside(Box<Name>),
+    /// There is no telling.
+    Unknown,
+}
+
+/// Answers the question of a packet as if its name were an alias of `candidate`.
+pub(crate) fn answer_as(
+    zone: &Zone,
+    query: &Query<'_>,
+    candidate: &Name,
+    transport: Transport,
+    out: &mut Vec<u8>,
+) -> Tried {
+    let mut reply = start(zone, query, transport, out);
+    let table = zone.table();
+    let step = alias(zone, &table, query, candidate, &mut reply);
+    let (tried, rcode) = match step {
+        Some(Step::Done(Rcode::NoError)) => (Tried::Exists, Rcode::NoError),
+        Some(Step::Done(Rcode::NxDomain)) => (Tried::Nothing, Rcode::NxDomain),
+        Some(Step::Outside(None)) => (Tried::Outside(Box::new(candidate.clone())), Rcode::NoError),
+        Some(Step::Outside(Some(target))) => (Tried::Outside(target), Rcode::NoError),
+        None | Some(Step::Done(_)) => (Tried::Unknown, Rcode::ServFail),
+    };
     let flags = Flags {
-        authoritative: inside && zone.is_complete(),
-        recursion_available,
+        authoritative: false,
+        recursion_available: true,
     };
-    let mut reply = Reply::new(out, packet, &query, limit, flags);
-    let (verdict, rcode) = match (refusal(&query), place) {
-        (Some(rcode), _) => (Verdict::Reply, rcode),
-        (None, Place::Outside) => (Verdict::Forward, Rcode::ServFail),
-        (None, Place::Inside { name, domain }) => {
-            let rcode = match zone.is_complete() {
-                true => inside_answer(zone, &query, name.as_deref(), domain, &mut reply),
-                false => Rcode::ServFail,
-            };
-            (Verdict::Reply, rcode)
-        }
-    };
-    reply.finish(rcode);
-    verdict
+    reply.finish(rcode, flags);
+    tried
+}
+
+fn alias(
+    zone: &Zone,
+    table: &crate::table::Table,
+    query: &Query<'_>,
+    candidate: &Name,
+    reply: &mut Reply<'_>,
+) -> Option<Step> {
+    reply.clear(query);
+    let at = reply.alias(QUESTION, candidate)?;
+    Some(records::resolve_at(zone, table, query, candidate.clone(), at, reply).0)
+}
+
+/// The answer that the name itself has, after others were tried.
+fn nothing(
+    zone: &Zone,
+    table: &crate::table::Table,
+    query: &Query<'_>,
+    name: Name,
+    mut reply: Reply<'_>,
+    flags: Flags,
+) {
+    reply.clear(query);
+    // The same as before: the table has not changed in between.
+    let _ = records::resolve(zone, table, query, name, &mut reply);
+    reply.finish(Rcode::NxDomain, flags);
+}
+
+fn start<'a>(
+    zone: &Zone,
+    query: &Query<'_>,
+    transport: Transport,
+    out: &'a mut Vec<u8>,
+) -> Reply<'a> {
+    let limit = limit(query, transport);
+    Reply::new(out, query, limit, zone.config.ttl)
+}
+
+/// Longest reply that the asker takes.
+pub(crate) fn limit(query: &Query<'_>, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => udp_limit(query),
+        Transport::Tcp => usize::from(u16::MAX),
+    }
 }
 
 /// Why a well-formed query gets no answer whatever its name.
@@ -90,46 +244,9 @@ fn refusal(query: &Query<'_>) -> Option<Rcode> {
     if !matches!(query.class, CLASS_IN | CLASS_ANY) {
         return Some(Rcode::Refused);
     }
-    (TYPE_META..TYPE_ANY)
+    (kind::META..kind::ANY)
         .contains(&query.kind)
         .then_some(Rcode::Refused)
 }
 
-fn inside_answer(
-    zone: &Zone,
-    query: &Query<'_>,
-    name: Option<&str>,
-    domain: usize,
-    reply: &mut Reply<'_>,
-) -> Rcode {
-    let names = zone.names();
-    let found = name.map_or(Lookup::NoSuchName, |name| names.lookup(name));
-    let Lookup::Addresses(addresses) = found else {
-        reply.soa(domain, zone.serial(), false);
-        return Rcode::NxDomain;
-    };
-    if query.kind == TYPE_SOA && name == Some("") {
-        reply.soa(domain, zone.serial(), true);
-        return Rcode::NoError;
-    }
-    let wanted = |address: &&std::net::IpAddr| match query.kind {
-        TYPE_A => address.is_ipv4(),
-        TYPE_AAAA => address.is_ipv6(),
-        TYPE_ANY => true,
-        _ => false,
-    };
-    let count = addresses.iter().filter(wanted).count();
-    if count == 0 {
-        reply.soa(domain, zone.serial(), false);
-        return Rcode::NoError;
-    }
-    // Clients take the first address: each answer begins with another.
-    let addresses = addresses.iter().filter(wanted);
-    reply.addresses(addresses.clone().cycle().skip(turn() % count).take(count));
-    Rcode::NoError
-}
-
-fn turn() -> usize {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    TURN.fetch_add(1, Ordering::Relaxed)
-}
+const _: () = assert!(HEADER == 12, "pointers to the question count on it");

@@ -1,11 +1,10 @@
 //! Reading a question. Nothing here trusts a byte of it.
 
+use crate::name::{LABEL_MAX, NAME_MAX, Name};
+use crate::reply::kind;
+
 /// Bytes of a message header (RFC 1035, 4.1.1).
 pub(crate) const HEADER: usize = 12;
-/// Longest name with its length bytes (RFC 1035, 2.3.4).
-const NAME_MAX: usize = 255;
-const LABEL_MAX: usize = 63;
-const TYPE_OPT: u16 = 41;
 
 /// What a client asks, as a view of its packet.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +25,8 @@ pub(crate) struct Edns {
     /// Longest UDP answer that the client takes, bytes.
     pub(crate) payload: u16,
     pub(crate) version: u8,
+    /// Asks for signatures (RFC 3225).
+    pub(crate) dnssec: bool,
 }
 
 /// A packet that asks nothing.
@@ -66,6 +67,11 @@ impl<'a> Query<'a> {
         })
     }
 
+    /// The whole message.
+    pub(crate) fn packet(&self) -> &'a [u8] {
+        self.packet
+    }
+
     pub(crate) fn opcode(&self) -> u16 {
         (self.flags >> 11) & 0xf
     }
@@ -75,21 +81,10 @@ impl<'a> Query<'a> {
         &self.packet[HEADER..self.end]
     }
 
-    /// Labels of the name from left to right, with their offsets in the packet.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
-        let packet = self.packet;
-        let mut at = HEADER;
-        // `parse` has walked the same way, so lengths are within the packet.
-        std::iter::from_fn(move || {
-            let length = usize::from(*packet.get(at)?);
-            if length == 0 {
-                return None;
-            }
-            let label = packet.get(at + 1..at + 1 + length)?;
-            let start = at;
-            at += 1 + length;
-            Some((start, label))
-        })
+    /// The name in question, in lower case.
+    pub(crate) fn name(&self) -> Name {
+        // `parse` has walked it: it is a name.
+        Name::read(self.question()).unwrap_or_else(Name::root)
     }
 }
 
@@ -134,10 +129,11 @@ fn edns(packet: &[u8], mut at: usize, skipped: u32, additionals: u16) -> Option<
         at = skip_name(packet, at)?;
         let kind = be16(packet, at)?;
         let length = usize::from(be16(packet, at + 8)?);
-        if record >= skipped && kind == TYPE_OPT {
+        if record >= skipped && kind == kind::OPT {
             let edns = Edns {
                 payload: be16(packet, at + 2)?,
                 version: *packet.get(at + 5)?,
+                dnssec: *packet.get(at + 6)? & 0x80 != 0,
             };
             if found.replace(edns).is_some() {
                 return None;

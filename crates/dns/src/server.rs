@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::answer::{Transport, Verdict, answer};
+use crate::answer::{Asker, Transport, Verdict, answer};
 use crate::{Forwarder, Zone};
 
 /// Longest question over UDP; EDNS options included they have a few hundred bytes.
@@ -166,7 +166,7 @@ async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
             Verdict::Drop => {}
             // A client that is gone by now is its own affair.
             Verdict::Reply => drop(socket.send_to(&reply, client).await),
-            Verdict::Forward => {
+            _ => {
                 let (shared, socket) = (shared.clone(), socket.clone());
                 let (query, failure) = (packet[..length].to_vec(), reply.clone());
                 tokio::spawn(async move {
@@ -210,7 +210,7 @@ async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<
         match shared.decide(&packet, Transport::Tcp, &mut reply) {
             Verdict::Drop => return Ok(()),
             Verdict::Reply => {}
-            Verdict::Forward => {
+            _ => {
                 let failure = std::mem::take(&mut reply);
                 reply = shared.forward(&packet, Transport::Tcp, failure).await;
             }
@@ -224,10 +224,14 @@ async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<
 impl Shared {
     fn decide(&self, packet: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Verdict {
         self.stats.questions.fetch_add(1, Ordering::Relaxed);
-        let recursion = self.forwarder.is_available();
-        match answer(&self.zone, packet, transport, recursion, reply) {
-            // Nobody to ask: the failure that is in the buffer is the answer.
-            Verdict::Forward if !recursion => Verdict::Reply,
+        let asker = Asker {
+            recursion: self.forwarder.is_available(),
+            ..Asker::new(transport)
+        };
+        match answer(&self.zone, packet, asker, reply).verdict {
+            // Nobody to ask: what is in the buffer is the answer.
+            Verdict::Forward if !asker.recursion => Verdict::Reply,
+            Verdict::Alias(_) | Verdict::Search(_) => Verdict::Reply,
             verdict => verdict,
         }
     }

@@ -1,151 +1,203 @@
-//! The cluster domain and the names below it, shared with the planner.
+//! The cluster's names, shared between those who change and those who ask.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use ripstop_model::ObjectKey;
-use ripstop_plan::{Names, ServiceNames};
+use ripstop_plan::ServiceNames;
 
-use crate::query::Query;
+use crate::name::{Name, NameError};
+use crate::table::Table;
+
+/// Names of services and hosts must still fit before the domain.
+const DOMAIN_MAX: usize = 100;
 
 /// A cluster domain that no question could name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cluster domain {domain:?}: {problem} (right would be: cluster.local)")]
 pub struct DomainError {
     domain: String,
-    problem: &'static str,
+    problem: String,
+}
+
+/// What `<address with dashes>.<namespace>.pod` means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodNames {
+    /// There are no such names.
+    Off,
+    /// The address, if a pod of the namespace has it.
+    Verified,
+    /// The address, whoever has it. Costs nothing, proves nothing; what kubeadm
+    /// sets CoreDNS to.
+    #[default]
+    Always,
+}
+
+/// How the cluster's names are answered.
+#[derive(Clone, Debug)]
+pub struct ZoneConfig {
+    /// Cluster domain, `cluster.local` as a rule.
+    pub domain: String,
+    /// Where this server answers: the addresses of the domain's name server.
+    pub servers: Vec<IpAddr>,
+    /// Ranges of pods and services: an address in them that nobody has does not
+    /// exist; others are asked for upstream.
+    pub ranges: Vec<IpNet>,
+    pub pods: PodNames,
+    /// Seconds that a client may keep an answer, or that there is none. Short,
+    /// because headless services' addresses change with their pods.
+    pub ttl: u32,
+}
+
+impl Default for ZoneConfig {
+    fn default() -> Self {
+        Self {
+            domain: "cluster.local".to_owned(),
+            servers: Vec::new(),
+            ranges: Vec::new(),
+            pods: PodNames::default(),
+            ttl: 5,
+        }
+    }
 }
 
 /// The names of the cluster. Updates lock out questions only while they touch
-/// the table, name by name.
+/// one service.
 #[derive(Debug)]
 pub struct Zone {
-    /// Labels of the domain in lower case, from left to right.
-    domain: Vec<Box<[u8]>>,
-    names: RwLock<Names>,
-    complete: AtomicBool,
+    pub(crate) domain: Name,
+    /// `ns.dns.<domain>` (as CoreDNS calls itself) and `hostmaster.<domain>`.
+    pub(crate) server: Name,
+    pub(crate) mailbox: Name,
+    pub(crate) config: ZoneConfig,
+    table: RwLock<Table>,
     serial: AtomicU32,
-}
-
-/// Where a question's name is.
-#[derive(Debug)]
-pub(crate) enum Place {
-    Outside,
-    Inside {
-        /// Below the domain, in lower case; `None` for labels that no
-        /// Kubernetes name can have.
-        name: Option<String>,
-        /// Offset of the domain in the packet.
-        domain: usize,
-    },
+    changes: AtomicU64,
+    known: Mutex<bool>,
+    becomes_known: Condvar,
+    is_known: std::sync::atomic::AtomicBool,
 }
 
 impl Zone {
     /// A zone that does not know its names yet, and says so to who asks.
     ///
     /// # Errors
-    /// If `domain` is no domain name.
-    pub fn new(domain: &str) -> Result<Self, DomainError> {
-        let error = |problem| DomainError {
-            domain: domain.to_owned(),
+    /// If the domain is no domain name.
+    pub fn new(config: ZoneConfig) -> Result<Self, DomainError> {
+        let error = |problem: String| DomainError {
+            domain: config.domain.clone(),
             problem,
         };
-        let trimmed = domain.strip_suffix('.').unwrap_or(domain);
-        // Names of services and hosts must still fit before it.
-        if trimmed.len() > 100 {
-            return Err(error("longer than 100 characters"));
+        let domain = Name::parse(&config.domain).map_err(|e: NameError| error(e.to_string()))?;
+        if domain.count() == 0 {
+            return Err(error("it is empty".to_owned()));
         }
-        let mut labels = Vec::new();
-        for label in trimmed.split('.') {
-            if label.is_empty() || label.len() > 63 {
-                return Err(error("a label must have 1 to 63 characters"));
-            }
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-            if !label.bytes().all(allowed) {
-                return Err(error("a label has letters, digits and hyphens only"));
-            }
-            labels.push(label.to_ascii_lowercase().into_bytes().into_boxed_slice());
+        if domain.wire().len() > DOMAIN_MAX {
+            return Err(error(format!("longer than {DOMAIN_MAX} bytes")));
         }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        for index in 0..domain.count() {
+            if !domain.label(index).iter().copied().all(allowed) {
+                return Err(error(
+                    "a label has letters, digits and hyphens only".to_owned(),
+                ));
+            }
+        }
+        let below = |labels: &[u8]| {
+            Name::join(labels, domain.wire()).ok_or_else(|| error("too long".to_owned()))
+        };
+        // Greater than that of the agent before us (RFC 1035, 3.3.13).
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let serial = since.map_or(1, |since| since.as_secs() as u32);
         Ok(Self {
-            domain: labels,
-            names: RwLock::default(),
-            complete: AtomicBool::new(false),
-            serial: AtomicU32::new(1),
+            server: below(b"\x02ns\x03dns")?,
+            mailbox: below(b"\x0ahostmaster")?,
+            domain,
+            config,
+            table: RwLock::default(),
+            serial: AtomicU32::new(serial),
+            changes: AtomicU64::new(0),
+            known: Mutex::new(false),
+            becomes_known: Condvar::new(),
+            is_known: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
     /// Takes over changed names of services; `None` removes them.
     pub fn update(&self, changes: impl IntoIterator<Item = (ObjectKey, Option<ServiceNames>)>) {
+        let mut changed = false;
         for (service, names) in changes {
-            self.names
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .set(&service, names);
+            self.change(|table| table.set(&service, names));
+            changed = true;
         }
-        self.serial.fetch_add(1, Ordering::Relaxed);
+        if changed {
+            self.serial.fetch_add(1, Ordering::Relaxed);
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the services that a complete list does not have.
+    pub fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
+        let others = self.table().others(keep);
+        self.update(others.into_iter().map(|service| (service, None)));
+    }
+
+    /// Adds the address of a pod, or takes it away ([`PodNames::Verified`]).
+    pub fn set_pod(&self, namespace: &str, address: IpAddr, there: bool) {
+        self.change(|table| table.set_pod(namespace, address, there));
     }
 
     /// From here on, a name that is not known does not exist.
-    pub fn set_complete(&self) {
-        self.complete.store(true, Ordering::Release);
+    pub fn set_known(&self) {
+        self.is_known.store(true, Ordering::Release);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.becomes_known.notify_all();
     }
 
-    pub fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Acquire)
+    }
+
+    /// Waits until the names are known, or for so long.
+    pub fn wait_known(&self, patience: Duration) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether it is known or not, the questions are looked at now.
+        drop(
+            self.becomes_known
+                .wait_timeout_while(known, patience, |known| !*known),
+        );
     }
 
     /// Number of services with a name.
     pub fn len(&self) -> usize {
-        self.names().len()
+        self.table().len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.names().is_empty()
+        self.len() == 0
     }
 
-    pub(crate) fn names(&self) -> RwLockReadGuard<'_, Names> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    /// How often the names have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    pub fn config(&self) -> &ZoneConfig {
+        &self.config
+    }
+
+    pub(crate) fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn serial(&self) -> u32 {
         self.serial.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn place(&self, query: &Query<'_>) -> Place {
-        let count = query.labels().count();
-        let Some(below) = count.checked_sub(self.domain.len()) else {
-            return Place::Outside;
-        };
-        let mut domain = query.labels().skip(below);
-        let start = domain.next().map_or(0, |(at, _)| at);
-        let same = query
-            .labels()
-            .skip(below)
-            .zip(&self.domain)
-            .all(|((_, label), ours)| label.eq_ignore_ascii_case(ours));
-        if !same {
-            return Place::Outside;
-        }
-        Place::Inside {
-            name: relative(query.labels().take(below)),
-            domain: start,
-        }
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
     }
-}
-
-/// Labels joined by dots, in lower case.
-fn relative<'a>(labels: impl Iterator<Item = (usize, &'a [u8])>) -> Option<String> {
-    let mut name = String::new();
-    for (i, (_, label)) in labels.enumerate() {
-        if i > 0 {
-            name.push('.');
-        }
-        for byte in label {
-            if !byte.is_ascii_graphic() || *byte == b'.' {
-                return None;
-            }
-            name.push(char::from(byte.to_ascii_lowercase()));
-        }
-    }
-    Some(name)
 }

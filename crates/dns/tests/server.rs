@@ -1,6 +1,5 @@
 //! The server on loopback sockets, and its upstream servers on bad days.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use ripstop_dns::{Server, Zone};
+use ripstop_dns::{Server, Zone, ZoneConfig};
 use ripstop_model::ObjectKey;
 use ripstop_plan::ServiceNames;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,14 +18,14 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A server with one service, `web.shop`, on a free port.
 fn start(addresses: &[IpAddr], upstream: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let zone = Arc::new(Zone::new("cluster.local").unwrap());
+    let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
     let many = (0..100u8).map(|i| IpAddr::from([10, 244, 1, i])).collect();
-    let names = ServiceNames {
+    let names = ServiceNames::Cluster {
         addresses: many,
-        hosts: BTreeMap::new(),
+        ports: Vec::new(),
     };
     zone.update([(ObjectKey::new("shop", "web"), Some(names))]);
-    zone.set_complete();
+    zone.set_known();
     // A free port of UDP may be taken on TCP.
     let bind = || Server::bind(addresses, 0, zone.clone(), upstream.clone());
     let server = (0..10).find_map(|_| bind().ok()).unwrap();
@@ -164,7 +163,7 @@ async fn truncated_answers_come_whole_over_tcp() {
 async fn an_address_that_is_taken_is_named() {
     let taken = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
     let address = taken.local_addr().unwrap();
-    let zone = Arc::new(Zone::new("cluster.local").unwrap());
+    let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
     let error = Server::bind(&[LOCALHOST], address.port(), zone, vec![]).unwrap_err();
     assert!(
         error

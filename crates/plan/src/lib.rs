@@ -12,7 +12,7 @@ mod ranges;
 mod service;
 mod tables;
 
-pub use names::{Lookup, Names, ServiceNames};
+pub use names::{Headless, Host, NamedPort, ServiceNames};
 pub use planner::{PlanConfig, Planner, Update};
 pub use tables::{
     Backend, Change, Frontend, FrontendKind, FrontendRow, HealthCheck, NodeRoute, Outside, Range,

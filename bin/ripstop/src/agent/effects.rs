@@ -68,7 +68,7 @@ impl Effects {
         let start = Instant::now();
         let repaired = self.converge(tables);
         self.zone.update(names.names);
-        self.zone.set_complete();
+        self.zone.set_known();
         if let Some(repaired) = repaired {
             info!(
                 frontends = tables.frontends.len(),

@@ -11,6 +11,7 @@ mod cni;
 mod effects;
 mod facts;
 mod feed;
+mod names;
 mod status;
 mod thread;
 
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let uplinks = prepare_node(&mut netlink, &facts.node, &args.cluster_dns)?;
 
     // Names, unknown until the API has told them
-    let zone = Arc::new(Zone::new(&args.cluster_domain)?);
+    let zone = Arc::new(Zone::new(names::zone_config(args))?);
     let dns = Server::bind(
         &args.cluster_dns,
         DNS_PORT,
