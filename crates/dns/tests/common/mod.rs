@@ -43,11 +43,11 @@ pub(crate) fn zone() -> Zone {
         match object["kind"].as_str() {
             Some("Service") => {
                 let object: Service = serde_json::from_value(object).unwrap();
-                planner.upsert_service(ripstop_watch::service(&object).unwrap());
+                planner.upsert_service(ripstop_watch::service(&object).model.unwrap());
             }
             Some("EndpointSlice") => {
                 let object: EndpointSlice = serde_json::from_value(object).unwrap();
-                planner.upsert_slice(ripstop_watch::slice(&object).unwrap().unwrap());
+                planner.upsert_slice(ripstop_watch::slice(&object).model.unwrap());
             }
             _ => {}
         }
