@@ -212,7 +212,7 @@ fn measure_here(repetitions: usize, seconds: u64, report: &mut Report) -> Result
     let mut rig = Rig::new("load")?;
     let _server = Server(rig.spawn_server(bench)?);
     let routed = Routed::new()?;
-    let _on_routed = Server(routed.spawn_server(&[bench, "load-serve", &routed.target(PORT)])?);
+    let _on_routed = routed.serve(bench, PORT)?;
     let pod = SocketAddr::new(PODS[1].parse()?, PORT);
     let service = SocketAddr::new(SERVICE.parse()?, PORT);
     let seconds = seconds.to_string();

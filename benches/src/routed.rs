@@ -2,10 +2,15 @@
 //! joined by a veth pair to a namespace that routes between them. No rules, no
 //! connection tracking: what any pod network on the host's stack pays at least.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use ripstop_netlink::netns::Netns;
+
+use crate::throughput::Server;
+
+/// Address of a server in the client's own namespace.
+pub(crate) const LOOPBACK: &str = "127.0.0.1:7001";
 
 /// Three namespaces; dropped, they go.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ impl Routed {
                 format!("-n {router} link set to{subnet} up"),
                 format!("-n {end} addr add 10.9.{subnet}.2/24 dev eth0"),
                 format!("-n {end} link set eth0 up"),
+                format!("-n {end} link set lo up"),
                 format!("-n {end} route add default via 10.9.{subnet}.1"),
             ] {
                 ip(&command)?;
@@ -48,14 +54,20 @@ impl Routed {
         format!("10.9.2.2:{port}")
     }
 
-    pub(crate) fn spawn_server(&self, command: &[&str]) -> Result<Child> {
-        let spawn = || {
-            Command::new(command[0])
-                .args(&command[1..])
-                .stdout(Stdio::null())
-                .spawn()
+    /// Starts `bench` as a server at [`Routed::target`], and one beside the client
+    /// at [`LOOPBACK`]: the least that a connection costs on this machine.
+    pub(crate) fn serve(&self, bench: &str, port: u16) -> Result<[Server; 2]> {
+        let spawn = |at: &Netns, address: &str| {
+            let mut command = Command::new(bench);
+            command.args(["load-serve", address]).stdout(Stdio::null());
+            at.run(|| command.spawn())?
+                .context("start the server")
+                .map(Server)
         };
-        self.server.run(spawn)?.context("start the server")
+        Ok([
+            spawn(&self.server, &self.target(port))?,
+            spawn(&self.client, LOOPBACK)?,
+        ])
     }
 
     pub(crate) fn run_client(&self, command: &[&str]) -> Result<String> {
