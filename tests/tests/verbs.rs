@@ -70,6 +70,13 @@ fn commands_run_in_pods_and_on_nodes() {
         "{group}"
     );
 
+    // Outside the cluster, where no service is anything.
+    let outside = lab.must("exec", &["--outside", "--", "cat", "/proc/self/cgroup"]);
+    assert!(
+        outside.contains(&format!("ripstop.{}/outside", lab.name())),
+        "{outside}"
+    );
+
     let status = lab
         .command("exec", &["deploy/web", "--", "sh", "-c", "exit 7"])
         .status()

@@ -98,14 +98,38 @@ pub fn exec_on_node(
             node: node.to_owned(),
         });
     }
+    become_in(paths, node, &netns, words)
+}
+
+/// Name of the control group of commands that run outside the cluster: services
+/// are nothing to them.
+pub(crate) const OUTSIDE_GROUP: &str = "outside";
+
+/// Becomes `words` on a machine that is not of the cluster; returns only if that
+/// failed.
+///
+/// # Errors
+/// What could not be entered.
+pub fn exec_outside(paths: &LabPaths, words: &[String]) -> Result<ExitCode, EnterError> {
+    let netns = Path::new(RUN_NETNS).join(paths.outside_netns());
+    become_in(paths, OUTSIDE_GROUP, &netns, words)
+}
+
+/// Becomes `words` in a control group of the lab and a network namespace.
+fn become_in(
+    paths: &LabPaths,
+    group: &str,
+    netns: &Path,
+    words: &[String],
+) -> Result<ExitCode, EnterError> {
     let failed = |what: String| move |source| EnterError::Node { what, source };
     let group = cgroup::mount_point()
         .map_err(failed("cgroups".to_owned()))?
         .join(paths.cgroup())
-        .join(node)
+        .join(group)
         .join("cgroup.procs");
     fs::write(&group, "0").map_err(failed(group.display().to_string()))?;
-    fs::File::open(&netns)
+    fs::File::open(netns)
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?))
         .map_err(failed(netns.display().to_string()))?;
     let Some((program, args)) = words.split_first() else {

@@ -92,6 +92,10 @@ impl LabPaths {
     pub fn underlay_netns(&self) -> String {
         format!("{}.underlay", self.name)
     }
+    /// Name under `/run/netns` of a machine that is not of the cluster.
+    pub fn outside_netns(&self) -> String {
+        format!("{}.outside", self.name)
+    }
     /// Name under `/run/netns` of a pod's namespace; `sandbox` is its CNI
     /// container id. Every namespace of the lab starts with [`Self::netns_prefix`].
     pub fn pod_netns(&self, node: &str, sandbox: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Labs do not see each other, so every lab has the same ones.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -32,11 +32,41 @@ pub struct LabOptions {
     pub nodes: usize,
     /// Underlay subnets that the nodes are spread over.
     pub subnets: usize,
-    pub dual_stack: bool,
+    pub ip_family: IpFamily,
+    /// Zones that the nodes are spread over; none: nodes have no zone.
+    pub zones: usize,
+    /// Ranges of load balancers' addresses, at most one per family; a default
+    /// for families without one.
+    pub lb_pool: Vec<IpNet>,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
     pub real_probe_timing: bool,
+}
+
+/// Which families the lab's nodes, pods and services have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpFamily {
+    Ipv4,
+    Ipv6,
+    /// Both; IPv4 is the family of single-stack services.
+    Dual,
+}
+
+impl IpFamily {
+    /// What the lab has for each of its families; IPv4 first.
+    fn pick<T>(self, v4: T, v6: T) -> Vec<T> {
+        match self {
+            Self::Ipv4 => vec![v4],
+            Self::Ipv6 => vec![v6],
+            Self::Dual => vec![v4, v6],
+        }
+    }
+
+    fn has(self, address: IpAddr) -> bool {
+        self == Self::Dual || address.is_ipv4() == (self == Self::Ipv4)
+    }
 }
 
 impl Default for LabOptions {
@@ -45,7 +75,9 @@ impl Default for LabOptions {
             name: "default".to_owned(),
             nodes: 3,
             subnets: 1,
-            dual_stack: false,
+            ip_family: IpFamily::Ipv4,
+            zones: 0,
+            lb_pool: Vec::new(),
             mtu: 1500,
             real_probe_timing: false,
         }
@@ -63,6 +95,18 @@ pub enum InvalidOptions {
     Subnets(usize),
     #[error("--subnets {subnets} with --nodes {nodes}: a subnet would be without a node")]
     EmptySubnet { subnets: usize, nodes: usize },
+    #[error("--zones {zones} with --nodes {nodes}: a zone would be without a node")]
+    EmptyZone { zones: usize, nodes: usize },
+    #[error("--lb-pool {0}: the lab has no addresses of this family")]
+    PoolFamily(IpNet),
+    #[error("--lb-pool {0}: one range per family is enough")]
+    PoolTwice(IpNet),
+    #[error("--lb-pool {pool} has addresses of {of}, {range}")]
+    PoolTaken {
+        pool: IpNet,
+        of: &'static str,
+        range: IpNet,
+    },
     #[error("--mtu {0}: the underlay's MTU is {MIN_MTU} to {MAX_MTU}")]
     Mtu(u32),
 }
@@ -85,6 +129,16 @@ pub struct NodePlan {
     pub addresses: Vec<IpNet>,
     pub gateways: Vec<IpAddr>,
     pub pod_cidrs: Vec<IpNet>,
+    pub zone: Option<String>,
+}
+
+/// A machine that is not of the cluster, behind the router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsidePlan {
+    /// With the prefix length of its subnet.
+    pub addresses: Vec<IpNet>,
+    /// The router's addresses on that subnet.
+    pub gateways: Vec<IpNet>,
 }
 
 /// Every address of a lab. Lists are IPv4 first.
@@ -96,8 +150,11 @@ pub struct LabPlan {
     pub cluster_cidrs: Vec<IpNet>,
     pub service_cidrs: Vec<IpNet>,
     pub cluster_dns: Vec<IpAddr>,
+    pub outside: OutsidePlan,
+    /// Where load balancers' addresses come from, at most one per family.
+    pub lb_pools: Vec<IpNet>,
     /// Where agents find the API: the router of the first subnet.
-    pub api: Ipv4Addr,
+    pub api: IpAddr,
 }
 
 impl LabPlan {
@@ -105,9 +162,7 @@ impl LabPlan {
     /// The first option that is out of range.
     pub fn new(options: &LabOptions) -> Result<Self, InvalidOptions> {
         check(options)?;
-        let families = Families {
-            v6: options.dual_stack,
-        };
+        let families = options.ip_family;
         let subnets: Vec<_> = (0..options.subnets)
             .map(|index| SubnetPlan {
                 bridge: format!("br{}", index + 1),
@@ -124,20 +179,15 @@ impl LabPlan {
                     addresses: families.pick(subnet_v4(subnet, host), subnet_v6(subnet, host)),
                     gateways: subnets[subnet].gateways.iter().map(IpNet::addr).collect(),
                     pod_cidrs: families.pick(pods_v4(index), pods_v6(index)),
+                    zone: (options.zones > 0).then(|| format!("zone{}", index % options.zones + 1)),
                 }
             })
             .collect();
         Ok(Self {
             nodes,
             mtu: options.mtu,
-            cluster_cidrs: families.pick(
-                v4([10, 244, 0, 0], 16),
-                v6([0xfd00, 0x244, 0, 0, 0, 0, 0, 0], 48),
-            ),
-            service_cidrs: families.pick(
-                v4([10, 96, 0, 0], 16),
-                v6([0xfd00, 0x96, 0, 0, 0, 0, 0, 0], 112),
-            ),
+            cluster_cidrs: families.pick(CLUSTER_V4, CLUSTER_V6),
+            service_cidrs: families.pick(SERVICES_V4, SERVICES_V6),
             cluster_dns: families
                 .pick(
                     v4([10, 96, 0, 10], 32),
@@ -146,14 +196,19 @@ impl LabPlan {
                 .iter()
                 .map(IpNet::addr)
                 .collect(),
-            api: Ipv4Addr::new(172, 30, 1, 1),
+            outside: OutsidePlan {
+                addresses: families.pick(outside_v4(2), outside_v6(2)),
+                gateways: families.pick(outside_v4(1), outside_v6(1)),
+            },
+            lb_pools: pools(options),
+            api: subnets[0].gateways[0].addr(),
             subnets,
         })
     }
 
     /// The API's URL for agents.
     pub fn agent_url(&self) -> String {
-        format!("https://{}:{API_PORT}", self.api)
+        format!("https://{}", SocketAddr::new(self.api, API_PORT))
     }
 }
 
@@ -171,30 +226,86 @@ fn check(options: &LabOptions) -> Result<(), InvalidOptions> {
             nodes: options.nodes,
         });
     }
+    if options.zones > options.nodes {
+        return Err(InvalidOptions::EmptyZone {
+            zones: options.zones,
+            nodes: options.nodes,
+        });
+    }
     if !(MIN_MTU..=MAX_MTU).contains(&options.mtu) {
         return Err(InvalidOptions::Mtu(options.mtu));
+    }
+    check_pools(options)
+}
+
+/// Load balancers' addresses: in no subnet of the underlay, which has routes to
+/// them as an announcer would make them.
+fn pools(options: &LabOptions) -> Vec<IpNet> {
+    let default = |net: IpNet| {
+        let asked = options.lb_pool.iter();
+        let mut asked = asked.filter(|pool| pool.addr().is_ipv4() == net.addr().is_ipv4());
+        asked.next().map_or(net, IpNet::trunc)
+    };
+    options.ip_family.pick(
+        default(v4([172, 30, 255, 0], 24)),
+        default(v6([0xfd00, 0x30, 0xff, 0, 0, 0, 0, 0], 112)),
+    )
+}
+
+fn check_pools(options: &LabOptions) -> Result<(), InvalidOptions> {
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let taken = [
+        ("the cluster's pods", CLUSTER_V4, CLUSTER_V6),
+        ("the cluster's services", SERVICES_V4, SERVICES_V6),
+        ("the machine outside", outside_v4(0), outside_v6(0)),
+    ];
+    let subnets = (0..options.subnets).map(|index| {
+        let nets = (subnet_v4(index, 0), subnet_v6(index, 0));
+        ("the nodes", nets.0, nets.1)
+    });
+    let taken: Vec<_> = taken.into_iter().chain(subnets).collect();
+    for (index, pool) in options.lb_pool.iter().enumerate() {
+        if !options.ip_family.has(pool.addr()) {
+            return Err(InvalidOptions::PoolFamily(*pool));
+        }
+        let twin = |other: &IpNet| other.addr().is_ipv4() == pool.addr().is_ipv4();
+        if options.lb_pool[..index].iter().any(twin) {
+            return Err(InvalidOptions::PoolTwice(*pool));
+        }
+        for (of, v4, v6) in &taken {
+            let range = if pool.addr().is_ipv4() { v4 } else { v6 };
+            if overlap(pool, range) {
+                return Err(InvalidOptions::PoolTaken {
+                    pool: *pool,
+                    of,
+                    range: range.trunc(),
+                });
+            }
+        }
     }
     Ok(())
 }
 
-/// Which families the lab has; IPv4 always.
-#[derive(Clone, Copy)]
-struct Families {
-    v6: bool,
+const CLUSTER_V4: IpNet = v4([10, 244, 0, 0], 16);
+const CLUSTER_V6: IpNet = v6([0xfd00, 0x244, 0, 0, 0, 0, 0, 0], 48);
+const SERVICES_V4: IpNet = v4([10, 96, 0, 0], 16);
+const SERVICES_V6: IpNet = v6([0xfd00, 0x96, 0, 0, 0, 0, 0, 0], 112);
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
 }
 
-impl Families {
-    fn pick(self, v4: IpNet, v6: IpNet) -> Vec<IpNet> {
-        if self.v6 { vec![v4, v6] } else { vec![v4] }
-    }
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    let address = Ipv6Addr::new(a, b, c, d, e, f, g, h);
+    IpNet::V6(Ipv6Net::new_assert(address, prefix))
 }
 
-fn v4(octets: [u8; 4], prefix: u8) -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(octets), prefix))
+fn outside_v4(host: u8) -> IpNet {
+    v4([172, 31, 0, host], 24)
 }
 
-fn v6(segments: [u16; 8], prefix: u8) -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(segments), prefix))
+fn outside_v6(host: u16) -> IpNet {
+    v6([0xfd00, 0x31, 0, 0, 0, 0, 0, host], 64)
 }
 
 /// `index` and `host` are below 256: [`MAX_SUBNETS`], [`MAX_NODES`].
@@ -220,11 +331,11 @@ mod tests {
 
     use super::*;
 
-    fn options(nodes: usize, subnets: usize, dual_stack: bool) -> LabOptions {
+    fn options(nodes: usize, subnets: usize, dual: bool) -> LabOptions {
         LabOptions {
             nodes,
             subnets,
-            dual_stack,
+            ip_family: if dual { IpFamily::Dual } else { IpFamily::Ipv4 },
             ..LabOptions::default()
         }
     }
@@ -305,6 +416,52 @@ mod tests {
                 .all(|n| n.addresses.len() == 1 && n.pod_cidrs.len() == 1)
         );
         assert_eq!(plan.service_cidrs.len(), 1);
+    }
+
+    #[test]
+    fn ipv6_alone() {
+        let plan = LabPlan::new(&LabOptions {
+            ip_family: IpFamily::Ipv6,
+            zones: 2,
+            ..LabOptions::default()
+        })
+        .unwrap();
+        assert_eq!(plan.agent_url(), "https://[fd00:30:1::1]:6443");
+        let node = &plan.nodes[2];
+        let all = node.addresses.iter().chain(&node.pod_cidrs);
+        assert!(all.chain(&plan.lb_pools).all(|net| net.addr().is_ipv6()));
+        assert_eq!(node.addresses.len(), 1);
+        let zones: Vec<_> = plan.nodes.iter().flat_map(|n| n.zone.as_deref()).collect();
+        assert_eq!(zones, ["zone1", "zone2", "zone1"]);
+    }
+
+    #[test]
+    fn pools_are_the_lab_s_own() {
+        let with = |pools: &[&str]| LabOptions {
+            lb_pool: pools.iter().map(|pool| pool.parse().unwrap()).collect(),
+            ip_family: IpFamily::Dual,
+            ..LabOptions::default()
+        };
+        let plan = LabPlan::new(&with(&["192.0.2.1/28"])).unwrap();
+        let pools: Vec<_> = plan.lb_pools.iter().map(ToString::to_string).collect();
+        assert_eq!(pools, ["192.0.2.0/28", "fd00:30:ff::/112"]);
+        for (pools, message) in [
+            (
+                &["172.30.1.128/25"][..],
+                "--lb-pool 172.30.1.128/25 has addresses of the nodes, 172.30.1.0/24",
+            ),
+            (
+                &["10.0.0.0/8"],
+                "--lb-pool 10.0.0.0/8 has addresses of the cluster's pods, 10.244.0.0/16",
+            ),
+            (
+                &["192.0.2.0/28", "192.0.3.0/28"],
+                "--lb-pool 192.0.3.0/28: one range per family is enough",
+            ),
+        ] {
+            let error = LabPlan::new(&with(pools)).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! a router between them. No link is made in the machine's own namespace.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,10 +13,12 @@ use ripstop_netlink::route::Route;
 use ripstop_netlink::{Netlink, Request, address, rule};
 
 use crate::paths::LabPaths;
-use crate::plan::{API_PORT, LabPlan, NodePlan};
+use crate::plan::{API_PORT, LabPlan, NodePlan, OutsidePlan};
 
 /// Name of a node's interface to the underlay.
 pub const UPLINK: &str = "eth0";
+/// Name of the router's interface to the machine outside.
+const OUTSIDE: &str = "outside";
 /// `lo` is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
 /// `RTPROT_STATIC`: routes of the machine's administrator, which the agent
@@ -127,20 +129,64 @@ impl Underlay {
     /// # Errors
     /// As [`Underlay::create`].
     pub fn add_node(&self, paths: &LabPaths, node: &NodePlan) -> Result<Netns, UnderlayError> {
+        let machine = Machine {
+            name: &node.name,
+            netns: paths.node_netns(&node.name),
+            port: &node.name,
+            addresses: &node.addresses,
+            gateways: &node.gateways,
+        };
+        self.add(&machine, |port| {
+            vec![link::set_master(port, self.bridges[node.subnet])]
+        })
+    }
+
+    /// Makes a machine that is not of the cluster: its packets pass the router,
+    /// which has routes to pods (so that answers to those that go out under their
+    /// own addresses come back) and to load balancers' addresses, none to ClusterIPs.
+    ///
+    /// # Errors
+    /// As [`Underlay::create`].
+    pub fn add_outside(
+        &self,
+        paths: &LabPaths,
+        outside: &OutsidePlan,
+    ) -> Result<Netns, UnderlayError> {
+        let gateways: Vec<_> = outside.gateways.iter().map(IpNet::addr).collect();
+        let machine = Machine {
+            name: OUTSIDE,
+            netns: paths.outside_netns(),
+            port: OUTSIDE,
+            addresses: &outside.addresses,
+            gateways: &gateways,
+        };
+        self.add(&machine, |port| {
+            let gateways = outside.gateways.iter();
+            gateways.map(|net| address::add(port, *net)).collect()
+        })
+    }
+
+    /// A namespace with one interface, whose other end is in the router's:
+    /// `plug` says what becomes of that.
+    fn add(
+        &self,
+        machine: &Machine<'_>,
+        plug: impl FnOnce(u32) -> Vec<Request>,
+    ) -> Result<Netns, UnderlayError> {
         let failed = |source| UnderlayError::Netlink {
-            of: node.name.clone(),
+            of: machine.name.to_owned(),
             source,
         };
-        let netns = create_netns(&paths.node_netns(&node.name))?;
-        if node.addresses.iter().any(|net| net.addr().is_ipv6()) {
+        let netns = create_netns(&machine.netns)?;
+        if machine.addresses.iter().any(|net| net.addr().is_ipv6()) {
             sysctl::set_in(&netns, &[NO_DAD]).map_err(|source| UnderlayError::Sysctl {
-                of: node.name.clone(),
+                of: machine.name.to_owned(),
                 source,
             })?;
         }
         let mut router = Netlink::in_netns(&self.netns).map_err(failed)?;
         let port = VethEnd {
-            name: &node.name,
+            name: machine.port,
             mac: None,
             netns: None,
         };
@@ -152,13 +198,13 @@ impl Underlay {
         let (port, uplink) = router
             .create_veth(&port, &uplink, self.mtu)
             .map_err(failed)?;
-        let bridge = self.bridges[node.subnet];
         router
-            .execute([link::set_master(port, bridge), link::up(port)])
+            .execute(plug(port).into_iter().chain([link::up(port)]))
             .map_err(failed)?;
         let mut requests = vec![link::up(LOOPBACK), link::up(uplink)];
-        requests.extend(node.addresses.iter().map(|net| address::add(uplink, *net)));
-        requests.extend(node.gateways.iter().map(|gateway| {
+        let addresses = machine.addresses.iter();
+        requests.extend(addresses.map(|net| address::add(uplink, *net)));
+        requests.extend(machine.gateways.iter().map(|gateway| {
             let route = Route {
                 protocol: STATIC,
                 ..Route::new(default_of(gateway.is_ipv4()), uplink)
@@ -169,6 +215,17 @@ impl Underlay {
         kernel.execute(requests).map_err(failed)?;
         Ok(netns)
     }
+}
+
+/// A namespace with an interface to the underlay.
+struct Machine<'a> {
+    /// For errors.
+    name: &'a str,
+    netns: String,
+    /// Name of the link's end in the router's namespace.
+    port: &'a str,
+    addresses: &'a [IpNet],
+    gateways: &'a [IpAddr],
 }
 
 /// Routes from the router itself to the pods of `node`: the API answers pods,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use http_body_util::BodyExt;
 use ripstop_lab::api::Api;
-use ripstop_lab::enter::{exec_in_container, exec_on_node, way_in};
+use ripstop_lab::enter::{exec_in_container, exec_on_node, exec_outside, way_in};
 use ripstop_lab::target::{Target, place, pod};
 
 use super::{Name, block_on};
@@ -20,8 +20,12 @@ pub(super) struct Args {
     /// The pod's first one if absent.
     #[arg(long, short)]
     container: Option<String>,
+    /// On a machine that is not of the cluster, beside the nodes' underlay.
+    #[arg(long, conflicts_with_all = ["target", "container"])]
+    outside: bool,
     /// POD, deploy/NAME, sts/NAME, ..., or node/NAME
-    target: String,
+    #[arg(required_unless_present = "outside")]
+    target: Option<String>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -53,7 +57,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         bail!("entering a pod's namespaces needs root; run it with sudo, or use kubectl exec");
     }
     let paths = args.name.running()?;
-    let target = Target::parse(&args.target)?;
+    let Some(target) = &args.target else {
+        return Ok(exec_outside(&paths, &args.command)?);
+    };
+    let target = Target::parse(target)?;
     if let Target::Node(node) = &target {
         return Ok(exec_on_node(&paths, node, &args.command)?);
     }

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use clap::ValueEnum;
+use ipnet::IpNet;
 use ripstop_lab::api::Api;
 use ripstop_lab::apply;
 use ripstop_lab::lifecycle::{Found, Keep, Preflight, check_machine, look, start, tear_down};
 use ripstop_lab::manifest::{self, Kinds, Manifests, Object};
 use ripstop_lab::paths::LabPaths;
-use ripstop_lab::plan::{LabOptions, LabPlan};
+use ripstop_lab::plan::{IpFamily, LabOptions, LabPlan};
 use ripstop_lab::ready::{self, Cluster, Outcome, Scope, is_ready, services_without_pods};
 use ripstop_lab::text::{count, duration};
 use serde_json::json;
@@ -32,9 +34,19 @@ pub(super) struct Args {
     /// Underlay subnets that the nodes are spread over; VXLAN carries between them.
     #[arg(long, default_value_t = 1)]
     subnets: usize,
-    /// IPv6 beside IPv4.
-    #[arg(long)]
+    /// Families of nodes, pods and services.
+    #[arg(long, value_enum, default_value_t = Families::Ipv4)]
+    ip_family: Families,
+    /// IPv6 beside IPv4: --ip-family dual.
+    #[arg(long, conflicts_with = "ip_family")]
     dual_stack: bool,
+    /// Spread the nodes over so many zones (label topology.kubernetes.io/zone).
+    #[arg(long, default_value_t = 0)]
+    zones: usize,
+    /// Ranges of load balancers' addresses, at most one per family
+    /// [default: 172.30.255.0/24,fd00:30:ff::/112]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    lb_pool: Vec<IpNet>,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -49,6 +61,13 @@ pub(super) struct Args {
     timeout: u64,
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Families {
+    Ipv4,
+    Ipv6,
+    Dual,
 }
 
 /// How long workloads wait for all nodes. They are applied then all the same.
@@ -67,7 +86,14 @@ impl Args {
             name: self.name.name.clone(),
             nodes: self.nodes,
             subnets: self.subnets,
-            dual_stack: self.dual_stack,
+            ip_family: match self.ip_family {
+                _ if self.dual_stack => IpFamily::Dual,
+                Families::Ipv4 => IpFamily::Ipv4,
+                Families::Ipv6 => IpFamily::Ipv6,
+                Families::Dual => IpFamily::Dual,
+            },
+            zones: self.zones,
+            lb_pool: self.lb_pool.clone(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

@@ -152,6 +152,7 @@ fn node_loop(lab: &Lab) -> KubeletConfig {
         name: node.name.clone(),
         addresses: node.addresses.iter().map(IpNet::addr).collect(),
         pod_cidrs: node.pod_cidrs.clone(),
+        zone: node.zone.clone(),
         netns: Path::new(RUN_NETNS).join(paths.node_netns(&node.name)),
         cgroup: nodes::cgroup(lab, &node.name),
         cni_config: paths.cni_config(&node.name),
@@ -261,12 +262,12 @@ fn close_on_exec(fd: &impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::LabOptions;
+    use crate::plan::{IpFamily, LabOptions};
 
     #[test]
     fn the_certificate_is_for_every_way_to_the_api() {
         let options = LabOptions {
-            dual_stack: true,
+            ip_family: IpFamily::Dual,
             ..LabOptions::default()
         };
         let names = server_names(&LabPlan::new(&options).unwrap());

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::agent::{self, Agent};
 use super::{DaemonError, Lab};
+use crate::enter::OUTSIDE_GROUP;
 use crate::paths::LabPaths;
 use crate::plan::NodePlan;
 use crate::underlay::Underlay;
@@ -33,6 +34,9 @@ pub(super) async fn make_all(lab: &Arc<Lab>) -> Result<Nodes, DaemonError> {
         made.spawn_blocking(move || make(&lab, &underlay, &lab.plan.nodes[index]));
     }
     let listener = underlay.listen(&lab.plan)?;
+    underlay.add_outside(&lab.paths, &lab.plan.outside)?;
+    let group = cgroup(lab, OUTSIDE_GROUP);
+    fs::create_dir_all(&group).map_err(DaemonError::io(group.display().to_string()))?;
     let mut agents = Vec::new();
     while let Some(node) = made.join_next().await {
         agents.push(node.map_err(|error| DaemonError::Io {

@@ -84,6 +84,8 @@ pub struct NodeSpec {
     /// Ranges of its pods, at most one per family. Empty: the node controller
     /// gives it some.
     pub pod_cidrs: Vec<IpNet>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
     /// Path of its network namespace.
     pub netns: PathBuf,
     /// Directory of its control group (cgroup2).

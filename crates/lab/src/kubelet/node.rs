@@ -158,6 +158,7 @@ impl Node {
     fn new_object(&self) -> ApiNode {
         let mut node = ApiNode::default();
         node.metadata.name = Some(self.spec.name.clone());
+        let zone = self.spec.zone.as_deref();
         node.metadata.labels = Some(
             [
                 ("kubernetes.io/hostname", self.spec.name.as_str()),
@@ -165,6 +166,7 @@ impl Node {
                 ("kubernetes.io/arch", architecture()),
             ]
             .into_iter()
+            .chain(zone.map(|zone| ("topology.kubernetes.io/zone", zone)))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         );

@@ -81,6 +81,7 @@ impl Lab {
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             nodes: vec![NodeSpec {
+                zone: None,
                 pod_cidrs: Vec::new(),
                 name: NODE.to_owned(),
                 addresses: vec!["172.30.1.11".parse().unwrap()],
