@@ -2,6 +2,7 @@
 
 mod bench;
 mod ebpf;
+mod kernel;
 mod run;
 mod test;
 
@@ -15,6 +16,8 @@ enum Task {
     Test(test::Args),
     /// Compile the kernel programs (ebpf/) into the committed object.
     Ebpf(ebpf::Args),
+    /// Run a command on Debian's own kernel, in a virtual machine.
+    Kernel(kernel::Args),
     /// Measure beside the peers (as root).
     Bench(bench::Args),
 }
@@ -23,6 +26,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Test(args) => test::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
+        Task::Kernel(args) => kernel::run(&args),
         Task::Bench(args) => bench::run(&args),
     }
 }
