@@ -31,6 +31,8 @@ pub(super) struct Rules {
     /// Who has to look when a class has these peers.
     sides_of: HashMap<PeersId, BTreeSet<PolicyId>>,
     classes_of: HashMap<PeersId, BTreeSet<ClassId>>,
+    /// Classes without peers that the base class of their family has.
+    classes_without: HashMap<PeersId, BTreeSet<ClassId>>,
     /// Sides whose rules name ports of the other end, and classes that have some.
     sides_with_names: BTreeSet<PolicyId>,
     classes_with_names: BTreeSet<ClassId>,
@@ -85,6 +87,12 @@ impl Rules {
         let before = self.base.insert(base, Arc::clone(&content));
         if before.unwrap_or_default() != content {
             self.stale_sides.extend(self.sides.keys());
+            self.classes_without.clear();
+            for (id, class) in &self.classes {
+                for peers in lacking(&class.content, self.base.get(&class.base)) {
+                    self.classes_without.entry(peers).or_default().insert(*id);
+                }
+            }
         }
     }
 
@@ -99,6 +107,9 @@ impl Rules {
         }
         for peers in &content.peers {
             self.classes_of.entry(*peers).or_default().insert(id);
+        }
+        for peers in lacking(&content, self.base.get(&base)) {
+            self.classes_without.entry(peers).or_default().insert(id);
         }
         if !content.ports.is_empty() {
             self.classes_with_names.insert(id);
@@ -143,7 +154,7 @@ impl Rules {
             let Some(class) = self.classes.get(id) else {
                 continue;
             };
-            for side in self.sides_about(&class.content) {
+            for side in self.sides_about(class) {
                 if !stale_sides.contains(&side) {
                     let compiled = self.pair(side, *id, &mut cache);
                     self.put(tables, change, (side, *id), compiled);
@@ -177,6 +188,7 @@ impl Rules {
             let mut classes = BTreeSet::new();
             for peers in side.interests() {
                 classes.extend(self.classes_of.get(&peers).into_iter().flatten());
+                classes.extend(self.classes_without.get(&peers).into_iter().flatten());
             }
             if !side.names.is_empty() {
                 classes.extend(&self.classes_with_names);
@@ -194,19 +206,27 @@ impl Rules {
         let Some(class) = self.classes.remove(&id) else {
             return;
         };
-        for side in self.sides_about(&class.content) {
+        for side in self.sides_about(&class) {
             self.put(tables, change, (side, id), None);
         }
         for peers in &class.content.peers {
             remove(&mut self.classes_of, *peers, &id);
         }
+        for peers in lacking(&class.content, self.base.get(&class.base)) {
+            remove(&mut self.classes_without, peers, &id);
+        }
         self.classes_with_names.remove(&id);
     }
 
-    fn sides_about(&self, class: &ClassContent) -> BTreeSet<PolicyId> {
-        let of = |peers| self.sides_of.get(peers).into_iter().flatten();
-        let mut sides: BTreeSet<_> = class.peers.iter().flat_map(of).copied().collect();
-        if !class.ports.is_empty() {
+    /// Sides that tell a class from the base class of its family.
+    fn sides_about(&self, class: &Class) -> BTreeSet<PolicyId> {
+        let lacking = lacking(&class.content, self.base.get(&class.base));
+        let peers = class.content.peers.iter().copied().chain(lacking);
+        let mut sides = BTreeSet::new();
+        for peers in peers {
+            sides.extend(self.sides_of.get(&peers).into_iter().flatten());
+        }
+        if !class.content.ports.is_empty() {
             sides.extend(&self.sides_with_names);
         }
         sides
@@ -299,6 +319,15 @@ impl Rules {
             }
         }
     }
+}
+
+/// Peers that the base class has and another one has not.
+fn lacking<'a>(
+    class: &'a ClassContent,
+    base: Option<&'a Arc<ClassContent>>,
+) -> impl Iterator<Item = PeersId> + use<'a> {
+    let peers = base.into_iter().flat_map(|base| &base.peers);
+    peers.copied().filter(|peers| !class.has(*peers))
 }
 
 /// The port tables that a row refers to, as often as it does.
