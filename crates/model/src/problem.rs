@@ -11,6 +11,10 @@ pub enum ObjectKind {
     EndpointSlice,
     Node,
     ServiceCidr,
+    Pod,
+    Namespace,
+    NetworkPolicy,
+    ClusterNetworkPolicy,
 }
 
 impl ObjectKind {
@@ -21,15 +25,20 @@ impl ObjectKind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
     /// `apiVersion` of the Kubernetes API.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Service | Self::Node => "v1",
+            Self::Service | Self::Node | Self::Pod | Self::Namespace => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::ServiceCidr => "networking.k8s.io/v1",
+            Self::ServiceCidr | Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -40,6 +49,10 @@ impl ObjectKind {
             Self::EndpointSlice => "endpointslices",
             Self::Node => "nodes",
             Self::ServiceCidr => "servicecidrs",
+            Self::Pod => "pods",
+            Self::Namespace => "namespaces",
+            Self::NetworkPolicy => "networkpolicies",
+            Self::ClusterNetworkPolicy => "clusternetworkpolicies",
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use ripstop_model::{EndpointSlice, Node, ObjectKey, ObjectRef, Problem, Service, ServiceCidr};
+use ripstop_model::{
+    ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, NodeIdentity, ObjectKey,
+    ObjectRef, Pod, Problem, Service, ServiceCidr,
+};
 
 /// Something that happened to objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,13 @@ pub enum Event {
     Slice(ObjectEvent<EndpointSlice, ObjectKey>),
     Node(ObjectEvent<Node, String>),
     ServiceCidr(ObjectEvent<ServiceCidr, String>),
+    /// Pods of the whole cluster.
+    Pod(ObjectEvent<Pod, ObjectKey>),
+    Namespace(ObjectEvent<Namespace, String>),
+    NetworkPolicy(ObjectEvent<NetworkPolicy, ObjectKey>),
+    ClusterNetworkPolicy(ObjectEvent<ClusterNetworkPolicy, String>),
+    /// A node as policies name it; it goes with the node.
+    NodeIdentity(NodeIdentity),
     /// What of an object is ignored, as it is now: none ends what was said of
     /// it before. A deleted object has no problems.
     Problems(ObjectRef, Vec<Problem>),

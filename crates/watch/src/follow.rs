@@ -46,7 +46,7 @@ pub async fn watch(client: Client, health: Arc<ApiHealth>, sink: impl Fn(Event) 
 }
 
 /// Follows one kind, for ever.
-async fn follow<K: Followed>(
+pub(crate) async fn follow<K: Followed>(
     client: &Client,
     health: &ApiHealth,
     sink: &(impl Fn(Event) + Sync),
@@ -170,6 +170,7 @@ impl<'a, K: Followed, S: Fn(Event)> Teller<'a, K, S> {
         let key = object.key();
         let problems = match object.0 {
             Ok(object) => {
+                object.more().into_iter().for_each(self.sink);
                 let Converted { model, problems } = object.model();
                 (self.sink)(K::event(match model {
                     Some(model) => ObjectEvent::Applied(model),
@@ -178,14 +179,21 @@ impl<'a, K: Followed, S: Fn(Event)> Teller<'a, K, S> {
                 }));
                 problems
             }
-            Err(invalid) => vec![Problem {
-                object: K::reference(&key),
-                reason: Reason::Unreadable,
-                message: format!(
-                    "the object cannot be read and is ignored: {}",
-                    invalid.error
-                ),
-            }],
+            Err(invalid) => {
+                let meaning = K::unreadable(&key);
+                let becomes = match meaning {
+                    Some(_) => "means that nothing is allowed",
+                    None => "is ignored",
+                };
+                if let Some(model) = meaning {
+                    (self.sink)(K::event(ObjectEvent::Applied(model)));
+                }
+                vec![Problem {
+                    object: K::reference(&key),
+                    reason: Reason::Unreadable,
+                    message: format!("the object cannot be read and {becomes}: {}", invalid.error),
+                }]
+            }
         };
         self.problems(key, problems);
     }

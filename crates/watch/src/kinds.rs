@@ -28,6 +28,14 @@ pub(crate) trait Followed:
     fn reference(key: &Self::Key) -> ObjectRef;
     fn model(&self) -> Converted<Self::Model>;
     fn event(event: ObjectEvent<Self::Model, Self::Key>) -> Event;
+    /// What an object means that does not decode; `None` leaves what was known.
+    fn unreadable(_key: &Self::Key) -> Option<Self::Model> {
+        None
+    }
+    /// What an object says besides.
+    fn more(&self) -> Option<Event> {
+        None
+    }
 }
 
 impl Followed for core::Service {
@@ -84,6 +92,9 @@ impl Followed for core::Node {
     }
     fn event(event: ObjectEvent<Node, String>) -> Event {
         Event::Node(event)
+    }
+    fn more(&self) -> Option<Event> {
+        Some(Event::NodeIdentity(convert::node_identity(self)))
     }
 }
 

@@ -11,9 +11,16 @@ mod event;
 mod follow;
 mod health;
 mod kinds;
+mod objects;
+mod policy;
 
 pub use client::{ClientError, connect};
-pub use convert::{Converted, node, service, service_cidr, slice};
+pub use convert::{
+    Converted, cluster_network_policy, namespace, network_policy, node, node_identity, pod,
+    service, service_cidr, slice,
+};
 pub use event::{Event, ObjectEvent};
 pub use follow::watch;
 pub use health::{ApiHealth, ApiState};
+pub use objects::{ClusterNetworkPolicyObject, PodObject};
+pub use policy::watch_policies;

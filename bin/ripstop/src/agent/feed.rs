@@ -102,14 +102,55 @@ impl Feed {
                 planner.retain_slices(|key| keys.contains(key));
             }
             Event::Node(ObjectEvent::Applied(node)) => planner.upsert_node(node),
-            Event::Node(ObjectEvent::Deleted(name)) => planner.remove_node(&name),
+            Event::Node(ObjectEvent::Deleted(name)) => {
+                planner.policies().remove_node(&name);
+                planner.remove_node(&name);
+            }
             Event::Node(ObjectEvent::Listed(names)) => {
+                planner.policies().retain_nodes(|name| names.contains(name));
                 planner.retain_nodes(|name| names.contains(name));
             }
             Event::ServiceCidr(ObjectEvent::Applied(cidr)) => planner.upsert_service_cidr(cidr),
             Event::ServiceCidr(ObjectEvent::Deleted(name)) => planner.remove_service_cidr(&name),
             Event::ServiceCidr(ObjectEvent::Listed(names)) => {
                 planner.retain_service_cidrs(|name| names.contains(name));
+            }
+            Event::NodeIdentity(node) => planner.policies().upsert_node(node),
+            Event::Pod(ObjectEvent::Applied(pod)) => planner.policies().upsert_pod(pod),
+            Event::Pod(ObjectEvent::Deleted(key)) => planner.policies().remove_pod(&key),
+            Event::Pod(ObjectEvent::Listed(keys)) => {
+                planner.policies().retain_pods(|key| keys.contains(key));
+            }
+            Event::Namespace(ObjectEvent::Applied(one)) => {
+                planner.policies().upsert_namespace(one);
+            }
+            Event::Namespace(ObjectEvent::Deleted(name)) => {
+                planner.policies().remove_namespace(&name);
+            }
+            Event::Namespace(ObjectEvent::Listed(names)) => {
+                planner
+                    .policies()
+                    .retain_namespaces(|name| names.contains(name));
+            }
+            Event::NetworkPolicy(ObjectEvent::Applied(policy)) => {
+                planner.policies().upsert_policy(policy);
+            }
+            Event::NetworkPolicy(ObjectEvent::Deleted(key)) => {
+                planner.policies().remove_policy(&key);
+            }
+            Event::NetworkPolicy(ObjectEvent::Listed(keys)) => {
+                planner.policies().retain_policies(|key| keys.contains(key));
+            }
+            Event::ClusterNetworkPolicy(ObjectEvent::Applied(policy)) => {
+                planner.policies().upsert_cluster_policy(policy);
+            }
+            Event::ClusterNetworkPolicy(ObjectEvent::Deleted(name)) => {
+                planner.policies().remove_cluster_policy(&name);
+            }
+            Event::ClusterNetworkPolicy(ObjectEvent::Listed(names)) => {
+                planner
+                    .policies()
+                    .retain_cluster_policies(|name| names.contains(name));
             }
             Event::Problems(object, problems) => {
                 self.problems_changed = true;

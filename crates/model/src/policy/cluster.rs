@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{PolicyProblem, Rule};
+use super::Rule;
 use crate::LabelSelector;
 
 /// A ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2).
@@ -17,8 +17,6 @@ pub struct ClusterNetworkPolicy {
     /// The first that matches counts.
     pub ingress: Vec<ClusterRule>,
     pub egress: Vec<ClusterRule>,
-    /// What made no sense and was read in the way that allows less.
-    pub problems: Vec<PolicyProblem>,
 }
 
 /// Before or after NetworkPolicies.

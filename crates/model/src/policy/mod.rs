@@ -7,6 +7,6 @@ mod peer;
 mod subject;
 
 pub use cluster::{Action, ClusterNetworkPolicy, ClusterRule, ClusterSubject, Tier};
-pub use network::{NetworkPolicy, PolicyProblem};
+pub use network::NetworkPolicy;
 pub use peer::{DomainPattern, NamespaceScope, Peer, PortMatch, PortSet, PortsOf, Rule};
 pub use subject::{ContainerPort, Namespace, NodeIdentity, Pod};

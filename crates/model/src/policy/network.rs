@@ -1,7 +1,5 @@
 //! NetworkPolicy v1.
 
-use std::fmt;
-
 use super::Rule;
 use crate::{LabelSelector, ObjectKey};
 
@@ -16,20 +14,4 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// What may go out; as `ingress`.
     pub egress: Option<Vec<Rule>>,
-    /// What made no sense and was read in the way that allows less.
-    pub problems: Vec<PolicyProblem>,
-}
-
-/// A field of a policy that the API should not have let through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyProblem {
-    /// Path as `kubectl explain` has it, with indexes.
-    pub field: String,
-    pub problem: String,
-}
-
-impl fmt::Display for PolicyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.problem)
-    }
 }

@@ -212,11 +212,6 @@ impl PolicyPlanner {
         self.rules.classes()
     }
 
-    /// One line for each field that made no sense, in policies of any node.
-    pub fn problems(&self) -> Vec<String> {
-        self.subjects.problems().collect()
-    }
-
     fn plan_retired(&mut self) {
         let mut gone = Vec::new();
         for id in std::mem::take(&mut self.retired) {

@@ -97,7 +97,7 @@ impl Rules {
     }
 
     pub(super) fn is_base(&self, base: ClassId, content: &ClassContent) -> bool {
-        self.base.get(&base).is_some_and(|of| **of == *content)
+        *self.base_content(base) == *content
     }
 
     pub(super) fn acquire_class(&mut self, id: ClassId, base: ClassId, content: ClassContent) {

@@ -152,18 +152,6 @@ impl Subjects {
     pub(super) fn cluster_names(&self) -> impl Iterator<Item = &String> {
         self.cluster.keys()
     }
-
-    /// What made no sense in which policy.
-    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        let network = self.network.values().flat_map(|(policy, _)| {
-            let of = |problem| format!("networkpolicy {}: {problem}", policy.key);
-            policy.problems.iter().map(of)
-        });
-        network.chain(self.cluster.values().flat_map(|(policy, _)| {
-            let of = |problem| format!("clusternetworkpolicy {}: {problem}", policy.name);
-            policy.problems.iter().map(of)
-        }))
-    }
 }
 
 fn rank_of(parts: &Parts) -> Option<Rank> {

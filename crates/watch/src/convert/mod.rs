@@ -6,6 +6,7 @@
 
 mod address;
 mod node;
+mod policy;
 mod service;
 mod service_cidr;
 mod slice;
@@ -17,6 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ripstop_model::{ObjectKey, ObjectRef, Problem, Protocol, Reason};
 
 pub use node::node;
+pub(crate) use policy::closed;
+pub use policy::{cluster_network_policy, namespace, network_policy, node_identity, pod};
 pub use service::service;
 pub use service_cidr::service_cidr;
 pub use slice::slice;
@@ -85,6 +88,15 @@ impl Reader {
         self.take(field, range.map_err(problem))
     }
 
+    /// A range of addresses in a policy.
+    fn block(&mut self, field: impl FnOnce() -> String, text: &str) -> Option<IpNet> {
+        let range = text.parse::<IpNet>().ok();
+        // Nothing has such addresses: ::ffff:10.0.0.0/104 would match nobody.
+        let range = range.filter(|range| !is_mapped(range));
+        let problem = || format!("{text:?} is no address range (like 10.0.0.0/8 or fd00::/8)");
+        self.take(field, range.map(|range| range.trunc()).ok_or_else(problem))
+    }
+
     fn port(&mut self, field: impl FnOnce() -> String, number: i32) -> Option<u16> {
         let port = u16::try_from(number).ok().filter(|port| *port != 0);
         let problem = || format!("{number} is not between 1 and 65535");
@@ -115,6 +127,14 @@ impl Reader {
         let problem = format!("{text:?} is none of {}", names.join(", "));
         self.note(Reason::InvalidField, field, &problem);
         default
+    }
+}
+
+/// Of IPv6 addresses that stand for IPv4 ones.
+fn is_mapped(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(_) => false,
+        IpNet::V6(v6) => v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some(),
     }
 }
 
