@@ -2,6 +2,8 @@
 
 mod agent;
 mod lab;
+mod run_dir;
+mod service;
 mod status;
 
 use std::process::ExitCode;
@@ -22,6 +24,8 @@ enum Command {
     Agent(Box<agent::Args>),
     /// What the agent of this node says of itself.
     Status(status::Args),
+    /// What the engine of this node has in the kernel: frontends, backends, counters.
+    Service(service::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -46,6 +50,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args),
+        Command::Service(args) => service::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

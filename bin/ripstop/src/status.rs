@@ -1,19 +1,21 @@
 //! `ripstop status`: what the agent of this node says of itself.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::agent::{Status, ask};
+use crate::agent::{Ask, Status, Verification, ask, ask_status};
+use crate::run_dir::RunDir;
 
 /// Arguments of `ripstop status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run directory of the agent.
-    #[arg(long, default_value = "/run/ripstop")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: RunDir,
+    /// Compare kernel and plan, and fail if they differ.
+    #[arg(long)]
+    verify: bool,
     /// Output form.
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -25,12 +27,25 @@ enum Output {
     Json,
 }
 
-/// Prints the status; exit status 1 if the agent has a problem.
+/// Prints the status; exit status 1 if the agent has a problem, or kernel and plan
+/// differ.
 ///
 /// # Errors
 /// If no agent answers.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let status = ask(&args.run_dir)?;
+    let run_dir = args.agent.path()?;
+    if args.verify {
+        let found: Verification = ask(&run_dir, &Ask::Verify)?;
+        match args.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+            Output::Table => print!("{}", verified(&found)),
+        }
+        return Ok(match found.drift.is_empty() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
+    let status = ask_status(&run_dir)?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
         Output::Table => print!("{}", table(&status)),
@@ -39,6 +54,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::FAILURE,
     })
+}
+
+fn verified(found: &Verification) -> String {
+    let mut text = String::new();
+    for line in &found.drift {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "differs      {line}");
+    }
+    let (frontends, pods) = (found.frontends, found.pods);
+    let _ = writeln!(
+        text,
+        "verified     {frontends} frontends and {pods} pods: {} differ",
+        found.drift.len()
+    );
+    text
 }
 
 fn table(status: &Status) -> String {

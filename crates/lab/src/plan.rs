@@ -38,6 +38,10 @@ pub struct LabOptions {
     /// Ranges of load balancers' addresses, at most one per family; a default
     /// for families without one.
     pub lb_pool: Vec<IpNet>,
+    /// Of `ripstop agent`; its default if empty.
+    pub nodeport_addresses: Vec<String>,
+    /// Of `ripstop agent`.
+    pub no_masquerade: Vec<IpNet>,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -78,6 +82,8 @@ impl Default for LabOptions {
             ip_family: IpFamily::Ipv4,
             zones: 0,
             lb_pool: Vec::new(),
+            nodeport_addresses: Vec::new(),
+            no_masquerade: Vec::new(),
             mtu: 1500,
             real_probe_timing: false,
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ripstop_model::{EndpointSlice, Node, ObjectKey, Problem, Service, ServiceCidr};
+use ripstop_model::{EndpointSlice, Node, ObjectKey, Problem, Service, ServiceCidr, SliceEndpoint};
 
 use crate::claims::Claims;
 use crate::names::ServiceNames;
@@ -306,6 +306,18 @@ impl Planner {
     /// A node that is known.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
+    }
+
+    /// A service that is known.
+    pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
+        self.services.get(key)?.service.as_ref()
+    }
+
+    /// Endpoints of a service, whatever their state; none if there is no slice.
+    pub fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &SliceEndpoint> {
+        let entry = self.services.get(service);
+        let slices = entry.into_iter().flat_map(|entry| entry.slices.values());
+        slices.flat_map(|slice| &slice.endpoints)
     }
 
     fn entry(&mut self, key: &ObjectKey) -> &mut Entry {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
-use ripstop_watch::{ApiHealth, Event};
+use ripstop_watch::ApiHealth;
 
+use super::feed::Input;
 use super::{Args, thread};
 
 /// Starts to follow the API; events come through `sender` from now on.
 ///
 /// # Errors
 /// If the configuration makes no client. A server that is away is no error.
-pub(crate) fn follow(args: &Args, health: Arc<ApiHealth>, sender: Sender<Event>) -> Result<()> {
+pub(crate) fn follow(args: &Args, health: Arc<ApiHealth>, sender: Sender<Input>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -20,7 +21,7 @@ pub(crate) fn follow(args: &Args, health: Arc<ApiHealth>, sender: Sender<Event>)
     let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
     thread::start("api", move || {
         // A receiver that is gone means that the agent ends.
-        let tell = move |event| drop(sender.send(event));
+        let tell = move |event| drop(sender.send(Input::Api(event)));
         runtime.block_on(ripstop_watch::watch(client, health, tell));
     })
 }

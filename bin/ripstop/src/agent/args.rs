@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use super::node_ports::NodePortAddresses;
+
 /// What a node has to be told; everything else comes from the API server.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +37,18 @@ pub(crate) struct Args {
     /// Ranges of ClusterIPs, at most one per family.
     #[arg(long, value_delimiter = ',', required = true)]
     pub(crate) service_cidr: Vec<IpNet>,
+    /// Addresses of this node at which NodePorts answer: ranges, or "primary" for
+    /// those of the Node object. Loopback is always among them.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "CIDR|primary",
+        default_value = "primary"
+    )]
+    pub(crate) nodeport_addresses: Vec<NodePortAddresses>,
+    /// Destinations outside the cluster that see pods under their own addresses.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) no_masquerade: Vec<IpNet>,
     /// Engine that carries services and pods.
     #[arg(long, value_enum, default_value_t = Mode::Ebpf)]
     pub(crate) datapath: Mode,

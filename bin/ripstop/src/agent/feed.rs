@@ -4,16 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use ripstop_model::{Node, ObjectRef, Problem};
-use ripstop_plan::{Planner, Tables, Update};
+use ripstop_model::{Node, ObjectKey, ObjectRef, Problem, SliceEndpoint};
+use ripstop_plan::{PlanConfig, Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
+
+use super::control::Question;
 
 /// Events of one burst that are planned together at most.
 const BURST: usize = 4096;
 
+/// What comes to the main thread.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Api(Event),
+    Ask(Question),
+}
+
 /// The planner with the events that wait for it.
 pub(crate) struct Feed {
-    inbox: Receiver<Event>,
+    inbox: Receiver<Input>,
+    asked: Vec<Question>,
     planner: Planner,
     synced: bool,
     /// What is wrong with objects by themselves.
@@ -29,9 +39,10 @@ pub(crate) struct Feed {
 pub(crate) struct Ended;
 
 impl Feed {
-    pub(crate) fn new(inbox: Receiver<Event>, planner: Planner) -> Self {
+    pub(crate) fn new(inbox: Receiver<Input>, planner: Planner) -> Self {
         Self {
             inbox,
+            asked: Vec::new(),
             planner,
             synced: false,
             problems: BTreeMap::new(),
@@ -40,8 +51,8 @@ impl Feed {
         }
     }
 
-    /// Waits for an event and takes in all that have come with it. False if
-    /// there was none in time.
+    /// Waits for an event or a question and takes in all that have come with it.
+    /// False if there was none in time.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool, Ended> {
         match self.inbox.recv_timeout(timeout) {
             Ok(event) => self.take(event),
@@ -88,8 +99,35 @@ impl Feed {
         self.planner.tables()
     }
 
-    fn take(&mut self, event: Event) {
+    /// What has been asked since the last call.
+    pub(crate) fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Endpoints of a service, whatever their state.
+    pub(crate) fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &SliceEndpoint> {
+        self.planner.endpoints(service)
+    }
+
+    pub(crate) fn has_service(&self, service: &ObjectKey) -> bool {
+        self.planner.service(service).is_some()
+    }
+
+    /// Changes what the plan depends on beside objects.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut PlanConfig)) {
+        let mut config = self.planner.config().clone();
+        change(&mut config);
+        if config != *self.planner.config() {
+            self.planner.configure(config);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
         let planner = &mut self.planner;
+        let event = match input {
+            Input::Api(event) => event,
+            Input::Ask(question) => return self.asked.push(question),
+        };
         match event {
             Event::Service(ObjectEvent::Applied(service)) => planner.upsert_service(service),
             Event::Service(ObjectEvent::Deleted(key)) => planner.remove_service(&key),

@@ -8,10 +8,13 @@
 mod api;
 mod args;
 mod cni;
+mod control;
 mod effects;
 mod facts;
 mod feed;
 mod names;
+mod node_ports;
+mod services;
 mod status;
 mod thread;
 
@@ -33,11 +36,14 @@ use tracing::{info, warn};
 pub(crate) use args::Args;
 use args::Mode;
 use cni::{CniConfig, CniServer, SharedDatapath};
+pub(crate) use control::{Ask, ask, ask_status};
 use effects::Effects;
 use facts::Facts;
 use feed::Feed;
+use node_ports::NodePorts;
+pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
+pub(crate) use status::Status;
 use status::{Counts, Sources};
-pub(crate) use status::{Status, ask};
 
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -59,12 +65,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // API -> planner
     let health = Arc::new(ApiHealth::default());
     let (events, inbox) = mpsc::channel();
-    api::follow(args, Arc::clone(&health), events)?;
+    api::follow(args, Arc::clone(&health), events.clone())?;
     let planner = Planner::new(PlanConfig {
         node: args.node_name.clone(),
         cluster_dns: args.cluster_dns.clone(),
         cluster_cidrs: args.cluster_cidr.clone(),
         service_cidrs: args.service_cidr.clone(),
+        no_masquerade: args.no_masquerade.clone(),
         ..PlanConfig::default()
     });
     let mut feed = Feed::new(inbox, planner);
@@ -74,6 +81,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let known = started.elapsed();
     let mut netlink = Netlink::new().context("netlink")?;
     let uplinks = prepare_node(&mut netlink, &facts.node, &args.cluster_dns)?;
+
+    let mut node_ports = NodePorts {
+        netlink: Netlink::new().context("netlink")?,
+        wanted: args.nodeport_addresses.clone(),
+        node: facts.node.clone(),
+        cluster_dns: args.cluster_dns.clone(),
+    };
+    feed.configure(|plan| plan.node_port_addresses = node_ports.find());
 
     // Names, unknown until the API has told them
     let zone = Arc::new(Zone::new(names::zone_config(args))?);
@@ -117,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         dns: questions,
         counts: Arc::clone(&counts),
     };
-    status::serve(&args.run_dir, sources)?;
+    control::serve(&args.run_dir, sources, events)?;
 
     // Planner -> routes, datapath, names
     let online = wait_for_objects(&mut feed, &health)?;
@@ -135,6 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // What is in the kernel is not judged by a plan that is not complete.
         while !feed.is_synced() {
             feed.wait(Duration::MAX)?;
+            services::answer(&mut feed, &effects);
         }
         facts.check(&feed)?;
         begin(&mut feed, &mut effects);
@@ -147,6 +163,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 effects.apply(update);
             }
             say_problems(&mut feed, &effects.counts);
+            services::answer(&mut feed, &effects);
+        }
+        if effects.idle().is_zero() {
+            feed.configure(|plan| plan.node_port_addresses = node_ports.find());
+            let update = feed.plan();
+            if !update.is_empty() {
+                effects.apply(update);
+            }
         }
         effects.audit(feed.tables());
     }

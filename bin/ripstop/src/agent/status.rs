@@ -1,16 +1,10 @@
-//! What the agent says of itself, on `agent.sock` of its run directory.
+//! What the agent says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixListener;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
 use ripstop_dns::{Stats, Zone};
 use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
@@ -18,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
-use super::thread;
 
 /// State of one agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -170,7 +163,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let engine = lock(&self.datapath).status();
         let counts = self.counts.read();
         let (api, errors) = match self.api.state() {
@@ -241,50 +234,4 @@ fn pod_range((range, used, available): (ipnet::IpNet, usize, usize)) -> PodRange
         used,
         available,
     }
-}
-
-/// Serves the status from a thread of its own: who connects is told and left.
-pub(crate) fn serve(run_dir: &Path, sources: Sources) -> Result<()> {
-    let path = socket(run_dir);
-    let listener =
-        CniServer::listen(&path).with_context(|| format!("status socket {}", path.display()))?;
-    thread::start("status", move || tell(&listener, &sources))
-}
-
-fn tell(listener: &UnixListener, sources: &Sources) -> ! {
-    loop {
-        match listener.accept() {
-            // Who leaves before the end did not want to know.
-            Ok((mut stream, _)) => {
-                let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
-                let _ = serde_json::to_writer(&stream, &sources.status());
-                let _ = stream.write_all(b"\n");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "status socket");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-}
-
-/// Asks the agent of a run directory.
-///
-/// # Errors
-/// If no agent runs there, or it does not answer within some seconds.
-pub(crate) fn ask(run_dir: &Path) -> Result<Status> {
-    let path = socket(run_dir);
-    let mut stream = UnixStream::connect(&path)
-        .with_context(|| format!("no agent answers at {}", path.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut text = String::new();
-    stream
-        .read_to_string(&mut text)
-        .with_context(|| format!("status from {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("status from {}", path.display()))
-}
-
-fn socket(run_dir: &Path) -> PathBuf {
-    run_dir.join("agent.sock")
 }

@@ -47,6 +47,12 @@ pub(super) struct Args {
     /// [default: 172.30.255.0/24,fd00:30:ff::/112]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     lb_pool: Vec<IpNet>,
+    /// Where NodePorts answer, as of `ripstop agent`.
+    #[arg(long, value_name = "CIDR|primary", value_delimiter = ',')]
+    nodeport_addresses: Vec<String>,
+    /// Destinations that see pods under their own addresses, as of `ripstop agent`.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    no_masquerade: Vec<IpNet>,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -94,6 +100,8 @@ impl Args {
             },
             zones: self.zones,
             lb_pool: self.lb_pool.clone(),
+            nodeport_addresses: self.nodeport_addresses.clone(),
+            no_masquerade: self.no_masquerade.clone(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns};
 use ripstop_netlink::netns::Netns;
 use tokio::process::{Child, Command};
 
 use crate::paths::LabPaths;
-use crate::plan::{CLUSTER_DOMAIN, LabPlan, NodePlan};
+use crate::plan::{CLUSTER_DOMAIN, LabOptions, LabPlan, NodePlan};
 
 /// Pause before an agent that died is started again: one that cannot start
 /// shall not keep a processor busy.
@@ -40,6 +41,7 @@ pub(super) struct Agent {
 pub(super) fn flags(
     paths: &LabPaths,
     plan: &LabPlan,
+    options: &LabOptions,
     node: &NodePlan,
     cgroup: &Path,
 ) -> Vec<String> {
@@ -66,8 +68,19 @@ pub(super) fn flags(
         ),
     ]
     .into_iter()
+    .chain(given(options))
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect()
+}
+
+/// Flags that `up` was given.
+fn given(options: &LabOptions) -> impl Iterator<Item = (&'static str, String)> {
+    let excluded: Vec<_> = options.no_masquerade.iter().map(IpNet::to_string).collect();
+    let given = [
+        ("--nodeport-addresses", options.nodeport_addresses.join(",")),
+        ("--no-masquerade", excluded.join(",")),
+    ];
+    given.into_iter().filter(|(_, value)| !value.is_empty())
 }
 
 impl Agent {

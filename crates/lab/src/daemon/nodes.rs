@@ -56,7 +56,7 @@ fn make(lab: &Lab, underlay: &Underlay, node: &NodePlan) -> Result<(String, Agen
         .map_err(DaemonError::io(format!("files of {}", node.name)))?;
     let agent = Agent {
         exe: lab.exe.clone(),
-        args: agent::flags(paths, &lab.plan, node, &cgroup),
+        args: agent::flags(paths, &lab.plan, &lab.record.options, node, &cgroup),
         netns,
         cgroup: cgroup.join("agent"),
         log: paths.agent_log(&node.name),
