@@ -2,6 +2,7 @@
 
 mod agent;
 mod lab;
+mod policy;
 mod run_dir;
 mod service;
 mod status;
@@ -26,6 +27,8 @@ enum Command {
     Status(status::Args),
     /// What the engine of this node has in the kernel: frontends, backends, counters.
     Service(service::Args),
+    /// What network policies allow, asked of manifests.
+    Policy(policy::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -51,6 +54,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args),
         Command::Service(args) => service::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

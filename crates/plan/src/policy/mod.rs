@@ -10,6 +10,7 @@ mod attribution;
 mod cluster;
 mod compile;
 mod id;
+mod in_force;
 mod part;
 mod peers;
 mod planner;
@@ -21,5 +22,6 @@ mod subjects;
 
 pub use attribution::{Attribution, Direction};
 pub use id::{AttributionId, ClassId, PolicyId, PortsId};
+pub use in_force::{InForce, RuleInForce};
 pub use planner::PolicyPlanner;
 pub use rows::{Cell, Outcome, PodPolicies, PolicyChange, PolicyTables, PortTable, RuleRow};

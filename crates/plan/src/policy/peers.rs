@@ -1,6 +1,7 @@
 //! The other ends that a rule names, in one form for every kind of policy.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use ipnet::IpNet;
 use ripstop_model::{DomainPattern, LabelSelector, Labels, NamespaceScope, Peer};
@@ -86,6 +87,44 @@ impl Peers {
 
     pub(super) fn id(&self) -> PeersId {
         PeersId::of(self)
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pods = self.pods.iter().map(ToString::to_string);
+        let blocks = self.blocks.iter().map(ToString::to_string);
+        let nodes = self.nodes.iter().map(|nodes| format!("nodes {nodes}"));
+        let domains = self.domains.iter().map(ToString::to_string);
+        let all: Vec<_> = pods.chain(blocks).chain(nodes).chain(domains).collect();
+        match all.is_empty() {
+            true => f.write_str("nobody"),
+            false => f.write_str(&all.join("; ")),
+        }
+    }
+}
+
+impl fmt::Display for PodSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pods.is_empty() {
+            true => f.write_str("all pods")?,
+            false => write!(f, "pods {}", self.pods)?,
+        }
+        match &self.namespaces {
+            Namespaces::One(name) => write!(f, " of {name}"),
+            Namespaces::Selected(by) if by.is_empty() => f.write_str(" of all namespaces"),
+            Namespaces::Selected(by) => write!(f, " of namespaces {by}"),
+        }
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cidr)?;
+        for (index, one) in self.except.iter().enumerate() {
+            write!(f, "{}{one}", if index == 0 { " except " } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

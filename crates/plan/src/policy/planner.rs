@@ -11,6 +11,7 @@ use super::active::Active;
 use super::attribution::Direction;
 use super::cluster::Cluster;
 use super::id::{ClassId, PeersId, PolicyId};
+use super::in_force::InForce;
 use super::peers::Peers;
 use super::prefixes::{Host, Prefix, Prefixes, outermost};
 use super::rows::{PodPolicies, PolicyChange, PolicyTables};
@@ -210,6 +211,18 @@ impl PolicyPlanner {
     /// Number of classes besides the two that need no row.
     pub fn classes(&self) -> usize {
         self.rules.classes()
+    }
+
+    /// A pod of any node that is known.
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.cluster.pod(key)
+    }
+
+    /// The rules that are in force on a pod of this node, in the order in which
+    /// they are asked; `None` if there is no such pod.
+    pub fn in_force(&self, pod: &ObjectKey, direction: Direction) -> Option<InForce> {
+        let parts = self.subjects.parts(pod, direction)?;
+        Some(InForce::new(&parts))
     }
 
     fn plan_retired(&mut self) {

@@ -144,17 +144,7 @@ impl PolicyTables {
         protocol: u8,
         port: u16,
     ) -> Option<Outcome> {
-        let policy = self.pods.get(&pod)?.side(direction);
-        if policy == PolicyId::NONE {
-            let by = Attribution::Default.id();
-            return Some(Outcome { allowed: true, by });
-        }
-        if pod == other {
-            let by = Attribution::Itself.id();
-            return Some(Outcome { allowed: true, by });
-        }
-        let row = |class| self.rules.get(&(policy, class));
-        let row = row(self.class(other)).or_else(|| row(ClassId::base(other.is_ipv4())))?;
+        let row = self.row(pod, direction, other)?;
         let cell = match protocol {
             TCP => row.tcp,
             UDP => row.udp,
@@ -165,6 +155,51 @@ impl PolicyTables {
             Cell::All(outcome) => Some(outcome),
             Cell::ByPort(id) => Some(self.ports.get(&id)?.at(port)),
         }
+    }
+
+    /// As [`Self::judge`], for all ports of a protocol.
+    pub fn judge_ports(
+        &self,
+        pod: IpAddr,
+        direction: Direction,
+        other: IpAddr,
+        protocol: Protocol,
+    ) -> Option<PortTable> {
+        let row = self.row(pod, direction, other)?;
+        let cell = match protocol {
+            Protocol::Tcp => row.tcp,
+            Protocol::Udp => row.udp,
+            Protocol::Sctp => row.sctp,
+        };
+        match cell {
+            Cell::All(outcome) => Some(PortTable(vec![(0, outcome)])),
+            Cell::ByPort(id) => self.ports.get(&id).map(|table| PortTable::clone(table)),
+        }
+    }
+
+    fn row(&self, pod: IpAddr, direction: Direction, other: IpAddr) -> Option<RuleRow> {
+        let policy = self.pods.get(&pod)?.side(direction);
+        let everything = |by: Attribution| {
+            let outcome = Outcome {
+                allowed: true,
+                by: by.id(),
+            };
+            let [tcp, udp, sctp] = [Cell::All(outcome); 3];
+            Some(RuleRow {
+                tcp,
+                udp,
+                sctp,
+                other: outcome,
+            })
+        };
+        if policy == PolicyId::NONE {
+            return everything(Attribution::Default);
+        }
+        if pod == other {
+            return everything(Attribution::Itself);
+        }
+        let row = |class| self.rules.get(&(policy, class)).copied();
+        row(self.class(other)).or_else(|| row(ClassId::base(other.is_ipv4())))
     }
 
     /// The class of an address: of the longest prefix around it.
