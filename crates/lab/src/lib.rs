@@ -5,6 +5,7 @@
 //! itself is not the lab's: agents and CNI plugin are the ones that a real
 //! cluster runs, as processes of their own.
 
+mod announce;
 pub mod api;
 pub mod apply;
 pub mod cgroup;

@@ -166,6 +166,45 @@ impl Underlay {
         })
     }
 
+    /// Leads an address that no machine has to a node. Doing it again with another
+    /// node moves it.
+    ///
+    /// # Errors
+    /// As [`Underlay::create`].
+    pub fn route(&self, address: IpAddr, node: &NodePlan) -> Result<(), UnderlayError> {
+        let bridge = self.bridges[node.subnet];
+        let like = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
+        let Some(via) = node.addresses.iter().find(like) else {
+            return Ok(());
+        };
+        let route = Route {
+            protocol: STATIC,
+            ..Route::new(address.into(), bridge)
+        };
+        self.in_router(route.via(via.addr()).replace())
+    }
+
+    /// Leads an address nowhere; one that leads nowhere already is no error.
+    ///
+    /// # Errors
+    /// As [`Underlay::create`].
+    pub fn unroute(&self, address: IpAddr) -> Result<(), UnderlayError> {
+        let route = Route {
+            protocol: STATIC,
+            ..Route::new(address.into(), 0)
+        };
+        self.in_router(route.delete().if_exists())
+    }
+
+    fn in_router(&self, request: Request) -> Result<(), UnderlayError> {
+        Netlink::in_netns(&self.netns)
+            .and_then(|mut router| router.execute([request]))
+            .map_err(|source| UnderlayError::Netlink {
+                of: "the router".to_owned(),
+                source,
+            })
+    }
+
     /// A namespace with one interface, whose other end is in the router's:
     /// `plug` says what becomes of that.
     fn add(

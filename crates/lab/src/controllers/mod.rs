@@ -18,6 +18,7 @@ mod garbage;
 mod hash;
 mod int_or_percent;
 mod job;
+mod load_balancer;
 mod manager;
 mod namespaces;
 mod nodes;
@@ -38,6 +39,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ripstop_apiserver::Client;
 
+pub(crate) use load_balancer::ingress;
+
 use controller::Controller;
 use manager::Manager;
 
@@ -47,6 +50,9 @@ pub struct ControllerConfig {
     /// Ranges of all pods, one for each family; nodes get a /24 and a /64 each.
     /// Empty: nodes come with their `podCIDRs`.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Where load balancers' addresses come from, at most one range per family.
+    /// Empty: nobody gives them any.
+    pub lb_pools: Vec<IpNet>,
     /// PEM of the API server's authority, for `kube-root-ca.crt`.
     pub root_ca: Option<String>,
     /// How long a Job waits after its first failed pod; doubled with each in a row.
@@ -57,6 +63,7 @@ impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
             cluster_cidrs: Vec::new(),
+            lb_pools: Vec::new(),
             root_ca: None,
             job_backoff: Duration::from_secs(10),
         }
@@ -71,6 +78,7 @@ pub async fn run(client: Client, config: ControllerConfig) {
 
 /// In the order in which a change passes through them.
 fn controllers(config: ControllerConfig) -> Vec<Box<dyn Controller>> {
+    let pools = config.lb_pools;
     let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(endpoints::EndpointSlices),
         Box::new(nodes::Nodes {
@@ -90,6 +98,9 @@ fn controllers(config: ControllerConfig) -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::LegacyEndpoints),
         Box::new(endpoints::MirroredEndpoints),
     ];
+    if !pools.is_empty() {
+        all.push(Box::new(load_balancer::LoadBalancers { pools }));
+    }
     all.extend(garbage::GarbageCollector::all().map(|one| Box::new(one) as Box<dyn Controller>));
     all
 }

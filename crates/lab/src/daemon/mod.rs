@@ -23,6 +23,7 @@ use ripstop_apiserver::{Client, ClusterConfig, OpenError, PodAccess, Store};
 
 use ripstop_netlink::netns::RUN_NETNS;
 
+use crate::announce;
 use crate::clock;
 use crate::controllers::{self, ControllerConfig};
 use crate::kubelet::{self, Kubelet, KubeletConfig, NodeSpec};
@@ -127,9 +128,12 @@ async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError>
     let controllers = ControllerConfig {
         // Nodes come with their ranges.
         root_ca: Some(pki.ca().to_owned()),
+        lb_pools: lab.plan.lb_pools.clone(),
         ..ControllerConfig::default()
     };
     tokio::spawn(controllers::run(client.clone(), controllers));
+    let announcer = announce::run(client.clone(), nodes.underlay, lab.plan.clone());
+    tokio::spawn(announcer);
     let kubelet = Kubelet::start(client.clone(), node_loop(&lab))?;
     let pods: Arc<dyn PodAccess> = Arc::new(kubelet);
     tokio::spawn(answer(

@@ -21,6 +21,7 @@ use crate::underlay::Underlay;
 pub(super) struct Nodes {
     /// For agents, inside the underlay.
     pub(super) listener: TcpListener,
+    pub(super) underlay: Arc<Underlay>,
     /// By node name.
     pub(super) agents: Vec<(String, Agent)>,
 }
@@ -44,7 +45,11 @@ pub(super) async fn make_all(lab: &Arc<Lab>) -> Result<Nodes, DaemonError> {
             source: io::Error::other(error),
         })??);
     }
-    Ok(Nodes { listener, agents })
+    Ok(Nodes {
+        listener,
+        underlay,
+        agents,
+    })
 }
 
 fn make(lab: &Lab, underlay: &Underlay, node: &NodePlan) -> Result<(String, Agent), DaemonError> {

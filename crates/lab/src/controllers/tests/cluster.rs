@@ -59,6 +59,10 @@ impl Cluster {
                 "10.244.0.0/16".parse().unwrap(),
                 "fd00:244::/48".parse().unwrap(),
             ],
+            lb_pools: vec![
+                "172.30.255.0/30".parse().unwrap(),
+                "fd00:30:ff::/112".parse().unwrap(),
+            ],
             root_ca: Some("PEM".to_owned()),
             job_backoff: Duration::from_secs(10),
         };

@@ -5,6 +5,7 @@ mod cluster;
 mod daemons;
 mod jobs;
 mod life;
+mod load_balancers;
 mod manifests;
 mod rollouts;
 mod scheduling;
