@@ -17,6 +17,7 @@ mod bytes;
 mod forward;
 mod host_port;
 mod packet;
+mod policy;
 mod service;
 mod table;
 #[cfg(any(test, feature = "test-packets"))]
@@ -28,6 +29,10 @@ pub use address::{Address, Port};
 pub use bytes::PacketBytes;
 pub use forward::{Tables, from_outside, from_pod};
 pub use packet::{ChecksumChange, Packet};
+pub use policy::{
+    BY_DAMAGE, BY_DEFAULT, BY_ITSELF, CLASS_V4, CLASS_V6, ClassKey, Direction, NO_POLICY, Outcome,
+    PairKey, PairRow, PolicyPod, PolicyTables, PortNode, Question, judge, policy_names,
+};
 pub use service::{Choice, Services, choose, original};
 pub use table::{
     Backend, BackendKey, Config, Endpoint, FLAG_HOST_ONLY, FLAG_HOST_PORT, Flow, FlowKey, Frontend,

@@ -55,7 +55,11 @@ pub enum Attribution {
 
 impl Attribution {
     pub fn id(&self) -> AttributionId {
-        AttributionId::of(self)
+        match self {
+            Self::Default => AttributionId::DEFAULT,
+            Self::Itself => AttributionId::ITSELF,
+            other => AttributionId::of(other),
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct PeersId(u64);
 
 impl PolicyId {
     /// No policy is about this side: everything is allowed, nothing to look up.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self(ripstop_abi::NO_POLICY);
 
     pub(super) fn of(content: &impl Hash) -> Self {
         Self(hash_of(content).max(1))
@@ -66,9 +66,9 @@ impl ClassId {
     pub(super) const MIN: Self = Self(0);
     pub(super) const MAX: Self = Self(u64::MAX);
     /// IPv4 addresses that have no row of their own.
-    pub const V4: Self = Self(4);
+    pub const V4: Self = Self(ripstop_abi::CLASS_V4);
     /// IPv6 addresses that have no row of their own.
-    pub const V6: Self = Self(6);
+    pub const V6: Self = Self(ripstop_abi::CLASS_V6);
 
     /// The class of the addresses without a row, of one family.
     pub const fn base(is_ipv4: bool) -> Self {
@@ -87,8 +87,11 @@ impl PortsId {
 }
 
 impl AttributionId {
+    pub(super) const DEFAULT: Self = Self(ripstop_abi::BY_DEFAULT);
+    pub(super) const ITSELF: Self = Self(ripstop_abi::BY_ITSELF);
+
     pub(super) fn of(content: &impl Hash) -> Self {
-        Self((hash_of(content) >> 2).max(1))
+        Self((hash_of(content) >> 2).max(16))
     }
 }
 

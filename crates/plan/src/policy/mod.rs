@@ -11,6 +11,7 @@ mod cluster;
 mod compile;
 mod id;
 mod in_force;
+pub mod kernel;
 mod part;
 mod peers;
 mod planner;

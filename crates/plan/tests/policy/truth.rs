@@ -14,6 +14,7 @@ use ripstop_model::{
 use ripstop_plan::policy::{PolicyChange, PolicyPlanner, PolicyTables};
 
 use crate::harness::{by_rows, from_scratch, packets, settle, tell_pod};
+use crate::kernel::Kernel;
 use crate::reference::World;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
@@ -81,6 +82,7 @@ fn blocks() -> Vec<IpNet> {
         "192.168.0.1/32",
         "1.1.1.1/32",
         "::/0",
+        "::/8",
         "fd00::/8",
         "fd00::/64",
         "fd00::2/128",
@@ -389,12 +391,16 @@ fn check(events: &[Event]) {
                 from_scratch(&world),
                 "not as if planned from scratch"
             );
+            let kernel = Kernel::new(&tables);
             for packet in packets(&world, &addresses(), &PORTS) {
+                let (allowed, by) = world.judge(packet);
+                let in_kernel = kernel.judge(packet);
                 assert_eq!(
-                    by_rows(&tables, packet),
-                    world.judge(packet),
+                    (in_kernel.is_allowed(), in_kernel.by()),
+                    (allowed, by.id().number()),
                     "{packet:?} in {world:#?}"
                 );
+                assert_eq!(by_rows(&tables, packet), (allowed, by));
             }
             let idle = planner.take_change(&mut tables);
             assert!(idle.is_empty(), "nothing happened, but {idle:?}");
@@ -404,7 +410,7 @@ fn check(events: &[Event]) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("RIPSTOP_POLICY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(96)
+        std::env::var("RIPSTOP_POLICY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
     ))]
 
     #[test]

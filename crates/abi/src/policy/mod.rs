@@ -1,0 +1,130 @@
+//! Network policies: may a pod and another address talk.
+//!
+//! Three lookups whatever the number of policies, pods and addresses: the pod's
+//! row, the other address's class (longest prefix), and what the one says of the
+//! other; with rules by port an array is read besides, once for each eight port
+//! ranges that a binary search would leave (`PortNode`), at most six times.
+
+mod rows;
+
+pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
+
+use crate::wire::{IPPROTO_TCP, IPPROTO_UDP};
+use crate::{Address, Port};
+
+/// Side of a pod that nothing restricts.
+pub const NO_POLICY: u64 = 0;
+/// Class of IPv4 addresses without a row.
+pub const CLASS_V4: u64 = 4;
+/// Class of IPv6 addresses without a row.
+pub const CLASS_V6: u64 = 6;
+
+/// [`Outcome::by`]: no policy is about it.
+pub const BY_DEFAULT: u64 = 1;
+/// [`Outcome::by`]: a pod reaches itself.
+pub const BY_ITSELF: u64 = 2;
+/// [`Outcome::by`]: a row is missing. Tables that are incomplete let nothing
+/// pass.
+pub const BY_DAMAGE: u64 = 3;
+
+const IPPROTO_SCTP: u8 = 132;
+/// Levels of port nodes: eight ranges each, 8^6 is more than there are ports.
+const LEVELS: usize = 6;
+
+/// Of the pod whose policy is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// The tables that policies are looked up in.
+pub trait PolicyTables {
+    fn pod(&self, address: &Address) -> Option<PolicyPod>;
+    /// Of the longest prefix that has the address in it.
+    fn class(&self, address: &Address) -> Option<u64>;
+    fn pair(&self, key: &PairKey) -> Option<PairRow>;
+    fn ports(&self, node: u32) -> Option<PortNode>;
+}
+
+/// What a policy is asked about: the first packet of a connection, as it looks
+/// once its destination is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The pod of this node.
+    pub pod: Address,
+    pub direction: Direction,
+    pub other: Address,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Of the destination.
+    pub port: Port,
+}
+
+/// Whether a connection may be.
+///
+/// The pod's row is read first: an update puts classes in place before it puts
+/// pods in place, so who sees the new row of a pod sees the classes that it
+/// needs.
+#[inline(always)]
+#[must_use]
+pub fn judge(tables: &impl PolicyTables, question: &Question) -> Outcome {
+    let Some(pod) = tables.pod(&question.pod) else {
+        return Outcome::deny(BY_DAMAGE);
+    };
+    let policy = match question.direction {
+        Direction::Ingress => pod.ingress,
+        Direction::Egress => pod.egress,
+    };
+    if policy == NO_POLICY {
+        return Outcome::allow(BY_DEFAULT);
+    }
+    if question.pod == question.other {
+        return Outcome::allow(BY_ITSELF);
+    }
+    let base = if question.other.is_v4() {
+        CLASS_V4
+    } else {
+        CLASS_V6
+    };
+    let class = tables.class(&question.other).unwrap_or(base);
+    let row = match tables.pair(&PairKey { policy, class }) {
+        Some(row) => row,
+        // What is not said of a class is as for everybody.
+        None => match tables.pair(&PairKey {
+            policy,
+            class: base,
+        }) {
+            Some(row) => row,
+            None => return Outcome::deny(BY_DAMAGE),
+        },
+    };
+    let outcome = match question.protocol {
+        IPPROTO_TCP => row.tcp,
+        IPPROTO_UDP => row.udp,
+        IPPROTO_SCTP => row.sctp,
+        _ => row.other,
+    };
+    by_port(tables, outcome, question.port.host())
+}
+
+/// Follows an outcome that depends on the port to one that does not.
+#[inline(always)]
+fn by_port(tables: &impl PolicyTables, mut outcome: Outcome, port: u16) -> Outcome {
+    for _ in 0..LEVELS {
+        let Some(index) = outcome.node() else {
+            return outcome;
+        };
+        match tables.ports(index) {
+            Some(node) => outcome = node.at(port),
+            None => return Outcome::deny(BY_DAMAGE),
+        }
+    }
+    match outcome.node() {
+        None => outcome,
+        Some(_) => Outcome::deny(BY_DAMAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Keys and values of the policy tables: `repr(C)`, without padding.
+
+use crate::{Address, TableRow};
+
+/// Names of the tables, as [`crate::names`].
+pub mod policy_names {
+    /// [`crate::Address`] -> [`super::PolicyPod`].
+    pub const PODS: &str = "policy_pods";
+    /// [`super::ClassKey`] -> u64, longest prefix first.
+    pub const CLASSES: &str = "policy_classes";
+    /// [`super::PairKey`] -> [`super::PairRow`].
+    pub const PAIRS: &str = "policy_pairs";
+    /// Index -> [`super::PortNode`].
+    pub const PORTS: &str = "policy_ports";
+}
+
+/// What is in force on a pod of this node: [`crate::NO_POLICY`], or the id of a
+/// side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyPod {
+    pub ingress: u64,
+    pub egress: u64,
+}
+
+/// Prefix of addresses of one class; the length counts the 96 bits before an
+/// IPv4 address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassKey {
+    pub prefix_len: u32,
+    pub address: Address,
+}
+
+impl ClassKey {
+    /// All IPv4 addresses. Has to be in the table, with [`crate::CLASS_V4`]:
+    /// short IPv6 prefixes have the mapped addresses inside.
+    pub const ALL_V4: Self = Self {
+        prefix_len: 96,
+        address: Address::v4(0),
+    };
+}
+
+/// A side and a class.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PairKey {
+    pub policy: u64,
+    pub class: u64,
+}
+
+/// What a side says of a class, by protocol. `other` never depends on ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairRow {
+    pub tcp: Outcome,
+    pub udp: Outcome,
+    pub sctp: Outcome,
+    pub other: Outcome,
+}
+
+/// Yes or no and who said so, or where to look with the port.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Outcome(u64);
+
+const DENIED: u64 = 1 << 62;
+const NODE: u64 = 1 << 63;
+
+impl Outcome {
+    /// `by` has at most 62 bits.
+    #[inline(always)]
+    pub const fn allow(by: u64) -> Self {
+        Self(by & !(NODE | DENIED))
+    }
+
+    /// `by` has at most 62 bits.
+    #[inline(always)]
+    pub const fn deny(by: u64) -> Self {
+        Self(by & !(NODE | DENIED) | DENIED)
+    }
+
+    #[inline(always)]
+    pub const fn see_node(index: u32) -> Self {
+        Self(NODE | index as u64)
+    }
+
+    /// Index of the [`PortNode`] that says more.
+    #[inline(always)]
+    pub const fn node(self) -> Option<u32> {
+        if self.0 & NODE == 0 {
+            None
+        } else {
+            Some(self.0 as u32)
+        }
+    }
+
+    #[inline(always)]
+    pub const fn is_allowed(self) -> bool {
+        self.0 & (NODE | DENIED) == 0
+    }
+
+    /// Who said so.
+    #[inline(always)]
+    pub const fn by(self) -> u64 {
+        self.0 & !(NODE | DENIED)
+    }
+}
+
+/// Eight ranges of ports: each from its first one up to the next one's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortNode {
+    next: [Outcome; Self::RANGES],
+    /// In host byte order, ascending.
+    first: [u16; Self::RANGES],
+}
+
+impl PortNode {
+    pub const RANGES: usize = 8;
+
+    /// The ranges of a node, one to eight, ascending; the first one's start does
+    /// not matter.
+    pub fn new(ranges: &[(u16, Outcome)]) -> Self {
+        let last = ranges
+            .last()
+            .map_or(Outcome::deny(crate::BY_DAMAGE), |r| r.1);
+        let mut node = Self {
+            next: [last; Self::RANGES],
+            first: [u16::MAX; Self::RANGES],
+        };
+        for ((first, next), range) in node.first.iter_mut().zip(&mut node.next).zip(ranges) {
+            (*first, *next) = *range;
+        }
+        node
+    }
+
+    #[inline(always)]
+    pub(super) fn at(&self, port: u16) -> Outcome {
+        let mut outcome = self.next[0];
+        let mut index = 1;
+        while index < Self::RANGES {
+            if self.first[index] <= port {
+                outcome = self.next[index];
+            }
+            index += 1;
+        }
+        outcome
+    }
+}
+
+macro_rules! table_rows {
+    ($($type:ty: $size:literal),+ $(,)?) => {$(
+        // SAFETY: plain integers throughout; without padding, as the sum of its
+        // fields' sizes is the size that is asserted here.
+        unsafe impl TableRow for $type {}
+        const _: () = assert!(size_of::<$type>() == $size);
+    )+};
+}
+
+table_rows! {
+    PolicyPod: 16,
+    ClassKey: 20,
+    PairKey: 16,
+    PairRow: 32,
+    PortNode: 80,
+}
