@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use ripstop_apiserver::Reason;
 
 use crate::api::{Api, ApiError, Applied};
@@ -37,6 +37,8 @@ impl Change {
     }
 }
 
+/// Objects on their way to the API at one time.
+const AT_ONCE: usize = 64;
 /// Tries of a write that the API refused because another was under way.
 const CONFLICT_TRIES: u32 = 5;
 
@@ -50,7 +52,8 @@ pub async fn apply(api: &Api, objects: &[Object], kinds: &Kinds) -> Vec<Outcome>
             let resource = kinds.resource(object).map_err(|error| vec![error])?;
             apply_one(api, object, resource).await
         });
-        outcomes.extend(zip(group, join_all(changes).await));
+        let results = stream::iter(changes).buffered(AT_ONCE).collect().await;
+        outcomes.extend(zip(group, results));
     }
     outcomes
 }
@@ -72,7 +75,8 @@ pub async fn delete(api: &Api, manifests: &Manifests, ignore_absent: bool) -> Ve
                 Err(error) => Err(errors(object, &error)),
             }
         });
-        outcomes.extend(zip(group, join_all(changes).await));
+        let results = stream::iter(changes).buffered(AT_ONCE).collect().await;
+        outcomes.extend(zip(group, results));
     }
     outcomes
 }

@@ -128,17 +128,19 @@ impl Api {
             format!("{path}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict");
         let body = object.to_string().into();
         let response = self.ask(Method::PATCH, &query, APPLY, body).await?;
-        Ok(match response.status() {
+        let applied = match response.status() {
             StatusCode::CREATED => Applied::Created,
             _ => Applied::Configured,
-        })
+        };
+        read(path, response).await?;
+        Ok(applied)
     }
 
     /// # Errors
     /// [`ApiError::Status`] if it is not there.
     pub async fn delete(&self, path: &str) -> Result<(), ApiError> {
-        self.ask(Method::DELETE, path, JSON, Bytes::new()).await?;
-        Ok(())
+        let response = self.ask(Method::DELETE, path, JSON, Bytes::new()).await?;
+        read(path, response).await.map(drop)
     }
 
     /// A merge patch (RFC 7386).
@@ -147,9 +149,10 @@ impl Api {
     /// [`ApiError::Status`] if it is not there or would become invalid.
     pub async fn merge(&self, path: &str, patch: &Value) -> Result<(), ApiError> {
         let body = patch.to_string().into();
-        self.ask(Method::PATCH, path, "application/merge-patch+json", body)
+        let response = self
+            .ask(Method::PATCH, path, "application/merge-patch+json", body)
             .await?;
-        Ok(())
+        read(path, response).await.map(drop)
     }
 
     /// The answer's body as it comes: a log, a watch.
@@ -204,6 +207,8 @@ impl Api {
     }
 }
 
+/// The whole answer. One that nobody reads is a stream that we reset, and after a
+/// thousand of those the connection is closed (`too_many_internal_resets` of h2).
 async fn read(path: &str, response: Response<Incoming>) -> Result<Value, ApiError> {
     let body = response.into_body().collect().await;
     let body = body.map_err(|source| ApiError::Http {
