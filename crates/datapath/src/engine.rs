@@ -136,7 +136,7 @@ pub trait Datapath: Send {
 /// What can go wrong in an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this kernel refuses the eBPF engine: {reason}")]
+    #[error("the kernel refuses this engine: {reason}")]
     Unsupported { reason: String },
     #[error("port {port} of the node, wanted by pod {pod}, is held by pod {holder}")]
     PortTaken {

@@ -3,6 +3,7 @@
 mod compare;
 pub mod ebpf;
 mod engine;
+pub mod nftables;
 mod state;
 
 pub use compare::difference;

@@ -22,7 +22,7 @@ fn says(pod: &Pod, client: &Pod, family: usize) -> String {
 
 #[test]
 fn pods_of_a_node_reach_each_other_past_the_stack() {
-    let mut node = node("local");
+    let mut node: Node = node("local");
     let (a, b) = (node.add_pod(), node.add_pod());
     // Who would forward does not.
     node.set("net/ipv4/conf/all/forwarding", "0");
@@ -40,7 +40,7 @@ fn pods_of_a_node_reach_each_other_past_the_stack() {
 
 #[test]
 fn a_check_sees_what_is_missing_and_changes_nothing() {
-    let mut node = node("check");
+    let mut node: Node = node("check");
     let made = node.add_pod();
     let pod = made.local.clone();
     let check = |node: &mut Node| node.run(|engine| engine.check_pod(&pod)).unwrap();
@@ -59,7 +59,7 @@ fn a_check_sees_what_is_missing_and_changes_nothing() {
 
 #[test]
 fn nodes_and_pods_reach_each_other() {
-    let mut node = node("node");
+    let mut node: Node = node("node");
     let pod = node.add_pod();
     let (mut on_node, mut in_pod) = (node.process(), pod.process());
     in_pod.serve(8080);
@@ -79,7 +79,7 @@ fn nodes_and_pods_reach_each_other() {
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_without_nat() {
-    let [mut one, mut other] = nodes("cross");
+    let [mut one, mut other]: [Node; 2] = nodes("cross");
     one.route_to(&other, 1500);
     other.route_to(&one, 1500);
     let (a, b) = (one.add_pod(), other.add_pod());
@@ -99,7 +99,7 @@ fn pods_of_two_nodes_reach_each_other_without_nat() {
 
 #[test]
 fn the_stack_tells_what_does_not_fit() {
-    let [mut one, mut other] = nodes("mtu");
+    let [mut one, mut other]: [Node; 2] = nodes("mtu");
     one.route_to(&other, 1400);
     other.route_to(&one, 1400);
     let (a, b) = (one.add_pod(), other.add_pod());
@@ -113,7 +113,7 @@ fn the_stack_tells_what_does_not_fit() {
 
 #[test]
 fn services_lead_to_their_pods() {
-    let mut node = node("service");
+    let mut node: Node = node("service");
     let (a, b) = (node.add_pod(), node.add_pod());
     let mut server = b.process();
     server.serve(8080);
@@ -148,7 +148,7 @@ fn services_lead_to_their_pods() {
 
 #[test]
 fn a_service_without_endpoints_refuses_at_once() {
-    let mut node = node("empty");
+    let mut node: Node = node("empty");
     let pod = node.add_pod();
     let mut client = pod.process();
     for to in SERVICES {
@@ -164,7 +164,7 @@ fn a_service_without_endpoints_refuses_at_once() {
 
 #[test]
 fn endpoints_come_and_go() {
-    let mut node = node("endpoints");
+    let mut node: Node = node("endpoints");
     let (client, b, c) = (node.add_pod(), node.add_pod(), node.add_pod());
     let (mut server_b, mut server_c) = (b.process(), c.process());
     server_b.serve(8080);
@@ -199,7 +199,7 @@ fn endpoints_come_and_go() {
 
 #[test]
 fn a_removed_pod_is_gone() {
-    let mut node = node("removed");
+    let mut node: Node = node("removed");
     let (a, b) = (node.add_pod(), node.add_pod());
     node.run(|engine| engine.remove_pod(&b.local)).unwrap();
     node.run(|engine| engine.remove_pod(&b.local)).unwrap();
@@ -259,7 +259,7 @@ fn kernel_id(pin: &Path) -> String {
 
 #[test]
 fn a_new_engine_adopts_what_is_there() {
-    let mut node = node("adopt");
+    let mut node: Node = node("adopt");
     let (a, b) = (node.add_pod(), node.add_pod());
     let mut server = b.process();
     server.serve(8080);
@@ -297,7 +297,7 @@ fn a_new_engine_adopts_what_is_there() {
 
 #[test]
 fn other_programs_take_the_place_of_the_old_ones() {
-    let mut node = node("upgrade");
+    let mut node: Node = node("upgrade");
     let (a, b) = (node.add_pod(), node.add_pod());
     let mut server = b.process();
     server.serve(8080);
@@ -326,7 +326,7 @@ fn other_programs_take_the_place_of_the_old_ones() {
 
 #[test]
 fn old_tables_serve_until_the_new_ones_are_full() {
-    let mut node = node("schema");
+    let mut node: Node = node("schema");
     let (a, b) = (node.add_pod(), node.add_pod());
     let mut server = b.process();
     server.serve(8080);
@@ -358,7 +358,7 @@ fn old_tables_serve_until_the_new_ones_are_full() {
 
 #[test]
 fn an_audit_repairs() {
-    let mut node = node("audit");
+    let mut node: Node = node("audit");
     let (a, b) = (node.add_pod(), node.add_pod());
     let mut server = b.process();
     server.serve(8080);
@@ -398,7 +398,7 @@ fn an_audit_repairs() {
 
 #[test]
 fn a_full_table_names_the_row_and_keeps_the_others() {
-    let mut node = node("full");
+    let mut node: Node = node("full");
     let pod = node.add_pod();
     let to = pod.at(8080)[0];
     for port in 1..=64 {
@@ -426,7 +426,7 @@ fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostP
 
 #[test]
 fn host_ports_lead_to_their_pod() {
-    let [mut one, mut other] = nodes("hostport");
+    let [mut one, mut other]: [Node; 2] = nodes("hostport");
     one.route_to(&other, 1500);
     other.route_to(&one, 1500);
     let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| host_port(None, 80, protocol));
@@ -470,7 +470,7 @@ fn host_ports_lead_to_their_pod() {
 
 #[test]
 fn one_host_port_on_two_addresses() {
-    let mut node = node("hostips");
+    let mut node: Node = node("hostips");
     let on = |address| vec![host_port(Some(address), 80, Protocol::Tcp)];
     let (a, b) = (
         node.add_pod_with_ports(on("172.30.1.11")),
@@ -499,7 +499,7 @@ fn one_host_port_on_two_addresses() {
 
 #[test]
 fn a_route_that_goes_is_removed() {
-    let [mut one, other] = nodes("routes");
+    let [mut one, other]: [Node; 2] = nodes("routes");
     one.route_to(&other, 1500);
     let gone = ripstop_datapath::ResolvedRoute {
         prefix: net("10.244.2.0/24"),

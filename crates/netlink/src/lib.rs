@@ -10,15 +10,18 @@
 
 pub mod address;
 mod attributes;
+pub mod conntrack;
 mod error;
 pub mod link;
 pub mod neighbour;
 pub mod netns;
+pub mod nftables;
 mod request;
 pub mod route;
 pub mod rule;
 mod socket;
 pub mod traffic;
+mod write;
 
 pub use error::Error;
 pub use request::Request;

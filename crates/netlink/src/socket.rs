@@ -1,7 +1,12 @@
 use std::io;
 
 use netlink_packet_core::NLM_F_ACK;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::attributes::{Message, attributes, messages, text, u32_at};
 use super::{Error, Request};
@@ -23,7 +28,7 @@ const AT_ONCE: usize = 128;
 /// Times that a list is read again when it changed while it was read.
 const DUMP_ATTEMPTS: usize = 8;
 
-/// A routing netlink socket. It stays in the network namespace in which it was
+/// A netlink socket. It stays in the network namespace in which it was
 /// opened, whichever thread uses it.
 #[derive(Debug)]
 pub struct Netlink {
@@ -38,8 +43,17 @@ impl Netlink {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new() -> Result<Self, Error> {
+        Self::open(NETLINK_ROUTE)
+    }
+
+    /// As [`Netlink::new`], for nf_tables and conntrack.
+    pub(crate) fn netfilter() -> Result<Self, Error> {
+        Self::open(NETLINK_NETFILTER)
+    }
+
+    fn open(protocol: isize) -> Result<Self, Error> {
         let failed = |operation| move |source| Error::Socket { operation, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+        let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;
         socket
             .connect(&SocketAddr::new(0, 0))
@@ -117,7 +131,8 @@ impl Netlink {
                     echo(message);
                     continue;
                 }
-                if let Err(error) = outcome(request, message)
+                let ignores = |errno| request.ignores(errno);
+                if let Err(error) = outcome(request.operation(), ignores, message)
                     && refused.is_none()
                 {
                     refused = Some(error);
@@ -135,13 +150,24 @@ impl Netlink {
         request: &Request,
         read: impl Fn(Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
+        let emit = |bytes: &mut Vec<u8>, sequence| request.emit(bytes, sequence, 0);
+        self.dump_with(request.operation(), emit, read)
+    }
+
+    /// As [`Netlink::dump`], of a request that `emit` writes.
+    pub(crate) fn dump_with<T>(
+        &mut self,
+        operation: &str,
+        emit: impl Fn(&mut Vec<u8>, u32),
+        read: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(found) = self.dump_once(request, &read)? {
+            if let Some(found) = self.dump_once(operation, &emit, &read)? {
                 return Ok(found);
             }
         }
         Err(Error::Refused {
-            operation: request.operation().to_owned(),
+            operation: operation.to_owned(),
             source: io::Error::from_raw_os_error(libc::EINTR),
             reason: "it changed each time that it was read".to_owned(),
         })
@@ -150,12 +176,13 @@ impl Netlink {
     /// `None` if the table changed meanwhile, so that something may be missing.
     fn dump_once<T>(
         &mut self,
-        request: &Request,
+        operation: &str,
+        emit: impl Fn(&mut Vec<u8>, u32),
         read: impl Fn(Message<'_>) -> Option<T>,
     ) -> Result<Option<Vec<T>>, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::with_capacity(256);
-        request.emit(&mut bytes, self.sequence, 0);
+        emit(&mut bytes, self.sequence);
         self.send(&bytes)?;
         let mut found = Vec::new();
         let mut whole = true;
@@ -169,7 +196,7 @@ impl Netlink {
                 match message.kind {
                     NLMSG_DONE => return Ok(whole.then_some(found)),
                     NLMSG_ERROR => {
-                        outcome(request, message)?;
+                        outcome(operation, |_| false, message)?;
                         return Ok(Some(found));
                     }
                     _ => found.extend(read(message)),
@@ -178,7 +205,36 @@ impl Netlink {
         }
     }
 
-    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+    /// Sequence numbers for `count` messages that are written elsewhere; gives
+    /// the first.
+    pub(crate) fn sequences(&mut self, count: u32) -> u32 {
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(count);
+        first
+    }
+
+    /// Makes room for datagrams of up to `wanted` bytes to the kernel; gives how
+    /// many it may be.
+    pub(crate) fn send_buffer(&self, wanted: usize) -> Result<usize, Error> {
+        /// Of a datagram, for the kernel's own use of it.
+        const OVERHEAD: usize = 1024;
+        // Without rights over the machine there is a limit (net.core.wmem_max).
+        let _ = setsockopt(&self.socket, sockopt::SndBufForce, &wanted)
+            .or_else(|_| setsockopt(&self.socket, sockopt::SndBuf, &wanted));
+        let size = getsockopt(&self.socket, sockopt::SndBuf).map_err(|errno| Error::Socket {
+            operation: "ask for the size of the send buffer",
+            source: errno.into(),
+        })?;
+        Ok(size.saturating_sub(OVERHEAD).min(wanted))
+    }
+
+    /// Waits for one datagram.
+    pub(crate) fn receive_datagram(&mut self) -> Result<&[u8], Error> {
+        let size = self.receive()?;
+        Ok(&self.received[..size])
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Error> {
         self.socket
             .send(bytes, 0)
             .map(drop)
@@ -205,16 +261,20 @@ impl Netlink {
     }
 }
 
-/// What an `NLMSG_ERROR` says of `request`; error number 0 is success.
-fn outcome(request: &Request, message: Message<'_>) -> Result<(), Error> {
+/// What an `NLMSG_ERROR` says of an operation; error number 0 is success.
+pub(crate) fn outcome(
+    operation: &str,
+    ignores: impl Fn(i32) -> bool,
+    message: Message<'_>,
+) -> Result<(), Error> {
     let malformed = || Error::Malformed {
-        operation: request.operation().to_owned(),
+        operation: operation.to_owned(),
     };
     let number = u32_at(message.payload, 0)
         .ok_or_else(malformed)?
         .cast_signed();
     let errno = number.wrapping_neg();
-    if errno == 0 || request.ignores(errno) {
+    if errno == 0 || ignores(errno) {
         return Ok(());
     }
     // After the number: the request's header, the whole request if it is not
@@ -231,7 +291,7 @@ fn outcome(request: &Request, message: Message<'_>) -> Result<(), Error> {
         .map(|(_, value)| text(value))
         .unwrap_or_default();
     Err(Error::Refused {
-        operation: request.operation().to_owned(),
+        operation: operation.to_owned(),
         source: io::Error::from_raw_os_error(errno),
         reason,
     })

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::ebpf::{Config, EbpfEngine, Limits};
+use ripstop_datapath::nftables::{self, NftEngine};
 use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
 use ripstop_host::pod::{PodLink, derive_names};
 use ripstop_host::sysctl;
@@ -45,12 +46,31 @@ impl Drop for OwnNetns {
     }
 }
 
+/// An engine that a test can open.
+pub(crate) trait Engine: Datapath + Sized {
+    fn open(config: &Config) -> Result<Self, ripstop_datapath::Error>;
+}
+
+impl Engine for EbpfEngine {
+    fn open(config: &Config) -> Result<Self, ripstop_datapath::Error> {
+        EbpfEngine::open(config.clone())
+    }
+}
+
+impl Engine for NftEngine {
+    fn open(config: &Config) -> Result<Self, ripstop_datapath::Error> {
+        NftEngine::open(nftables::Config {
+            node_addresses: config.node_addresses.clone(),
+        })
+    }
+}
+
 /// A node with an engine.
-pub(crate) struct Node {
+pub(crate) struct Node<E: Engine = EbpfEngine> {
     name: String,
     number: u8,
     pub(crate) addresses: [IpAddr; 2],
-    pub(crate) engine: Option<EbpfEngine>,
+    pub(crate) engine: Option<E>,
     config: Config,
     pods: u8,
     // Dropped in this order.
@@ -130,7 +150,7 @@ impl Drop for OwnCgroup {
 }
 
 /// A node, with its uplink connected to nothing.
-pub(crate) fn node(test: &str) -> Node {
+pub(crate) fn node<E: Engine>(test: &str) -> Node<E> {
     private_mounts();
     let netns = OwnNetns::new(test);
     let mut netlink = Netlink::in_netns(&netns.netns).unwrap();
@@ -145,7 +165,7 @@ pub(crate) fn node(test: &str) -> Node {
 }
 
 /// Two nodes on one link.
-pub(crate) fn nodes(test: &str) -> [Node; 2] {
+pub(crate) fn nodes<E: Engine>(test: &str) -> [Node<E>; 2] {
     private_mounts();
     let names = [1, 2].map(|number| format!("{test}{number}"));
     let [a, b] = names.each_ref().map(|name| OwnNetns::new(name));
@@ -183,7 +203,7 @@ pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-impl Node {
+impl<E: Engine> Node<E> {
     fn new(name: String, number: u8, netns: OwnNetns, netlink: &mut Netlink, eth0: u32) -> Self {
         let host = 10 + number;
         let own = [
@@ -232,13 +252,12 @@ impl Node {
     /// Starts an engine, in the place of any other.
     pub(crate) fn open(&mut self) {
         self.engine = None;
-        let config = self.config.clone();
-        let opened = self.netns.netns.run(|| EbpfEngine::open(config)).unwrap();
+        let opened = self.netns.netns.run(|| E::open(&self.config)).unwrap();
         self.engine = Some(opened.unwrap_or_else(|error| panic!("{error}")));
     }
 
     /// Runs in the node's namespace, as the agent would.
-    pub(crate) fn run<T>(&mut self, f: impl FnOnce(&mut EbpfEngine) -> T) -> T {
+    pub(crate) fn run<T>(&mut self, f: impl FnOnce(&mut E) -> T) -> T {
         let engine = self.engine.as_mut().expect("an engine is open");
         self.netns.netns.run(|| f(engine)).unwrap()
     }
@@ -305,8 +324,89 @@ impl Node {
         }
     }
 
+    /// A way out of the node, to nobody: the kernel looks for one before it asks
+    /// the NAT rules.
+    pub(crate) fn default_routes(&self) {
+        let eth0 = self.config.uplinks[0];
+        let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
+        for (all, gateway) in [("0.0.0.0/0", "172.30.1.1"), ("::/0", "fd00:30:1::1")] {
+            netlink
+                .execute([Route::new(net(all), eth0).via(ip(gateway)).replace()])
+                .unwrap();
+        }
+    }
+
+    fn execute(&self, request: ripstop_netlink::Request) {
+        let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
+        netlink.execute([request]).unwrap();
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.netns.netns.run(f).unwrap()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> String {
+        self.inside(|| sysctl::get(name)).unwrap()
+    }
+
+    /// One more address of the node.
+    pub(crate) fn add_address(&self, ip: IpAddr) {
+        self.execute(address::add_host_scope(1, ip.into()));
+    }
+
+    /// Packets of this node to that address go to the other one.
+    pub(crate) fn way_out(&self, other: &Self, ip: IpAddr) {
+        let via = other.addresses[usize::from(ip.is_ipv6())];
+        let route = Route::new(ip.into(), self.config.uplinks[0]).via(via);
+        self.execute(route.replace());
+    }
+
+    /// Packets of the other node to that address come here.
+    pub(crate) fn way_in(&self, other: &Self, ip: IpAddr) {
+        other.way_out(self, ip);
+    }
+
+    /// Everything that our table has in the kernel, without its counters.
+    pub(crate) fn table(&self) -> String {
+        use ripstop_netlink::nftables::Nftables;
+        let table = nftables::TABLE;
+        let read = || -> Result<String, ripstop_netlink::Error> {
+            let mut nftables = Nftables::new()?;
+            let mut lines = vec![format!("{:?}", nftables.table(table)?)];
+            lines.extend(nftables.chains(table)?);
+            let rules = nftables.rules(table)?;
+            lines.extend(rules.iter().map(|rule| format!("{rule:?}")));
+            for set in nftables.sets(table)? {
+                for mut element in nftables.elements(table, &set)? {
+                    element.packets = 0;
+                    lines.push(format!("{set} {element:?}"));
+                }
+            }
+            lines.sort();
+            Ok(lines.join("\n"))
+        };
+        self.inside(read).unwrap()
+    }
+
+    /// Runs `nft` in the node, as an administrator would.
+    pub(crate) fn nft(&self, command: &str) -> String {
+        let run = || std::process::Command::new("nft").arg(command).output();
+        let output = self.inside(run).expect("nft is installed");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
     /// Routes to the other node's pods: the kernel's and the engine's.
-    pub(crate) fn route_to(&mut self, other: &Node, mtu: u32) {
+    pub(crate) fn route_to(&mut self, other: &Self, mtu: u32) {
         let eth0 = self.config.uplinks[0];
         let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
         let prefixes = [

@@ -30,7 +30,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(name: &str, netns: &Netns, cgroup: &Path) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        ours.set_read_timeout(Some(2 * PATIENCE)).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args([
@@ -72,6 +72,11 @@ impl Process {
         self.ask(format_args!("tcp {to}"))
     }
 
+    /// Whether nobody answers a connection: neither yes nor no.
+    pub(crate) fn is_dropped(&mut self, to: impl Display) -> bool {
+        self.ask(format_args!("drop {to}")) == "error: TimedOut"
+    }
+
     /// Sends from an unconnected socket; gives the answer and its sender.
     pub(crate) fn udp(&mut self, to: impl Display) -> String {
         self.ask(format_args!("udp {to}"))
@@ -98,6 +103,16 @@ impl Process {
         self.ask("held")
     }
 
+    /// As [`Process::udp_connected`], and keeps the socket; gives the answer.
+    pub(crate) fn hold_udp(&mut self, to: impl Display) -> String {
+        self.ask(format_args!("holdu {to}"))
+    }
+
+    /// Sends from the kept socket; gives the answer.
+    pub(crate) fn held_udp(&mut self) -> String {
+        self.ask("heldu")
+    }
+
     /// Sends that many bytes and gets them back; gives their number.
     pub(crate) fn bulk(&mut self, to: impl Display, bytes: usize) -> String {
         self.ask(format_args!("bulk {to} {bytes}"))
@@ -122,7 +137,7 @@ fn process_in_a_pod() {
     std::fs::write(procs, std::process::id().to_string()).unwrap();
     let stdin = io::stdin().as_fd().try_clone_to_owned().unwrap();
     let mut stream = UnixStream::from(stdin);
-    let mut held = None;
+    let mut held = Held::default();
     for line in BufReader::new(stream.try_clone().unwrap()).lines() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
@@ -132,7 +147,14 @@ fn process_in_a_pod() {
     }
 }
 
-fn act(words: &[&str], held: &mut Option<TcpStream>) -> io::Result<String> {
+/// What is kept from one line to the next.
+#[derive(Default)]
+struct Held {
+    stream: Option<TcpStream>,
+    socket: Option<UdpSocket>,
+}
+
+fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
     let to = || words[1].parse::<SocketAddr>().unwrap();
     Ok(match words[0] {
         "serve" => {
@@ -146,6 +168,11 @@ fn act(words: &[&str], held: &mut Option<TcpStream>) -> io::Result<String> {
             let mut says = String::new();
             stream.read_to_string(&mut says)?;
             format!("{says} peer {peer}")
+        }
+        "drop" => {
+            // A second try comes after one second.
+            TcpStream::connect_timeout(&to(), Duration::from_secs(3))?;
+            "connected".into()
         }
         "udp" => {
             let (says, from) = exchange(&udp(to())?, Some(to()))?;
@@ -163,15 +190,24 @@ fn act(words: &[&str], held: &mut Option<TcpStream>) -> io::Result<String> {
             format!("{says} from {from} peer {}", socket.peer_addr()?)
         }
         "hold" => {
-            let stream = held.insert(connect(to())?);
+            let stream = held.stream.insert(connect(to())?);
             stream.peer_addr()?.to_string()
         }
         "held" => {
-            let stream = held.as_mut().expect("a connection is held");
+            let stream = held.stream.as_mut().expect("a connection is held");
             stream.write_all(b"x")?;
             let mut back = [0];
             stream.read_exact(&mut back)?;
             "still there".into()
+        }
+        "holdu" => {
+            let socket = held.socket.insert(udp(to())?);
+            socket.connect(to())?;
+            exchange(socket, None)?.0
+        }
+        "heldu" => {
+            let socket = held.socket.as_ref().expect("a socket is held");
+            exchange(socket, None)?.0
         }
         "bulk" => bulk(to(), words[2].parse().unwrap())?.to_string(),
         other => other.into(),

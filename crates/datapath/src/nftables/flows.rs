@@ -1,0 +1,115 @@
+//! Connections that the table's rules translated, in connection tracking.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ripstop_model::Protocol;
+use ripstop_netlink::conntrack::{Connection, Conntrack, Tuple};
+use ripstop_plan::{Backend, Frontend};
+
+use super::refused;
+use super::rows::Placed;
+use crate::engine::Error;
+use crate::state::TranslatedFlow;
+
+fn protocol(number: u8) -> Option<Protocol> {
+    match number {
+        6 => Some(Protocol::Tcp),
+        17 => Some(Protocol::Udp),
+        132 => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+fn frontend(connection: &Connection) -> Option<Frontend> {
+    let to = connection.original.destination;
+    Some(Frontend {
+        address: to.ip(),
+        protocol: protocol(connection.original.protocol)?,
+        port: to.port(),
+    })
+}
+
+fn backend(connection: &Connection) -> Backend {
+    let to = connection.reply.source;
+    Backend {
+        address: to.ip(),
+        port: to.port(),
+    }
+}
+
+/// Connections to the frontends, unless they lead to a backend that `keep`
+/// knows. Also those that were not led anywhere: they began before there was
+/// such a frontend.
+pub(super) fn forget(
+    conntrack: &mut Conntrack,
+    frontends: &BTreeSet<Frontend>,
+    keep: impl Fn(&Frontend, &Backend) -> bool,
+) -> Result<(), Error> {
+    let stale = |connection: &Connection| {
+        frontend(connection).is_some_and(|frontend| {
+            frontends.contains(&frontend) && !keep(&frontend, &backend(connection))
+        })
+    };
+    let stale = conntrack.list(stale).map_err(refused)?;
+    conntrack.delete(&stale).map_err(refused)
+}
+
+/// Those that our rules translated: to a frontend, or out of the cluster.
+pub(super) fn connections(
+    conntrack: &mut Conntrack,
+    frontends: &BTreeMap<Frontend, Placed>,
+    pods: &BTreeSet<IpAddr>,
+) -> Result<Vec<Connection>, Error> {
+    let is_ours = |connection: &Connection| {
+        let to_backend = || {
+            let to_frontend = frontend(connection).and_then(|f| frontends.get(&f));
+            to_frontend.is_some() && connection.original.destination != connection.reply.source
+        };
+        let of_pod = || pods.contains(&connection.original.source.ip());
+        connection.is_translated() && (to_backend() || of_pod())
+    };
+    conntrack.list(is_ours).map_err(refused)
+}
+
+pub(super) fn list(
+    conntrack: &mut Conntrack,
+    frontends: &BTreeMap<Frontend, Placed>,
+    pods: &BTreeSet<IpAddr>,
+) -> Result<Vec<TranslatedFlow>, Error> {
+    let connections = connections(conntrack, frontends, pods)?;
+    Ok(connections
+        .iter()
+        .filter_map(|connection| {
+            let Connection { original, reply } = connection;
+            Some(TranslatedFlow {
+                protocol: protocol(original.protocol)?,
+                client: original.source,
+                frontend: original.destination,
+                backend: reply.source,
+                source: (reply.destination != original.source).then_some(reply.destination),
+            })
+        })
+        .collect())
+}
+
+pub(super) fn take(conntrack: &mut Conntrack, flows: &[TranslatedFlow]) -> Result<(), Error> {
+    let connections: Vec<Connection> = flows.iter().map(connection).collect();
+    conntrack.create(&connections).map_err(refused)
+}
+
+fn connection(flow: &TranslatedFlow) -> Connection {
+    let protocol = flow.protocol as u8;
+    Connection {
+        original: Tuple {
+            protocol,
+            source: flow.client,
+            destination: flow.frontend,
+        },
+        reply: Tuple {
+            protocol,
+            source: flow.backend,
+            destination: flow.source.unwrap_or(flow.client),
+        },
+    }
+}

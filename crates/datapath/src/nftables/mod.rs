@@ -1,0 +1,494 @@
+//! The nftables engine: services by the kernel's NAT, packets by its routing.
+//!
+//! One table, `inet ripstop`, that no one else's rules know of. A new
+//! connection looks its frontend up, then the frontend's class, then a slot:
+//! three lookups, however many services there are. Everything else of the
+//! connection is connection tracking.
+//!
+//! The table stays while no agent runs, and the next one adopts it.
+
+mod audit;
+mod class;
+mod flows;
+mod keys;
+mod pods;
+mod ranges;
+mod readback;
+mod rows;
+mod rules;
+mod sets;
+mod spread;
+mod state;
+mod write;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ripstop_model::{LocalPod, Protocol};
+use ripstop_netlink::conntrack::Conntrack;
+use ripstop_netlink::nftables::{Family, Nftables};
+use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
+
+use crate::engine::{Datapath, Drift, EngineStatus, Error, ResolvedRoute};
+use crate::state::{FrontendState, TranslatedFlow};
+use class::Class;
+use ranges::Interval;
+use rows::Placed;
+use sets::FAMILIES;
+use write::{Changes, SetOf};
+
+/// Name of the table; whatever is in it is ours.
+pub const TABLE: &str = "ripstop";
+/// In the table's comment: loopback addresses were not routed before.
+const LOCALNET_WAS_OFF: &str = "localnet-was-off";
+const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
+
+/// What the engine is told of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// At most one per family.
+    pub node_addresses: Vec<IpAddr>,
+}
+
+/// The engine of one node. Dropped, it leaves everything in the kernel.
+#[derive(Debug)]
+pub struct NftEngine {
+    config: Config,
+    nftables: RefCell<Nftables>,
+    conntrack: RefCell<Conntrack>,
+    adopted: bool,
+    /// Another version's table is in the kernel. Ours takes its place, in one
+    /// transaction, with the first audit: then it is known what belongs in it.
+    takeover_pending: bool,
+    /// Loopback addresses were not routed before there was a table.
+    localnet_was_off: bool,
+    /// As the kernel has them.
+    frontends: BTreeMap<Frontend, Placed>,
+    classes: BTreeMap<(Family, Class), usize>,
+    intervals: BTreeMap<SetOf, BTreeSet<Interval>>,
+    /// The container that has an address.
+    addresses: BTreeMap<IpAddr, String>,
+    ranges: BTreeMap<IpNet, Range>,
+    /// Rows of the plan that a pod's port of the node hides.
+    hidden: BTreeMap<Frontend, FrontendRow>,
+    /// By container id: those that this process knows.
+    pods: BTreeMap<String, LocalPod>,
+}
+
+impl NftEngine {
+    /// Makes the table, or adopts the one that an earlier engine left.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the kernel has no nf_tables, or what this process
+    /// may do is not enough; nothing is changed then.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let nftables = Nftables::new().map_err(unsupported)?;
+        let conntrack = Conntrack::new().map_err(unsupported)?;
+        let mut engine = Self {
+            config,
+            nftables: RefCell::new(nftables),
+            conntrack: RefCell::new(conntrack),
+            adopted: false,
+            takeover_pending: false,
+            localnet_was_off: false,
+            frontends: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            intervals: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            hidden: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        };
+        let comment = engine
+            .nftables
+            .get_mut()
+            .table(TABLE)
+            .map_err(unsupported)?;
+        let noted = comment.as_ref();
+        engine.localnet_was_off = noted.is_some_and(|c| c.ends_with(LOCALNET_WAS_OFF));
+        match comment {
+            Some(comment) if comment.starts_with(&engine.schema()) => {
+                engine.read_back()?;
+                engine.adopted = true;
+            }
+            Some(_) => engine.takeover_pending = true,
+            None => {
+                let mut changes = engine.anew()?;
+                engine.commit(&mut changes).map_err(|error| match error {
+                    Error::Kernel { operation, source } => Error::Unsupported {
+                        reason: format!("{operation}: {source}"),
+                    },
+                    other => other,
+                })?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// What the table is like that this version makes: a word that differs when
+    /// it is another.
+    fn schema(&self) -> String {
+        let example = Class {
+            backends: 2,
+            outside: class::Outside::Spread(31),
+            affinity: 1,
+            ranges: true,
+        };
+        let mut text = format!("{:?}", rules::base(&self.config.node_addresses));
+        for family in FAMILIES {
+            text += &format!("{:?}", rules::class(family, example));
+            text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
+        }
+        let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+        format!("ripstop {digest:016x}")
+    }
+
+    /// The table, empty. Loopback addresses become routable: the guard in the
+    /// table keeps strangers from them.
+    fn anew(&mut self) -> Result<Changes, Error> {
+        let mut comment = self.schema();
+        self.localnet_was_off |= self.set_localnet(true)?;
+        if self.localnet_was_off {
+            comment = format!("{comment} {LOCALNET_WAS_OFF}");
+        }
+        self.frontends.clear();
+        self.classes.clear();
+        self.intervals.clear();
+        self.addresses.clear();
+        self.ranges.clear();
+        let base = rules::base(&self.config.node_addresses);
+        Ok(Changes::anew(comment, base))
+    }
+
+    /// True if it was the other way round.
+    fn set_localnet(&self, on: bool) -> Result<bool, Error> {
+        let kernel = |source| Error::Kernel {
+            operation: format!("sysctl {ROUTE_LOCALNET}"),
+            source,
+        };
+        // Of the network namespace of this thread.
+        let path = format!("/proc/sys/{ROUTE_LOCALNET}");
+        let now = std::fs::read_to_string(&path).map_err(kernel)?;
+        let was_on = now.trim() == "1";
+        if was_on == on {
+            return Ok(false);
+        }
+        let value = if on { "1" } else { "0" };
+        std::fs::write(&path, value).map_err(kernel)?;
+        Ok(true)
+    }
+
+    /// Sends what was gathered, and begins anew.
+    fn commit(&mut self, changes: &mut Changes) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(changes).into_batch();
+        self.nftables.get_mut().commit(&batch).map_err(refused)
+    }
+
+    /// Large changes are several transactions; each is whole by itself.
+    fn is_large(&mut self, changes: &Changes) -> bool {
+        changes.size() > self.nftables.get_mut().batch_limit() / 2
+    }
+
+    /// What is in the kernel becomes what counts as applied.
+    fn read_back(&mut self) -> Result<readback::Raw, Error> {
+        let raw = readback::raw(self.nftables.get_mut())?;
+        self.frontends = readback::placed(&readback::frontends(&raw));
+        self.classes = readback::classes(&raw)
+            .into_iter()
+            .map(|class| (class, 0))
+            .collect();
+        for (frontend, placed) in &self.frontends {
+            let key = (Family::of(&frontend.address), placed.class());
+            *self.classes.entry(key).or_default() += 1;
+        }
+        self.intervals = FAMILIES
+            .into_iter()
+            .flat_map(|family| ranges::SETS.map(|set| (set, family)))
+            .map(|set| (set, readback::intervals(&raw, set)))
+            .collect();
+        self.ranges.clear();
+        for family in FAMILIES {
+            let of_family = ranges::SETS
+                .into_iter()
+                .map(|set| (set, self.intervals[&(set, family)].clone()))
+                .collect();
+            self.ranges.extend(ranges::rows(&of_family));
+        }
+        self.addresses = readback::pods(&raw);
+        Ok(raw)
+    }
+
+    /// Rows as they are to be; `None` removes one. Gives the frontends that
+    /// differed.
+    fn write(
+        &mut self,
+        rows: impl IntoIterator<Item = (Frontend, Option<(FrontendRow, bool)>)>,
+    ) -> Result<Vec<Frontend>, Error> {
+        let mut changed = Vec::new();
+        let mut changes = Changes::default();
+        let mut pending = Vec::new();
+        for (frontend, row) in rows {
+            let before = self.frontends.get(&frontend);
+            let after = row.map(|(row, port)| Placed::new(row, port, before));
+            if before == after.as_ref() {
+                continue;
+            }
+            pending.push(self.gather(&mut changes, frontend, after));
+            changed.push(frontend);
+            if self.is_large(&changes) {
+                self.finish(&mut changes, std::mem::take(&mut pending))?;
+            }
+        }
+        self.finish(&mut changes, pending)?;
+        Ok(changed)
+    }
+
+    /// Adds what one frontend needs to the changes, and takes it in; gives what
+    /// it was before.
+    fn gather(
+        &mut self,
+        changes: &mut Changes,
+        frontend: Frontend,
+        after: Option<Placed>,
+    ) -> (Frontend, Option<Placed>) {
+        let family = Family::of(&frontend.address);
+        if let Some(after) = &after {
+            let key = (family, after.class());
+            if !self.classes.contains_key(&key) {
+                changes.add_class(family, key.1);
+            }
+            *self.classes.entry(key).or_default() += 1;
+        }
+        let before = self.frontends.remove(&frontend);
+        let elements = |placed: &Placed| placed.elements(&frontend);
+        changes.replace(
+            family,
+            before.as_ref().map(elements).unwrap_or_default(),
+            after.as_ref().map(elements).unwrap_or_default(),
+        );
+        if let Some(before) = &before {
+            let count = self.classes.entry((family, before.class())).or_default();
+            *count = count.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            self.frontends.insert(frontend, after);
+        }
+        (frontend, before)
+    }
+
+    /// Commits; then forgets what connection tracking and affinity still know.
+    fn finish(
+        &mut self,
+        changes: &mut Changes,
+        gathered: Vec<(Frontend, Option<Placed>)>,
+    ) -> Result<(), Error> {
+        let unused: Vec<_> = self
+            .classes
+            .iter()
+            .filter(|(_, count)| **count == 0)
+            .map(|(key, _)| *key)
+            .collect();
+        for (family, class) in unused {
+            changes.remove_class(family, class);
+            self.classes.remove(&(family, class));
+        }
+        if let Err(error) = self.commit(changes) {
+            // The kernel has what it had: what that is, it says itself.
+            let read = self.read_back().map(drop);
+            return Err(error).or_else(|error| read.and(Err(error)));
+        }
+        self.forget_udp(gathered.iter().map(|(frontend, _)| *frontend))?;
+        self.forget_affinities(&gathered)
+    }
+
+    /// Flows of UDP live on in connection tracking as long as packets come: with
+    /// a backend that is gone they would never reach another.
+    fn forget_udp(&mut self, changed: impl Iterator<Item = Frontend>) -> Result<(), Error> {
+        let changed: BTreeSet<Frontend> = changed
+            .filter(|frontend| frontend.protocol == Protocol::Udp)
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let frontends = &self.frontends;
+        flows::forget(self.conntrack.get_mut(), &changed, |frontend, backend| {
+            let placed = frontends.get(frontend);
+            placed.is_some_and(|placed| placed.backends().any(|b| b == backend))
+        })
+    }
+
+    fn forget_affinities(&mut self, gathered: &[(Frontend, Option<Placed>)]) -> Result<(), Error> {
+        let forgotten: BTreeSet<Frontend> = gathered
+            .iter()
+            .filter(|(frontend, before)| {
+                let now = self.frontends.get(frontend);
+                before.as_ref().is_some_and(|before| {
+                    before.row.affinity.is_some()
+                        && now.is_none_or(|now| {
+                            now.row.affinity.is_none() || now.row.outside != before.row.outside
+                        })
+                })
+            })
+            .map(|(frontend, _)| *frontend)
+            .collect();
+        state::forget_affinities(self.nftables.get_mut(), &forgotten)
+    }
+
+    /// Ranges as they are to be.
+    fn write_ranges(&mut self, changes: &mut Changes) -> Vec<SetOf> {
+        let mut changed = Vec::new();
+        for family in FAMILIES {
+            for set in ranges::SETS {
+                let after = ranges::flatten(family, &self.ranges, set);
+                let before = self.intervals.entry((set, family)).or_default();
+                if *before != after {
+                    changes.replace_ranges((set, family), before, &after);
+                    *before = after;
+                    changed.push((set, family));
+                }
+            }
+        }
+        changed
+    }
+}
+
+impl Datapath for NftEngine {
+    fn apply(&mut self, change: &Change) -> Result<(), Error> {
+        if self.takeover_pending {
+            // The audit gets everything.
+            return Ok(());
+        }
+        if !change.ranges.is_empty() {
+            for (range, kind) in &change.ranges {
+                match kind {
+                    Some(kind) => drop(self.ranges.insert(*range, *kind)),
+                    None => drop(self.ranges.remove(range)),
+                }
+            }
+            let mut changes = Changes::default();
+            self.write_ranges(&mut changes);
+            if let Err(error) = self.commit(&mut changes) {
+                self.read_back()?;
+                return Err(error);
+            }
+        }
+        let mut rows = Vec::with_capacity(change.frontends.len());
+        for (frontend, row) in &change.frontends {
+            if self.is_host_port(frontend) {
+                match row {
+                    Some(row) => drop(self.hidden.insert(*frontend, row.clone())),
+                    None => drop(self.hidden.remove(frontend)),
+                }
+                continue;
+            }
+            rows.push((*frontend, row.clone().map(|row| (row, false))));
+        }
+        self.write(rows).map(drop)
+    }
+
+    /// The kernel's own routes are all that there is.
+    fn apply_routes(&mut self, _: &[ResolvedRoute]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn add_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        pods::add(self, pod)
+    }
+
+    fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        pods::remove(self, pod)
+    }
+
+    fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
+        pods::check(self, pod)
+    }
+
+    /// The table sees all interfaces.
+    fn attach_uplink(&mut self, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
+        audit::audit(self, desired, pods)
+    }
+
+    fn status(&self) -> EngineStatus {
+        let count = |n: usize| n as u64;
+        let backends: usize = self.frontends.values().map(|p| p.inside.len()).sum();
+        EngineStatus {
+            mode: "nftables",
+            tables: vec![
+                ("endpoints", count(self.addresses.len()), u32::MAX.into()),
+                ("frontends", count(self.frontends.len()), u32::MAX.into()),
+                ("backends", count(backends), u32::MAX.into()),
+                ("classes", count(self.classes.len()), u32::MAX.into()),
+            ],
+            drops: Vec::new(),
+            adopted: self.adopted,
+        }
+    }
+
+    fn services(&self) -> Result<Vec<FrontendState>, Error> {
+        state::services(&mut self.nftables.borrow_mut())
+    }
+
+    fn flows(&self) -> Result<Vec<TranslatedFlow>, Error> {
+        let pods = self.addresses.keys().copied().collect();
+        flows::list(&mut self.conntrack.borrow_mut(), &self.frontends, &pods)
+    }
+
+    fn take_flows(&mut self, taken: &[TranslatedFlow]) -> Result<(), Error> {
+        flows::take(self.conntrack.get_mut(), taken)
+    }
+
+    fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
+        let there = self.nftables.get_mut().table(TABLE).map_err(refused)?;
+        if there.is_none() {
+            return Ok(());
+        }
+        let flows = flows::connections(
+            self.conntrack.get_mut(),
+            &self.frontends,
+            &self.addresses.keys().copied().collect(),
+        );
+        let mut batch = ripstop_netlink::nftables::Batch::new(TABLE);
+        batch.delete_table();
+        let deleted = self.nftables.get_mut().commit(&batch).map_err(refused);
+        let localnet = if self.localnet_was_off {
+            self.set_localnet(false).map(drop)
+        } else {
+            Ok(())
+        };
+        // Nobody would translate them any more.
+        let forgotten = flows.and_then(|flows| {
+            let conntrack = self.conntrack.get_mut();
+            conntrack.delete(&flows).map_err(refused)
+        });
+        deleted.and(localnet).and(forgotten)
+    }
+}
+
+fn unsupported(error: ripstop_netlink::Error) -> Error {
+    Error::Unsupported {
+        reason: error.to_string(),
+    }
+}
+
+pub(crate) fn refused(error: ripstop_netlink::Error) -> Error {
+    match error {
+        ripstop_netlink::Error::Refused {
+            operation, source, ..
+        } => Error::Kernel { operation, source },
+        other => Error::Kernel {
+            operation: "netlink".into(),
+            source: io::Error::other(other),
+        },
+    }
+}

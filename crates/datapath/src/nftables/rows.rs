@@ -1,0 +1,285 @@
+//! A frontend's row as elements of the kernel's sets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ripstop_model::ObjectKey;
+use ripstop_netlink::nftables::{Element, Family};
+use ripstop_plan::{Backend, Frontend, FrontendKind, FrontendRow, Outside};
+
+use super::class::{Class, Outside as OutsideClass};
+use super::sets::Set;
+use super::{keys, spread};
+
+/// A row, and in which slot each of its backends is: one that stays keeps its
+/// slot, so that what is written is what changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) row: FrontendRow,
+    /// A pod's port of the node, not a service.
+    pub(super) host_port: bool,
+    pub(super) inside: Vec<Backend>,
+    /// Of [`Outside::Local`].
+    pub(super) local: Vec<Backend>,
+}
+
+impl Placed {
+    pub(super) fn new(row: FrontendRow, host_port: bool, before: Option<&Self>) -> Self {
+        let none: &[Backend] = &[];
+        let inside = place(&row.backends, before.map_or(none, |p| &p.inside));
+        let local = match &row.outside {
+            Outside::Cluster => Vec::new(),
+            Outside::Local(local) => place(local, before.map_or(none, |p| &p.local)),
+        };
+        Self {
+            row,
+            host_port,
+            inside,
+            local,
+        }
+    }
+
+    pub(super) fn class(&self) -> Class {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let row = &self.row;
+        let outside = match &row.outside {
+            // Nobody anywhere: refused.
+            Outside::Local(local) if local.is_empty() && row.backends.is_empty() => {
+                OutsideClass::Same
+            }
+            Outside::Local(local) => OutsideClass::Local(count(local.len())),
+            Outside::Cluster if self.spreads() => {
+                OutsideClass::Spread(spread::size(row.backends.len()))
+            }
+            Outside::Cluster => OutsideClass::Same,
+        };
+        Class {
+            backends: count(row.backends.len()),
+            outside,
+            affinity: row.affinity.unwrap_or_default(),
+            ranges: !row.source_ranges.is_empty(),
+        }
+    }
+
+    /// A ClusterIP is rarely reached from outside, and then as from inside.
+    fn spreads(&self) -> bool {
+        self.row.kind != FrontendKind::ClusterIp && self.row.backends.len() > 1
+    }
+
+    /// Everything that the kernel has of it.
+    pub(super) fn elements(&self, frontend: &Frontend) -> Vec<(Set, Element)> {
+        let key = keys::frontend(frontend);
+        let class = self.class();
+        let mut elements = Vec::with_capacity(2 + self.inside.len());
+        let with = |rest: &[u8]| [&key[..], rest].concat();
+        let slot = |slot: usize| with(&keys::slot(u32::try_from(slot).unwrap_or(u32::MAX)));
+        let service = Element {
+            comment: self.comment(),
+            ..Element::pair(key.clone(), class.encode())
+        };
+        elements.push((Set::Services, service));
+        for (index, backend) in self.inside.iter().enumerate() {
+            let pair = Element::pair(slot(index), keys::backend(backend));
+            elements.push((Set::Slots, pair));
+        }
+        match class.outside {
+            OutsideClass::Same => {}
+            OutsideClass::Spread(size) => {
+                // By the sorted list, which every node has.
+                let table = spread::table(&self.row.backends, size);
+                elements.extend(table.into_iter().enumerate().map(|(index, chosen)| {
+                    let data = keys::backend(&self.row.backends[chosen]);
+                    (Set::Outer, Element::pair(slot(index), data))
+                }));
+            }
+            OutsideClass::Local(_) => {
+                for (index, backend) in self.local.iter().enumerate() {
+                    let pair = Element::pair(slot(index), keys::backend(backend));
+                    elements.push((Set::Outer, pair));
+                }
+            }
+        }
+        if matches!(class.outside, OutsideClass::Local(_)) {
+            elements.push((Set::Preserved, Element::key(key.clone())));
+        }
+        if class.affinity != 0 {
+            let mut members: Vec<_> = self.inside.iter().chain(&self.local).collect();
+            members.sort_unstable();
+            members.dedup();
+            let member = |backend| Element::key(with(&keys::backend(backend)));
+            elements.extend(members.into_iter().map(|b| (Set::Members, member(b))));
+        }
+        let ranges = IpNet::aggregate(&self.row.source_ranges);
+        for range in ranges {
+            let client = |ip: IpAddr| with(&keys::address(ip));
+            if Family::of(&range.addr()) == Family::of(&frontend.address) {
+                let element = Element {
+                    key_end: Some(client(range.broadcast())),
+                    ..Element::key(client(range.network()))
+                };
+                elements.push((Set::Clients, element));
+            }
+        }
+        elements
+    }
+
+    /// Says whose it is, to people and to [`read_comment`].
+    fn comment(&self) -> String {
+        let kind = if self.host_port {
+            HOST_PORT
+        } else {
+            kind(self.row.kind)
+        };
+        format!("{kind} {}", self.row.service)
+    }
+
+    /// All backends that packets may have been led to.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.inside.iter().chain(&self.local)
+    }
+}
+
+const HOST_PORT: &str = "hostPort";
+
+fn kind(kind: FrontendKind) -> &'static str {
+    match kind {
+        FrontendKind::ClusterIp => "ClusterIP",
+        FrontendKind::NodePort => "NodePort",
+        FrontendKind::ExternalIp => "ExternalIP",
+        FrontendKind::LoadBalancer => "LoadBalancer",
+    }
+}
+
+/// Kind of row, whether it is a pod's port, and whose.
+fn read_comment(comment: &str) -> Option<(FrontendKind, bool, ObjectKey)> {
+    let (word, name) = comment.split_once(' ')?;
+    let (namespace, name) = name.split_once('/')?;
+    let kinds = [
+        FrontendKind::ClusterIp,
+        FrontendKind::NodePort,
+        FrontendKind::ExternalIp,
+        FrontendKind::LoadBalancer,
+    ];
+    let known = kinds.into_iter().find(|known| kind(*known) == word);
+    let host_port = word == HOST_PORT;
+    let kind = known.or(host_port.then_some(FrontendKind::NodePort))?;
+    Some((kind, host_port, ObjectKey::new(namespace, name)))
+}
+
+/// Slots for `wanted`: who has one keeps it, unless it is behind the new end.
+fn place(wanted: &[Backend], before: &[Backend]) -> Vec<Backend> {
+    let mut new: Vec<Backend> = Vec::new();
+    let mut slots: Vec<Option<Backend>> = vec![None; wanted.len()];
+    let old: BTreeMap<&Backend, usize> = before.iter().zip(0..).collect();
+    for backend in wanted {
+        match old.get(backend).and_then(|slot| slots.get_mut(*slot)) {
+            Some(slot) => *slot = Some(*backend),
+            None => new.push(*backend),
+        }
+    }
+    let mut new = new.into_iter();
+    slots
+        .into_iter()
+        .filter_map(|slot| slot.or_else(|| new.next()))
+        .collect()
+}
+
+/// What the kernel's elements say of one frontend, in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Read {
+    pub(super) class: Option<Class>,
+    pub(super) comment: String,
+    /// Lookups of the frontend.
+    pub(super) asked: u64,
+    /// By slot, with the connections that it got.
+    pub(super) slots: BTreeMap<u32, (Backend, u64)>,
+    pub(super) outer: BTreeMap<u32, (Backend, u64)>,
+    /// Connections of clients that came back.
+    pub(super) members: BTreeMap<Backend, u64>,
+    pub(super) clients: Vec<IpNet>,
+}
+
+impl Read {
+    /// The row; `None` if it is not whole.
+    pub(super) fn placed(&self) -> Option<Placed> {
+        let class = self.class?;
+        let (kind, host_port, service) = read_comment(&self.comment)?;
+        let backends = |slots: &BTreeMap<u32, (Backend, u64)>| -> Vec<Backend> {
+            slots.values().map(|(backend, _)| *backend).collect()
+        };
+        let sorted = |slots: &[Backend]| {
+            let mut sorted = slots.to_vec();
+            sorted.sort_unstable();
+            sorted
+        };
+        let inside = backends(&self.slots);
+        let (outside, local) = match class.outside {
+            OutsideClass::Local(_) => {
+                let local = backends(&self.outer);
+                (Outside::Local(sorted(&local)), local)
+            }
+            OutsideClass::Same | OutsideClass::Spread(_) => (Outside::Cluster, Vec::new()),
+        };
+        let mut source_ranges = self.clients.clone();
+        source_ranges.sort_unstable();
+        let row = FrontendRow {
+            service,
+            kind,
+            backends: sorted(&inside),
+            outside,
+            affinity: (class.affinity != 0).then_some(class.affinity),
+            source_ranges,
+        };
+        let placed = Placed {
+            row,
+            host_port,
+            inside,
+            local,
+        };
+        // Else something of it is missing.
+        (placed.class() == class).then_some(placed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(number: u8) -> Backend {
+        Backend {
+            address: [10, 244, 0, number].into(),
+            port: 80,
+        }
+    }
+
+    #[test]
+    fn who_stays_keeps_its_slot() {
+        let slots = |numbers: &[u8]| numbers.iter().copied().map(backend).collect::<Vec<_>>();
+        let cases: [(&[u8], &[u8], &[u8]); 6] = [
+            (&[], &[1, 2], &[1, 2]),
+            (&[1, 2], &[], &[]),
+            (&[1, 2, 3], &[2, 3], &[3, 2]),
+            (&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3, 4]),
+            (&[3, 1], &[1, 2, 3], &[3, 1, 2]),
+            (&[1, 2, 3], &[4, 5, 6], &[4, 5, 6]),
+        ];
+        for (before, wanted, after) in cases {
+            assert_eq!(place(&slots(wanted), &slots(before)), slots(after));
+        }
+    }
+
+    #[test]
+    fn comments_are_read() {
+        assert_eq!(
+            read_comment("NodePort a/b"),
+            Some((FrontendKind::NodePort, false, ObjectKey::new("a", "b")))
+        );
+        assert_eq!(
+            read_comment("hostPort a/b").map(|(_, port, _)| port),
+            Some(true)
+        );
+        assert_eq!(read_comment("other a/b"), None);
+        assert_eq!(read_comment(""), None);
+    }
+}

@@ -1,0 +1,585 @@
+//! The chains: what a packet goes through.
+//!
+//! Words of a rule, for an address of `a` words: client at 0, frontend (address,
+//! protocol, port) at `a`, then, from `2a + 2`, the class, the slot or the
+//! backend. So client and frontend, frontend and slot, and frontend and backend
+//! are each in one piece, as the keys of the maps are.
+
+use std::net::IpAddr;
+
+use ripstop_netlink::nftables::{
+    AddressKind, Compare, CtKey, Direction, Expression as E, Family, Header, Hook, HookPoint,
+    MetaKey, Refusal, Register, Update, Verdict,
+};
+
+use super::class::{Class, Outside};
+use super::keys;
+use super::sets::{FAMILIES, Set};
+
+pub(super) const REFUSE: &str = "refuse";
+/// Every node must choose alike, and after every start.
+const HASH_SEED: u32 = 0x7269_7073;
+/// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
+const LOCAL_ROUTE: u32 = 2;
+/// `lo` has it in every network namespace.
+const LOOPBACK: u32 = 1;
+const TCP: u8 = 6;
+
+/// A rule: what to do, and a word on what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) what: String,
+    pub(super) steps: Vec<E>,
+}
+
+/// A chain with its rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) name: String,
+    pub(super) hook: Option<Hook>,
+    pub(super) rules: Vec<Rule>,
+}
+
+impl Rule {
+    fn new(what: impl Into<String>, steps: impl IntoIterator<Item = E>) -> Self {
+        Self {
+            what: what.into(),
+            steps: steps.into_iter().collect(),
+        }
+    }
+}
+
+/// Where things are in the words of a rule of one family.
+#[derive(Clone, Copy)]
+struct Words(Family);
+
+impl Words {
+    fn address(self) -> u32 {
+        match self.0 {
+            Family::V4 => 1,
+            Family::V6 => 4,
+        }
+    }
+    fn client(self) -> Register {
+        Register::word(0)
+    }
+    fn frontend(self) -> Register {
+        Register::word(self.address())
+    }
+    fn protocol(self) -> Register {
+        Register::word(2 * self.address())
+    }
+    fn port(self) -> Register {
+        Register::word(2 * self.address() + 1)
+    }
+    /// Class, slot or backend.
+    fn choice(self) -> Register {
+        Register::word(2 * self.address() + 2)
+    }
+    fn backend_port(self) -> Register {
+        Register::word(3 * self.address() + 2)
+    }
+
+    fn is_family(self) -> [E; 2] {
+        let to = Register::word(0);
+        [
+            E::Meta {
+                key: MetaKey::Family,
+                to,
+            },
+            equal(to, [self.0.number()]),
+        ]
+    }
+
+    fn source(self, to: Register) -> E {
+        let offset = match self.0 {
+            Family::V4 => 12,
+            Family::V6 => 8,
+        };
+        self.network(offset, to)
+    }
+
+    fn destination(self, to: Register) -> E {
+        let offset = match self.0 {
+            Family::V4 => 16,
+            Family::V6 => 24,
+        };
+        self.network(offset, to)
+    }
+
+    fn network(self, offset: u32, to: Register) -> E {
+        E::Payload {
+            header: Header::Network,
+            offset,
+            length: 4 * self.address(),
+            to,
+        }
+    }
+
+    fn load_frontend(self) -> [E; 3] {
+        [
+            self.destination(self.frontend()),
+            E::Meta {
+                key: MetaKey::Protocol,
+                to: self.protocol(),
+            },
+            // Source and destination port are the first words of all three.
+            E::Payload {
+                header: Header::Transport,
+                offset: 2,
+                length: 2,
+                to: self.port(),
+            },
+        ]
+    }
+
+    fn set(self, set: Set) -> String {
+        set.name(self.0).to_owned()
+    }
+
+    /// The packet's source is neither a pod's nor this node's.
+    fn is_from_outside(self) -> [E; 4] {
+        let word = self.client();
+        [
+            self.source(word),
+            E::Contains {
+                set: self.set(Set::PodRanges),
+                key: word,
+                not: true,
+            },
+            E::RouteType {
+                of: AddressKind::Source,
+                to: word,
+            },
+            differs(word, LOCAL_ROUTE.to_ne_bytes()),
+        ]
+    }
+
+    /// Leads to the backend that was chosen.
+    fn dnat(self) -> E {
+        E::Dnat {
+            family: self.0,
+            address: self.choice(),
+            port: self.backend_port(),
+        }
+    }
+
+    fn refresh(self, seconds: u32) -> E {
+        self.affinity(Update::Refresh, seconds)
+    }
+
+    fn affinity(self, how: Update, seconds: u32) -> E {
+        E::Dynamic {
+            map: self.set(Set::Affinity),
+            how,
+            key: self.client(),
+            data: self.choice(),
+            timeout_ms: u64::from(seconds) * 1000,
+        }
+    }
+}
+
+fn equal(value: Register, with: impl Into<Vec<u8>>) -> E {
+    E::Compare {
+        value,
+        how: Compare::Equal,
+        with: with.into(),
+    }
+}
+
+fn differs(value: Register, with: impl Into<Vec<u8>>) -> E {
+    E::Compare {
+        value,
+        how: Compare::NotEqual,
+        with: with.into(),
+    }
+}
+
+/// How a slot is found.
+#[derive(Clone, Copy)]
+enum Choose {
+    Random(Set, u32),
+    /// By the client's address and port.
+    Hash(u32),
+}
+
+/// The chains of a class.
+pub(super) fn class(family: Family, class: Class) -> Vec<Chain> {
+    let words = Words(family);
+    let mut rules = Vec::new();
+    if class.ranges {
+        let steps = words.load_frontend().into_iter().chain([
+            words.source(words.choice()),
+            E::Contains {
+                set: words.set(Set::Clients),
+                key: words.frontend(),
+                not: true,
+            },
+            E::Verdict(Verdict::Drop),
+        ]);
+        rules.push(Rule::new("source ranges", steps));
+    }
+    let mut chains = Vec::new();
+    if let Some(name) = class.outside_chain(family) {
+        let steps = words
+            .is_from_outside()
+            .into_iter()
+            .chain([E::Verdict(Verdict::Goto(name.clone()))]);
+        rules.push(Rule::new("from outside", steps));
+        let choose = match class.outside {
+            Outside::Spread(slots) => Some(Choose::Hash(slots)),
+            Outside::Local(0) | Outside::Same => None,
+            Outside::Local(count) => Some(Choose::Random(Set::Outer, count)),
+        };
+        let rules = match choose {
+            Some(choose) => choice(words, choose, class.affinity),
+            None => vec![Rule::new("nobody here", [E::Verdict(Verdict::Drop)])],
+        };
+        chains.push(Chain {
+            name,
+            hook: None,
+            rules,
+        });
+    }
+    if class.backends == 0 {
+        rules.push(Rule::new(
+            "no backends",
+            [E::Verdict(Verdict::Goto(REFUSE.into()))],
+        ));
+    } else {
+        let choose = Choose::Random(Set::Slots, class.backends);
+        rules.extend(choice(words, choose, class.affinity));
+    }
+    chains.push(Chain {
+        name: class.chain(family),
+        hook: None,
+        rules,
+    });
+    chains
+}
+
+/// Leads to one of the backends, for clients that come back to the one that they
+/// had if `affinity` is not 0.
+fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
+    let mut steps = Vec::from(words.load_frontend());
+    let set = match choose {
+        Choose::Random(set, modulus) => {
+            steps.push(E::Random {
+                modulus,
+                to: words.choice(),
+            });
+            set
+        }
+        Choose::Hash(modulus) => {
+            // Address and source port, one after the other.
+            steps.extend([
+                words.source(words.choice()),
+                E::Payload {
+                    header: Header::Transport,
+                    offset: 0,
+                    length: 2,
+                    to: words.backend_port(),
+                },
+                E::Hash {
+                    value: words.choice(),
+                    length: 4 * words.address() + 4,
+                    modulus,
+                    seed: HASH_SEED,
+                    to: words.choice(),
+                },
+            ]);
+            Set::Outer
+        }
+    };
+    steps.push(E::Lookup {
+        map: words.set(set),
+        key: words.frontend(),
+        to: words.choice(),
+    });
+    let mut rules = Vec::new();
+    if affinity != 0 {
+        let held = [words.source(words.client())]
+            .into_iter()
+            .chain(words.load_frontend())
+            .chain([
+                E::Lookup {
+                    map: words.set(Set::Affinity),
+                    key: words.client(),
+                    to: words.choice(),
+                },
+                // Not one that is no backend any more.
+                E::Contains {
+                    set: words.set(Set::Members),
+                    key: words.frontend(),
+                    not: false,
+                },
+                words.refresh(affinity),
+                words.dnat(),
+            ]);
+        rules.push(Rule::new("the same as before", held));
+        let new = [words.source(words.client())]
+            .into_iter()
+            .chain(steps.iter().cloned())
+            .chain([
+                words.affinity(Update::Remove, affinity),
+                words.refresh(affinity),
+                words.dnat(),
+            ]);
+        rules.push(Rule::new("choose and remember", new));
+    }
+    // With affinity: where there is no room to remember.
+    steps.push(words.dnat());
+    rules.push(Rule::new("choose", steps));
+    rules
+}
+
+/// The chains that are always there. Chains come before those that lead to them.
+pub(super) fn base(node_addresses: &[IpAddr]) -> Vec<Chain> {
+    let hook = |point, priority, nat| {
+        Some(Hook {
+            point,
+            priority,
+            nat,
+        })
+    };
+    // Priorities: before connection tracking; as destination and source NAT of
+    // others (include/uapi/linux/netfilter_ipv4.h).
+    vec![
+        Chain {
+            name: REFUSE.into(),
+            hook: None,
+            rules: refuse(),
+        },
+        Chain {
+            name: "guard".into(),
+            hook: hook(HookPoint::Prerouting, -300, false),
+            rules: vec![guard()],
+        },
+        Chain {
+            name: "prerouting".into(),
+            hook: hook(HookPoint::Prerouting, -100, true),
+            rules: services(),
+        },
+        Chain {
+            name: "output".into(),
+            hook: hook(HookPoint::Output, -100, true),
+            rules: services(),
+        },
+        Chain {
+            name: "postrouting".into(),
+            hook: hook(HookPoint::Postrouting, 100, true),
+            rules: FAMILIES
+                .into_iter()
+                .flat_map(|family| postrouting(family, node_addresses))
+                .collect(),
+        },
+    ]
+}
+
+fn refuse() -> Vec<Rule> {
+    let word = Register::word(0);
+    let tcp = [
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: word,
+        },
+        equal(word, [TCP]),
+        E::Reject(Refusal::Reset),
+    ];
+    vec![
+        Rule::new("TCP", tcp),
+        Rule::new("others", [E::Reject(Refusal::PortUnreachable)]),
+    ]
+}
+
+/// Loopback addresses may be routed on a node with ports on them: not from
+/// elsewhere.
+fn guard() -> Rule {
+    let (words, word) = (Words(Family::V4), Register::word(0));
+    let steps = words.is_family().into_iter().chain([
+        E::Meta {
+            key: MetaKey::Iif,
+            to: word,
+        },
+        differs(word, LOOPBACK.to_ne_bytes()),
+        words.destination(word),
+        E::Mask {
+            value: word,
+            mask: vec![255, 0, 0, 0],
+        },
+        equal(word, [127, 0, 0, 0]),
+        E::Verdict(Verdict::Drop),
+    ]);
+    Rule::new("loopback from elsewhere", steps)
+}
+
+fn services() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for words in FAMILIES.map(Words) {
+        let known = words
+            .is_family()
+            .into_iter()
+            .chain(words.load_frontend())
+            .chain([
+                E::Lookup {
+                    map: words.set(Set::Services),
+                    key: words.frontend(),
+                    to: words.choice(),
+                },
+                E::VerdictMap {
+                    map: words.set(Set::Classes),
+                    key: words.choice(),
+                },
+            ]);
+        rules.push(Rule::new("services", known));
+    }
+    for words in FAMILIES.map(Words) {
+        let unknown = words.is_family().into_iter().chain([
+            words.destination(words.frontend()),
+            E::Contains {
+                set: words.set(Set::ServiceRanges),
+                key: words.frontend(),
+                not: false,
+            },
+            // The node has the address of the cluster's DNS itself.
+            E::RouteType {
+                of: AddressKind::Destination,
+                to: words.client(),
+            },
+            differs(words.client(), LOCAL_ROUTE.to_ne_bytes()),
+            E::Verdict(Verdict::Goto(REFUSE.into())),
+        ]);
+        rules.push(Rule::new("no such service", unknown));
+    }
+    rules
+}
+
+fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
+    let words = Words(family);
+    let node = node_addresses.iter().find(|a| Family::of(a) == family);
+    let word = words.client();
+    let translated = [
+        E::Ct {
+            key: CtKey::Status,
+            direction: None,
+            to: word,
+        },
+        E::Mask {
+            value: word,
+            mask: DESTINATION_TRANSLATED.to_ne_bytes().into(),
+        },
+        differs(word, [0; 4]),
+    ];
+    // The node's address, as the plan has it: an interface may have others, or
+    // none.
+    let as_node = || match node {
+        Some(node) => vec![
+            E::Immediate {
+                value: keys::address(*node),
+                to: words.choice(),
+            },
+            E::Snat {
+                family,
+                address: words.choice(),
+            },
+        ],
+        None => vec![E::Masquerade],
+    };
+    let start = |steps: &mut Vec<E>| {
+        steps.extend(words.is_family());
+        steps.extend(translated.clone());
+    };
+
+    let mut hairpin = Vec::new();
+    start(&mut hairpin);
+    hairpin.extend([
+        words.source(words.client()),
+        words.destination(words.frontend()),
+        E::Contains {
+            set: words.set(Set::Hairpin),
+            key: words.client(),
+            not: false,
+        },
+    ]);
+    hairpin.extend(as_node());
+
+    let mut loopback = Vec::new();
+    start(&mut loopback);
+    loopback.push(words.source(word));
+    match family {
+        Family::V4 => loopback.extend([
+            E::Mask {
+                value: word,
+                mask: vec![255, 0, 0, 0],
+            },
+            equal(word, [127, 0, 0, 0]),
+        ]),
+        Family::V6 => {
+            loopback.push(equal(word, std::net::Ipv6Addr::LOCALHOST.octets()));
+        }
+    }
+    loopback.extend(as_node());
+
+    let mut outside = Vec::new();
+    start(&mut outside);
+    outside.extend(words.is_from_outside());
+    let original = Some(Direction::Original);
+    outside.extend([
+        E::Ct {
+            key: CtKey::Destination(family),
+            direction: original,
+            to: words.frontend(),
+        },
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: words.protocol(),
+        },
+        E::Ct {
+            key: CtKey::DestinationPort,
+            direction: original,
+            to: words.port(),
+        },
+        E::Contains {
+            set: words.set(Set::Preserved),
+            key: words.frontend(),
+            not: true,
+        },
+        // One of ours: others translate destinations, too.
+        E::Lookup {
+            map: words.set(Set::Services),
+            key: words.frontend(),
+            to: words.choice(),
+        },
+    ]);
+    outside.extend(as_node());
+
+    let egress = words.is_family().into_iter().chain([
+        words.source(word),
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: word,
+            not: false,
+        },
+        // Without the cluster's ranges nothing is known to be outside of them.
+        E::Contains {
+            set: words.set(Set::PodRanges),
+            key: word,
+            not: false,
+        },
+        words.destination(word),
+        E::Contains {
+            set: words.set(Set::ClusterRanges),
+            key: word,
+            not: true,
+        },
+        E::Masquerade,
+    ]);
+    vec![
+        Rule::new("a pod to itself", hairpin),
+        Rule::new("from loopback", loopback),
+        Rule::new("from outside", outside),
+        Rule::new("out of the cluster", egress),
+    ]
+}

@@ -1,0 +1,140 @@
+//! The sets and maps of the table. Those of a family are alike.
+
+use ripstop_netlink::nftables::{DataKind, Family, Field, SetSpec};
+
+use Field::{Ipv4, Ipv6, Number, Port, Protocol};
+
+/// Clients that hold a backend, per family, at most.
+const AFFINITIES: u32 = 1 << 18;
+
+/// What a set is for; each is there once per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Set {
+    /// Frontend -> class. Counts connections.
+    Services,
+    /// Class -> chain.
+    Classes,
+    /// Frontend and slot -> backend. Counts connections.
+    Slots,
+    /// The same for packets from outside, where these choose otherwise.
+    Outer,
+    /// Client and frontend -> backend; made by packets.
+    Affinity,
+    /// Frontend and backend: those that clients may hold. Counts connections.
+    Members,
+    /// Frontends whose clients keep their address.
+    Preserved,
+    /// Frontend and client, as ranges.
+    Clients,
+    /// Addresses of the cluster's pods.
+    PodRanges,
+    /// Addresses for services.
+    ServiceRanges,
+    /// All addresses that packets of pods go to as they are.
+    ClusterRanges,
+    /// Addresses of this node's pods.
+    Pods,
+    /// The same twice: from itself to itself.
+    Hairpin,
+}
+
+pub(super) const ALL: [Set; 13] = [
+    Set::Services,
+    Set::Classes,
+    Set::Slots,
+    Set::Outer,
+    Set::Affinity,
+    Set::Members,
+    Set::Preserved,
+    Set::Clients,
+    Set::PodRanges,
+    Set::ServiceRanges,
+    Set::ClusterRanges,
+    Set::Pods,
+    Set::Hairpin,
+];
+
+pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+const CLASS: &[Field] = &[Number, Number, Number, Number];
+
+impl Set {
+    pub(super) fn name(self, family: Family) -> &'static str {
+        self.spec(family).name
+    }
+
+    pub(super) const fn spec(self, family: Family) -> SetSpec {
+        macro_rules! of {
+            ($name:literal, $($field:ident),+) => {
+                match family {
+                    Family::V4 => {
+                        const KEY: &[Field] = &of!(@ Ipv4, $($field),+);
+                        SetSpec::set(concat!($name, "4"), KEY)
+                    }
+                    Family::V6 => {
+                        const KEY: &[Field] = &of!(@ Ipv6, $($field),+);
+                        SetSpec::set(concat!($name, "6"), KEY)
+                    }
+                }
+            };
+            (@ $address:ident, $($field:ident),+) => {
+                [$(of!(= $address, $field)),+]
+            };
+            (= $address:ident, Address) => { $address };
+            (= $address:ident, $field:ident) => { $field };
+        }
+        let backend: &'static [Field] = match family {
+            Family::V4 => &[Ipv4, Port],
+            Family::V6 => &[Ipv6, Port],
+        };
+        match self {
+            Self::Services => SetSpec {
+                data: DataKind::Fields(CLASS),
+                counts: true,
+                ..of!("services", Address, Protocol, Port)
+            },
+            Self::Classes => SetSpec {
+                data: DataKind::Verdict,
+                ..of!("classes", Number, Number, Number, Number)
+            },
+            Self::Slots => SetSpec {
+                data: DataKind::Fields(backend),
+                counts: true,
+                ..of!("slots", Address, Protocol, Port, Number)
+            },
+            Self::Outer => SetSpec {
+                data: DataKind::Fields(backend),
+                counts: true,
+                ..of!("outer", Address, Protocol, Port, Number)
+            },
+            Self::Affinity => SetSpec {
+                data: DataKind::Fields(backend),
+                dynamic: Some(AFFINITIES),
+                ..of!("affinity", Address, Address, Protocol, Port)
+            },
+            Self::Members => SetSpec {
+                counts: true,
+                ..of!("members", Address, Protocol, Port, Address, Port)
+            },
+            Self::Preserved => of!("preserved", Address, Protocol, Port),
+            Self::Clients => SetSpec {
+                ranges: true,
+                ..of!("clients", Address, Protocol, Port, Address)
+            },
+            Self::PodRanges => SetSpec {
+                ranges: true,
+                ..of!("pod-ranges", Address)
+            },
+            Self::ServiceRanges => SetSpec {
+                ranges: true,
+                ..of!("service-ranges", Address)
+            },
+            Self::ClusterRanges => SetSpec {
+                ranges: true,
+                ..of!("cluster-ranges", Address)
+            },
+            Self::Pods => of!("pods", Address),
+            Self::Hairpin => of!("hairpin", Address, Address),
+        }
+    }
+}
