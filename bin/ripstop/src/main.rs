@@ -1,6 +1,7 @@
 //! `ripstop`: the agent of a node, the lab, and the verbs people type.
 
 mod agent;
+mod datapath;
 mod lab;
 mod policy;
 mod run_dir;
@@ -29,6 +30,8 @@ enum Command {
     Service(service::Args),
     /// What network policies allow, asked of manifests.
     Policy(policy::Args),
+    /// Which engine carries this node's services and pods, and another one.
+    Datapath(datapath::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -55,6 +58,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Service(args) => service::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Datapath(args) => datapath::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

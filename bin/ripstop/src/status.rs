@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::agent::{Ask, Status, Verification, ask, ask_status};
+use crate::agent::{Ask, Engine, Status, Verification, ask, ask_status};
 use crate::run_dir::RunDir;
 
 /// Arguments of `ripstop status`.
@@ -97,7 +97,8 @@ fn table(status: &Status) -> String {
         true => ", found in the kernel and kept",
         false => "",
     };
-    line("datapath", format!("{}{kept}", status.datapath.mode));
+    let Engine { mode, reason, .. } = &status.datapath;
+    line("datapath", format!("{mode} ({reason}){kept}"));
     for table in &status.datapath.tables {
         line(
             "",

@@ -66,6 +66,10 @@ impl LabPaths {
     pub fn bpffs(&self) -> PathBuf {
         self.root.join("bpf")
     }
+    /// A directory per node.
+    pub fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.root.join("nodes").join(node)
     }

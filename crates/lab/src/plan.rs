@@ -42,6 +42,9 @@ pub struct LabOptions {
     pub nodeport_addresses: Vec<String>,
     /// Of `ripstop agent`.
     pub no_masquerade: Vec<IpNet>,
+    /// Of `ripstop agent`; its default if empty.
+    #[serde(default)]
+    pub datapath: String,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -84,6 +87,7 @@ impl Default for LabOptions {
             lb_pool: Vec::new(),
             nodeport_addresses: Vec::new(),
             no_masquerade: Vec::new(),
+            datapath: String::new(),
             mtu: 1500,
             real_probe_timing: false,
         }

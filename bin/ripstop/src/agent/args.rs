@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     pub(crate) no_masquerade: Vec<IpNet>,
     /// Engine that carries services and pods.
-    #[arg(long, value_enum, default_value_t = Mode::Ebpf)]
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) datapath: Mode,
     /// Where names outside the cluster are asked for; may be repeated.
     #[arg(long, value_name = "IP:PORT")]
@@ -59,7 +59,22 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
+    /// eBPF, or nftables if the kernel refuses eBPF.
+    Auto,
     Ebpf,
+    Nftables,
+}
+
+impl Mode {
+    /// As the flag has it.
+    pub(crate) fn flag(self) -> String {
+        match self {
+            Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+        }
+        .to_owned()
+    }
 }
 
 impl Args {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cni::CniServer;
+use super::engine::Kind;
 use super::feed::Input;
 use super::status::{Sources, Status};
 use super::thread;
@@ -39,6 +40,10 @@ pub(crate) enum Ask {
     },
     /// What differs between kernel and plan.
     Verify,
+    /// Another engine, now and after every start.
+    SetDatapath {
+        engine: Kind,
+    },
 }
 
 /// A question for the main thread, and where the answer goes.

@@ -153,6 +153,17 @@ impl Effects {
         Ok(repaired)
     }
 
+    /// All ways to other nodes' pods, for an engine that knows none.
+    pub(crate) fn resolved_routes(&mut self, tables: &Tables) -> Result<Vec<ResolvedRoute>> {
+        let desired = tables
+            .routes
+            .iter()
+            .map(|(range, route)| (*range, route.via))
+            .collect();
+        let audit = self.routes.audit(&desired).context("routes")?;
+        Ok(audit.routes.into_iter().map(route).collect())
+    }
+
     fn apply_routes(&mut self, rows: &ripstop_plan::Change) -> Result<()> {
         if rows.routes.is_empty() {
             return Ok(());

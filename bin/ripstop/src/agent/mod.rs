@@ -10,12 +10,14 @@ mod args;
 mod cni;
 mod control;
 mod effects;
+mod engine;
 mod facts;
 mod feed;
 mod names;
 mod node_ports;
 mod services;
 mod status;
+mod switch;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +25,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ripstop_datapath::ebpf::{self, EbpfEngine};
 use ripstop_dns::{Server, Zone};
-use ripstop_host::routes::{NodeRoutes, is_tunnel};
+use ripstop_host::routes::NodeRoutes;
 use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
 use ripstop_netlink::{Netlink, address, link};
@@ -33,17 +34,20 @@ use ripstop_plan::{PlanConfig, Planner};
 use ripstop_watch::{ApiHealth, ApiState};
 use tracing::{info, warn};
 
-pub(crate) use args::Args;
-use args::Mode;
-use cni::{CniConfig, CniServer, SharedDatapath};
+pub(crate) use args::{Args, Mode};
+use cni::{CniConfig, CniServer};
 pub(crate) use control::{Ask, ask, ask_status};
 use effects::Effects;
+pub(crate) use engine::Kind;
+use engine::Opener;
 use facts::Facts;
 use feed::Feed;
 use node_ports::NodePorts;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
-pub(crate) use status::Status;
 use status::{Counts, Sources};
+pub(crate) use status::{Engine, Status};
+use switch::Switch;
+pub(crate) use switch::Switched;
 
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -102,7 +106,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     serve_names(dns)?;
 
     // Datapath and the pods in it
-    let datapath = open_datapath(args, &facts.node, &uplinks, &mut netlink)?;
+    let opener = Opener {
+        mode: args.datapath,
+        run_dir: args.run_dir.clone(),
+        bpffs: args.bpffs.clone(),
+        cgroup_root: args.cgroup_root.clone(),
+        node_addresses: facts.node.addresses.clone(),
+        uplinks: uplinks.iter().map(|uplink| uplink.index).collect(),
+    };
+    let opened_engine = opener.open()?;
+    let running = Arc::new(Mutex::new(opened_engine.engine));
+    let datapath: cni::SharedDatapath = Arc::clone(&running) as _;
     let opened = started.elapsed();
     let pods = CniServer::open(
         CniConfig {
@@ -113,6 +127,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Arc::clone(&datapath),
     )?;
     let counts = Arc::new(Counts::default());
+    counts.engine_reason(opened_engine.reason);
+    let switch = Switch { opener, running };
     let routes = NodeRoutes::new(netlink, facts.node.addresses.clone());
     let mut effects = Effects::new(
         routes,
@@ -150,10 +166,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // What is in the kernel is not judged by a plan that is not complete.
         while !feed.is_synced() {
             feed.wait(Duration::MAX)?;
-            services::answer(&mut feed, &effects);
+            services::answer(&mut feed, &mut effects, &switch);
         }
         facts.check(&feed)?;
         begin(&mut feed, &mut effects);
+    }
+    if opened_engine.left {
+        switch.settle(feed.tables(), &mut effects);
     }
     loop {
         if feed.wait(effects.idle())? {
@@ -163,7 +182,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 effects.apply(update);
             }
             say_problems(&mut feed, &effects.counts);
-            services::answer(&mut feed, &effects);
+            services::answer(&mut feed, &mut effects, &switch);
         }
         if effects.idle().is_zero() {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
@@ -229,31 +248,6 @@ fn serve_names(server: Server) -> Result<()> {
             tracing::error!(%error, "nobody answers names");
         }
     })
-}
-
-/// The engine, with its programs on the uplinks and on tunnels that are there
-/// from an earlier agent.
-fn open_datapath(
-    args: &Args,
-    node: &Node,
-    uplinks: &[Uplink],
-    netlink: &mut Netlink,
-) -> Result<SharedDatapath> {
-    let links = netlink.links().context("links")?;
-    let tunnels = links.iter().filter(|link| is_tunnel(&link.name));
-    let uplinks = uplinks.iter().map(|uplink| uplink.index);
-    match args.datapath {
-        Mode::Ebpf => {
-            let engine = EbpfEngine::open(ebpf::Config {
-                bpffs: args.bpffs.clone(),
-                cgroup_root: args.cgroup_root.clone(),
-                node_addresses: node.addresses.clone(),
-                uplinks: uplinks.chain(tunnels.map(|link| link.index)).collect(),
-                limits: ebpf::Limits::default(),
-            })?;
-            Ok(Arc::new(Mutex::new(engine)))
-        }
-    }
 }
 
 /// Waits for the first complete list. False if the API is away: then the node

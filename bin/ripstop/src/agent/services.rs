@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Ask, Question};
 use super::effects::{Effects, lock};
 use super::feed::Feed;
+use super::switch::Switch;
 
 /// A service with its frontends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,14 +79,18 @@ pub(crate) struct Verification {
 }
 
 /// Answers what has been asked since the last time.
-pub(crate) fn answer(feed: &mut Feed, effects: &Effects) {
+pub(crate) fn answer(feed: &mut Feed, effects: &mut Effects, switch: &Switch) {
     for question in feed.take_questions() {
-        answer_one(question, feed, effects);
+        answer_one(question, feed, effects, switch);
     }
 }
 
-fn answer_one(question: Question, feed: &Feed, effects: &Effects) {
+fn answer_one(question: Question, feed: &Feed, effects: &mut Effects, switch: &Switch) {
     match question.ask.clone() {
+        Ask::SetDatapath { engine } => {
+            let done = switch.set(engine, feed, effects);
+            question.answer(done);
+        }
         Ask::Services { namespace, name } => {
             let one = namespace
                 .zip(name)

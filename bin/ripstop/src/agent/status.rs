@@ -45,6 +45,8 @@ pub(crate) struct Status {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Engine {
     pub(crate) mode: String,
+    /// Why this engine.
+    pub(crate) reason: String,
     /// This start found programs and tables in the kernel and kept them.
     pub(crate) adopted: bool,
     pub(crate) tables: Vec<Table>,
@@ -100,9 +102,14 @@ struct Inner {
     ignored: BTreeSet<Problem>,
     ignored_total: BTreeMap<Reason, u64>,
     problem: Option<String>,
+    engine_reason: String,
 }
 
 impl Counts {
+    pub(crate) fn engine_reason(&self, reason: String) {
+        self.change(|inner| inner.engine_reason = reason);
+    }
+
     pub(crate) fn synced(&self) {
         self.change(|inner| inner.synced = true);
     }
@@ -184,6 +191,7 @@ impl Sources {
             synced: counts.synced,
             datapath: Engine {
                 mode: engine.mode.to_owned(),
+                reason: counts.engine_reason,
                 adopted: engine.adopted,
                 tables: engine.tables.into_iter().map(table).collect(),
                 drops: engine

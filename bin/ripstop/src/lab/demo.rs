@@ -19,12 +19,16 @@ use serde_json::json;
 use super::apply::checked;
 use super::block_on;
 use super::up::{Wait, bring_up};
+use crate::agent::Mode;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Name of the lab.
     #[arg(long, default_value = "demo", value_parser = super::lab_name)]
     name: String,
+    /// Engine that carries services and pods.
+    #[arg(long, value_enum)]
+    datapath: Option<Mode>,
     /// Take the lab down afterwards.
     #[arg(long)]
     down: bool,
@@ -44,6 +48,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let manifests = checked(manifest::check(&[source], Vec::new()))?;
     let options = LabOptions {
         name: args.name.clone(),
+        datapath: args.datapath.map(Mode::flag).unwrap_or_default(),
         ..LabOptions::default()
     };
     println!(

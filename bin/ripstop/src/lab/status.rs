@@ -11,6 +11,8 @@ use ripstop_lab::ready::{self, Cluster, is_ready};
 use ripstop_lab::text::{count, table};
 use serde_json::{Value, json};
 
+use crate::agent::ask_status;
+
 use super::{Name, Output, block_on};
 
 #[derive(Debug, clap::Args)]
@@ -83,7 +85,8 @@ fn nodes(cluster: &Cluster) -> Vec<NodeRow> {
 
 /// The tables that people see.
 pub(super) fn text(name: &str, cluster: &Cluster) -> Result<String> {
-    let record = Record::read(&LabPaths::new(name))?;
+    let paths = LabPaths::new(name);
+    let record = Record::read(&paths)?;
     let header = ["NODE", "ADDRESS", "POD CIDR", "AGENT", "ENGINE", "PODS"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for node in nodes(cluster) {
@@ -91,12 +94,13 @@ pub(super) fn text(name: &str, cluster: &Cluster) -> Result<String> {
             true => "ready".to_owned(),
             false => format!("not ready: {}", node.reason),
         };
+        let engine = engine(&paths, &node.name);
         rows.push(vec![
             node.name,
             node.addresses.join(","),
             node.pod_cidrs.join(","),
             agent,
-            ENGINE.to_owned(),
+            engine,
             node.pods.to_string(),
         ]);
     }
@@ -116,8 +120,11 @@ pub(super) fn text(name: &str, cluster: &Cluster) -> Result<String> {
     Ok(text)
 }
 
-/// The only one so far.
-const ENGINE: &str = "ebpf";
+/// The engine that the node's agent has; a dash if it does not answer.
+fn engine(paths: &LabPaths, node: &str) -> String {
+    ask_status(&paths.agent_dir(node))
+        .map_or_else(|_| "-".to_owned(), |status| status.datapath.mode)
+}
 
 fn phase(pod: &Pod) -> &str {
     pod.status
@@ -135,7 +142,7 @@ pub(super) fn json(name: &str, cluster: &Cluster) -> Result<Value> {
         .map(|node| {
             json!({
                 "name": node.name, "addresses": node.addresses, "podCIDRs": node.pod_cidrs,
-                "ready": node.ready, "engine": ENGINE, "pods": node.pods,
+                "ready": node.ready, "engine": engine(&paths, &node.name), "pods": node.pods,
             })
         })
         .collect();

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::apply::checked;
 use super::progress::Progress;
 use super::{Files, Name, Output, block_on, status};
+use crate::agent::Mode;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -53,6 +54,9 @@ pub(super) struct Args {
     /// Destinations that see pods under their own addresses, as of `ripstop agent`.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     no_masquerade: Vec<IpNet>,
+    /// Engine that carries services and pods.
+    #[arg(long, value_enum)]
+    datapath: Option<Mode>,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -102,6 +106,7 @@ impl Args {
             lb_pool: self.lb_pool.clone(),
             nodeport_addresses: self.nodeport_addresses.clone(),
             no_masquerade: self.no_masquerade.clone(),
+            datapath: self.datapath.map(Mode::flag).unwrap_or_default(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

@@ -79,6 +79,7 @@ fn given(options: &LabOptions) -> impl Iterator<Item = (&'static str, String)> {
     let given = [
         ("--nodeport-addresses", options.nodeport_addresses.join(",")),
         ("--no-masquerade", excluded.join(",")),
+        ("--datapath", options.datapath.clone()),
     ];
     given.into_iter().filter(|(_, value)| !value.is_empty())
 }

@@ -1,0 +1,245 @@
+//! Which engine the node has, and why.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use ripstop_datapath::ebpf::{self, EbpfEngine};
+use ripstop_datapath::nftables::{self, NftEngine};
+use ripstop_datapath::{
+    Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
+};
+use ripstop_host::routes::is_tunnel;
+use ripstop_model::LocalPod;
+use ripstop_netlink::Netlink;
+use ripstop_plan::{Change, Tables};
+use tracing::warn;
+
+use super::args::Mode;
+
+/// An engine by name.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Ebpf,
+    Nftables,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// The engine that is asked for, and what it runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    pub(crate) mode: Mode,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) cgroup_root: PathBuf,
+    pub(crate) node_addresses: Vec<IpAddr>,
+    pub(crate) uplinks: Vec<u32>,
+}
+
+/// The engine that the node has, shared with the rest of the agent.
+pub(crate) type Running = Arc<Mutex<Current>>;
+
+/// What was opened.
+pub(crate) struct Opened {
+    pub(crate) engine: Current,
+    /// An earlier agent left it; it is not said that it is wanted.
+    pub(crate) left: bool,
+    /// Why this one: what was asked for, and what the kernel said to it.
+    pub(crate) reason: String,
+}
+
+impl Opener {
+    /// The engine to begin with. One that another engine was left by goes on
+    /// first, so that the change between them can be a switch: see
+    /// [`Opener::wanted`].
+    ///
+    /// # Errors
+    /// If the kernel refuses every engine that may be, or something is in the way.
+    pub(crate) fn open(&self) -> Result<Opened> {
+        if let Some(kind) = self.left_by()
+            && let Ok(engine) = self.open_kind(kind)
+        {
+            let reason = "it ran before this start".to_owned();
+            return Ok(Opened {
+                engine,
+                left: true,
+                reason,
+            });
+        }
+        let (engine, reason) = match self.wanted() {
+            (Some(kind), reason) => (self.open_kind(kind)?, reason),
+            (None, _) => match self.open_kind(Kind::Ebpf) {
+                Ok(engine) => (engine, "the kernel takes eBPF".to_owned()),
+                Err(Error::Unsupported { reason }) => {
+                    warn!("nftables instead of eBPF, which this kernel refuses: {reason}");
+                    let engine = self.open_kind(Kind::Nftables)?;
+                    (engine, format!("the kernel refuses eBPF: {reason}"))
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        self.note_running(engine.kind)?;
+        Ok(Opened {
+            engine,
+            left: false,
+            reason,
+        })
+    }
+
+    /// What people want: by `ripstop datapath set`, or else by the flag. `None` is
+    /// the best that the kernel takes.
+    pub(crate) fn wanted(&self) -> (Option<Kind>, String) {
+        let set = fs::read_to_string(self.set_file()).ok();
+        if let Some(kind) = set.as_deref().and_then(kind) {
+            return (Some(kind), "set by ripstop datapath set".to_owned());
+        }
+        let flag = |kind: Kind| (Some(kind), format!("--datapath {}", kind.name()));
+        match self.mode {
+            Mode::Auto => (None, String::new()),
+            Mode::Ebpf => flag(Kind::Ebpf),
+            Mode::Nftables => flag(Kind::Nftables),
+        }
+    }
+
+    /// Opens the engine, whatever was asked for.
+    pub(crate) fn open_kind(&self, kind: Kind) -> Result<Current, Error> {
+        let engine: Box<dyn Datapath> = match kind {
+            Kind::Ebpf => Box::new(EbpfEngine::open(ebpf::Config {
+                bpffs: self.bpffs.clone(),
+                cgroup_root: self.cgroup_root.clone(),
+                node_addresses: self.node_addresses.clone(),
+                uplinks: self.uplinks(),
+                limits: ebpf::Limits::default(),
+            })?),
+            Kind::Nftables => Box::new(NftEngine::open(nftables::Config {
+                node_addresses: self.node_addresses.clone(),
+            })?),
+        };
+        Ok(Current { kind, engine })
+    }
+
+    /// Remembers what is to be after every start.
+    ///
+    /// # Errors
+    /// If the run directory cannot be written.
+    pub(crate) fn set(&self, kind: Kind) -> Result<()> {
+        write(self.set_file(), kind)
+    }
+
+    /// Remembers whose state is in the kernel.
+    ///
+    /// # Errors
+    /// If the run directory cannot be written.
+    pub(crate) fn note_running(&self, kind: Kind) -> Result<()> {
+        write(self.running_file(), kind)
+    }
+
+    fn left_by(&self) -> Option<Kind> {
+        kind(&fs::read_to_string(self.running_file()).ok()?)
+    }
+
+    fn set_file(&self) -> PathBuf {
+        self.run_dir.join("datapath")
+    }
+
+    fn running_file(&self) -> PathBuf {
+        self.run_dir.join("datapath.running")
+    }
+
+    /// With the tunnels that are there by now.
+    fn uplinks(&self) -> Vec<u32> {
+        let links = Netlink::new().and_then(|mut netlink| netlink.links());
+        let links = links.unwrap_or_else(|error| {
+            warn!(%error, "tunnels are not known");
+            Vec::new()
+        });
+        let tunnels = links.iter().filter(|link| is_tunnel(&link.name));
+        let tunnels = tunnels.map(|link| link.index);
+        self.uplinks.iter().copied().chain(tunnels).collect()
+    }
+}
+
+fn kind(text: &str) -> Option<Kind> {
+    [Kind::Ebpf, Kind::Nftables]
+        .into_iter()
+        .find(|kind| kind.name() == text.trim())
+}
+
+fn write(path: PathBuf, kind: Kind) -> Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, kind.name())
+        .and_then(|()| fs::rename(&new, &path))
+        .map_err(io::Error::from)
+        .with_context(|| path.display().to_string())
+}
+
+/// The engine of this moment. Who holds the lock around it has the same one until
+/// it lets go.
+pub(crate) struct Current {
+    pub(crate) kind: Kind,
+    pub(crate) engine: Box<dyn Datapath>,
+}
+
+impl Datapath for Current {
+    fn apply(&mut self, change: &Change) -> Result<(), Error> {
+        self.engine.apply(change)
+    }
+
+    fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
+        self.engine.apply_routes(routes)
+    }
+
+    fn add_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        self.engine.add_pod(pod)
+    }
+
+    fn remove_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        self.engine.remove_pod(pod)
+    }
+
+    fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
+        self.engine.check_pod(pod)
+    }
+
+    fn attach_uplink(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.engine.attach_uplink(ifindex)
+    }
+
+    fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
+        self.engine.audit(desired, pods)
+    }
+
+    fn status(&self) -> EngineStatus {
+        self.engine.status()
+    }
+
+    fn services(&self) -> Result<Vec<FrontendState>, Error> {
+        self.engine.services()
+    }
+
+    fn flows(&self) -> Result<Vec<TranslatedFlow>, Error> {
+        self.engine.flows()
+    }
+
+    fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
+        self.engine.take_flows(flows)
+    }
+
+    fn dismantle(self: Box<Self>) -> Result<(), Error> {
+        self.engine.dismantle()
+    }
+}
