@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,7 +42,8 @@ pub(crate) struct Sample {
 }
 
 /// Serves both patterns on `address` until it is killed: it answers each byte
-/// with a byte; `c` also closes, `r` waits for the next.
+/// with a byte; `c` also closes, `r` waits for the next. `w` is answered with
+/// the server's own address.
 pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     const ACCEPTORS: usize = 4;
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
@@ -59,6 +60,11 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
                 while let Ok((mut connection, _)) = listener.accept() {
                     let mut byte = [0];
                     if connection.read_exact(&mut byte).is_err() {
+                        continue;
+                    }
+                    if byte == *b"w" {
+                        let own = connection.local_addr().map(|own| own.ip().to_string());
+                        let _ = connection.write_all(own.unwrap_or_default().as_bytes());
                         continue;
                     }
                     let _ = connection.write_all(&byte);
@@ -190,6 +196,17 @@ fn once(target: SocketAddr) -> io::Result<()> {
     } else {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// Address of the server that answers at `target`.
+pub(crate) fn who(target: SocketAddr) -> io::Result<IpAddr> {
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let mut connection = TcpStream::connect_timeout(&target, PATIENCE)?;
+    connection.write_all(b"w")?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    text.parse()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 fn connect_loop(target: SocketAddr, stop: &AtomicBool, done: &AtomicU64, errors: &AtomicU64) {

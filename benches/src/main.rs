@@ -9,7 +9,9 @@ mod engine;
 mod lab;
 mod load;
 mod report;
+mod rig;
 mod routed;
+mod services;
 mod start;
 mod throughput;
 
@@ -53,6 +55,8 @@ struct Args {
 enum Part {
     /// The eBPF engine alone: load time, run time, same-node rates.
     Engine,
+    /// Thousands of services in each engine: cold start, changes, rates, memory.
+    Services,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
     /// CNI ADD and DEL beside the reference plugins.
@@ -69,6 +73,8 @@ enum Load {
     #[command(hide = true)]
     LoadServe { address: SocketAddr },
     #[command(hide = true)]
+    LoadProbe,
+    #[command(hide = true)]
     LoadRun {
         target: SocketAddr,
         #[arg(value_enum)]
@@ -82,6 +88,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     match args.load {
         Some(Load::LoadServe { address }) => return load::serve(address),
+        Some(Load::LoadProbe) => return services::probe(),
         Some(Load::LoadRun {
             target,
             pattern,
@@ -99,7 +106,11 @@ fn main() -> Result<()> {
     if wanted(Part::Engine) {
         engine::measure(args.repetitions, args.seconds, &mut report)?;
     }
-    if args.parts == [Part::Engine] {
+    if wanted(Part::Services) {
+        services::measure(args.repetitions, args.seconds, &mut report)?;
+    }
+    let alone = [Part::Engine, Part::Services];
+    if !args.parts.is_empty() && args.parts.iter().all(|part| alone.contains(part)) {
         return report.finish();
     }
     let binaries = args.binaries.canonicalize().with_context(|| {

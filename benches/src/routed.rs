@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use ripstop_netlink::netns::Netns;
 
-use crate::throughput::Server;
+use crate::rig::Server;
 
 /// Address of a server in the client's own namespace.
 pub(crate) const LOOPBACK: &str = "127.0.0.1:7001";

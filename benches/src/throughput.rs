@@ -4,13 +4,13 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Child;
 
 use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::load::{Pattern, Sample};
 use crate::report::{Report, Row, median};
+use crate::rig::Server;
 use crate::routed::{LOOPBACK, Routed};
 
 const PORT: u16 = 7000;
@@ -65,15 +65,6 @@ impl Route<'_> {
             From::Routed(routed) => routed.run_client(&load)?,
         };
         serde_json::from_str(&out).with_context(|| format!("{}: {out}", self.name))
-    }
-}
-
-/// A child that ends with its owner.
-pub(crate) struct Server(pub(crate) Child);
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -1,0 +1,346 @@
+//! Services by the thousand, in each engine: how long until the last one can be
+//! reached, what it costs to connect through it, how soon a changed endpoint
+//! counts, and what memory it takes. No API server: from the objects on.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::time::{ClockId, clock_gettime};
+use ripstop_datapath::ebpf::EbpfEngine;
+use ripstop_model::{
+    EndpointSlice, ObjectKey, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
+};
+use ripstop_plan::{PlanConfig, Planner};
+
+use crate::load::Sample;
+use crate::report::{Report, Row, median, quantile};
+use crate::rig::{Engine, PODS, PORT, Rig, Server, with_own_mounts};
+use crate::throughput::figure;
+
+/// Endpoints of every service, unless it is said.
+const ENDPOINTS: usize = 2;
+/// Changes of one endpoint that are timed.
+const CHANGES: usize = 200;
+
+pub(crate) fn measure(repetitions: usize, seconds: u64, report: &mut Report) -> Result<()> {
+    with_own_mounts(|| {
+        let seconds = seconds.to_string();
+        measure_engine::<EbpfEngine>(repetitions, &seconds, report)
+    })
+}
+
+fn measure_engine<E: Engine>(repetitions: usize, seconds: &str, report: &mut Report) -> Result<()> {
+    let bench = std::env::current_exe()?;
+    let bench = bench.to_str().context("path of the benchmark")?;
+    let mut rates: Vec<(usize, f64)> = Vec::new();
+    for services in [1, 1_000, 10_000, 30_000] {
+        report.progress(&format!("{}: {services} services", E::NAME));
+        let mut world = World::<E>::new(bench, &format!("services{services}"))?;
+        let start = world.fill(services, ENDPOINTS)?;
+        if services == 10_000 {
+            cold_start::<E>(&world, start, report);
+            changes(&mut world, report)?;
+        }
+        let rate = connections(&mut world, services, repetitions, seconds, report)?;
+        rates.push((services, rate));
+    }
+    if let [(_, one), .., (_, most)] = rates[..] {
+        report.add(Row {
+            what: format!("{}: connections/s at 30,000 services ÷ at 1", E::NAME),
+            ours: String::new(),
+            peer: String::new(),
+            ratio: Some(most / one),
+            goal: "0.95".into(),
+        });
+    }
+    for (services, endpoints) in [(1, 10_000), (5_000, 50)] {
+        report.progress(&format!("{}: {services} x {endpoints}", E::NAME));
+        let mut world = World::<E>::new(bench, "endpoints")?;
+        let start = world.fill(services, endpoints)?;
+        report.add(Row {
+            what: format!(
+                "{}: {services} services with {endpoints} endpoints",
+                E::NAME
+            ),
+            ours: format!(
+                "{:.0} ms until the last is reached, {}",
+                start.as_secs_f64() * 1e3,
+                world.memory()?
+            ),
+            peer: String::new(),
+            ratio: None,
+            goal: String::new(),
+        });
+        changes(&mut world, report)?;
+    }
+    Ok(())
+}
+
+fn cold_start<E: Engine>(world: &World<E>, start: Duration, report: &mut Report) {
+    report.add(Row {
+        what: format!(
+            "{}: 10,000 services x 2, listed to the last one reached",
+            E::NAME
+        ),
+        ours: format!(
+            "{:.0} ms, {}",
+            start.as_secs_f64() * 1e3,
+            world.memory().unwrap_or_default()
+        ),
+        peer: String::new(),
+        ratio: None,
+        goal: "500 ms (aim 150) eBPF, 1 s nftables; maps 20 MB".into(),
+    });
+}
+
+/// One endpoint of the last service is replaced by another, again and again.
+fn changes<E: Engine>(world: &mut World<E>, report: &mut Report) -> Result<()> {
+    let services = world.services;
+    let mut times = Vec::with_capacity(CHANGES);
+    for change in 0..CHANGES {
+        let pod = change % PODS.len();
+        let start = now()?;
+        world.planner.upsert_slice(slice(services - 1, [pods(pod)]));
+        world.apply()?;
+        times.push((world.probe.reached(services - 1, pod)? - start).as_secs_f64() * 1e3);
+    }
+    report.add(Row {
+        what: format!("{}: one endpoint changed at {services} services", E::NAME),
+        ours: format!(
+            "p50 {:.2} ms, p99 {:.2} ms until a connection reaches it",
+            median(times.iter().copied()),
+            quantile(times.iter().copied(), 0.99)
+        ),
+        peer: String::new(),
+        ratio: None,
+        goal: "p99 5 ms (aim 2)".into(),
+    });
+    Ok(())
+}
+
+/// Through the last service and straight to the pod, interleaved. The median
+/// rate through the service.
+fn connections<E: Engine>(
+    world: &mut World<E>,
+    services: usize,
+    repetitions: usize,
+    seconds: &str,
+    report: &mut Report,
+) -> Result<f64> {
+    // One endpoint, as the pod is one.
+    world.planner.upsert_slice(slice(services - 1, [pods(1)]));
+    world.apply()?;
+    let targets = [address(services - 1), SocketAddr::new(pods(1), PORT)];
+    let mut samples: [Vec<Sample>; 2] = Default::default();
+    for _ in 0..repetitions {
+        for (target, samples) in targets.iter().zip(&mut samples) {
+            samples.push(
+                world
+                    .rig
+                    .sample(world.bench, *target, ["crr", "4", seconds])?,
+            );
+        }
+    }
+    let [service, pod] = &samples;
+    let pairs = service.iter().zip(pod);
+    report.add(Row {
+        what: format!(
+            "{}: connections/s through the last of {services} services",
+            E::NAME
+        ),
+        ours: figure(service),
+        peer: format!("the pod itself: {}", figure(pod)),
+        ratio: Some(median(pairs.map(|(service, pod)| service.rate / pod.rate))),
+        goal: "0.97 eBPF".into(),
+    });
+    Ok(median(service.iter().map(|sample| sample.rate)))
+}
+
+/// A node with that many services.
+struct World<'a, E> {
+    // First, so that what runs in the rig ends before it.
+    probe: Probe,
+    _servers: [Server; 2],
+    rig: Rig<E>,
+    planner: Planner,
+    services: usize,
+    bench: &'a str,
+}
+
+impl<'a, E: Engine> World<'a, E> {
+    fn new(bench: &'a str, purpose: &str) -> Result<Self> {
+        let rig = Rig::new(purpose)?;
+        let servers = [rig.serve(bench, 0)?, rig.serve(bench, 1)?];
+        let probe = Probe::new(rig.client(bench, &["load-probe"])?)?;
+        let planner = Planner::new(PlanConfig {
+            node: "node".into(),
+            service_cidrs: vec!["10.96.0.0/12".parse()?],
+            cluster_cidrs: vec!["10.244.0.0/16".parse()?],
+            ..PlanConfig::default()
+        });
+        Ok(Self {
+            probe,
+            _servers: servers,
+            rig,
+            planner,
+            services: 0,
+            bench,
+        })
+    }
+
+    /// Gives the planner all objects; how long until the last one is reached.
+    fn fill(&mut self, services: usize, endpoints: usize) -> Result<Duration> {
+        let objects: Vec<_> = (0..services)
+            .map(|n| {
+                // Real pods first; the others are never reached, only carried.
+                let others = (2..endpoints).map(|n| {
+                    let [.., a, b, c] = (n as u32).to_be_bytes();
+                    IpAddr::from([10, 200 + a, b, c])
+                });
+                let real = PODS.len().min(endpoints);
+                (service(n), slice(n, (0..real).map(pods).chain(others)))
+            })
+            .collect();
+        self.services = services;
+        let start = now()?;
+        for (service, slice) in objects {
+            self.planner.upsert_service(service);
+            self.planner.upsert_slice(slice);
+        }
+        self.apply()?;
+        let reached = match endpoints {
+            0..=2 => self.probe.reached_any(services - 1)?,
+            // Nearly all of its endpoints are nowhere: written is the measure.
+            _ => now()?,
+        };
+        Ok(reached - start)
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        let update = self.planner.take_update();
+        Ok(self.rig.run(|engine| engine.apply(&update.rows))??)
+    }
+
+    /// Of this process, and of the tables that it has in the kernel.
+    fn memory(&self) -> Result<String> {
+        let mut tables = 0;
+        for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+            let info = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+            let field = |name| {
+                let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim().parse::<u64>().ok()
+            };
+            if info.contains("map_type") {
+                tables += field("memlock:").unwrap_or(0);
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52")]
+        Ok(format!("{:.1} MB of maps", tables as f64 / 1e6))
+    }
+}
+
+fn pods(pod: usize) -> IpAddr {
+    PODS[pod].parse().expect("an address")
+}
+
+fn address(service: usize) -> SocketAddr {
+    let [a, b, c, d] = (u32::from(Ipv4Addr::new(10, 96, 0, 1)) + service as u32).to_be_bytes();
+    SocketAddr::new(IpAddr::from([a, b, c, d]), PORT)
+}
+
+fn key(service: usize) -> ObjectKey {
+    ObjectKey::new("bench", format!("service-{service}"))
+}
+
+fn service(number: usize) -> Service {
+    Service {
+        cluster_ips: vec![address(number).ip()],
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: PORT,
+            node_port: None,
+            app_protocol: None,
+        }],
+        ..Service::new(key(number))
+    }
+}
+
+fn slice(service: usize, addresses: impl IntoIterator<Item = IpAddr>) -> EndpointSlice {
+    let service = key(service);
+    EndpointSlice {
+        key: ObjectKey::new(&service.namespace, format!("{}-1", service.name)),
+        service: service.name,
+        ports: vec![SlicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: PORT,
+        }],
+        endpoints: addresses.into_iter().map(SliceEndpoint::new).collect(),
+    }
+}
+
+/// The machine's monotonic clock, which the probe reads as well.
+fn now() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
+}
+
+/// `load-probe` in the first pod: connects to what it is told until the right
+/// pod answers, and says when that was.
+struct Probe {
+    process: Server,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Probe {
+    fn new(mut process: Child) -> Result<Self> {
+        let input = process.stdin.take().context("input of the probe")?;
+        let output = process.stdout.take().context("output of the probe")?;
+        Ok(Self {
+            process: Server(process),
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    fn reached(&mut self, service: usize, pod: usize) -> Result<Duration> {
+        self.ask(&format!("{} {}", address(service), pods(pod)))
+    }
+
+    fn reached_any(&mut self, service: usize) -> Result<Duration> {
+        self.ask(&address(service).to_string())
+    }
+
+    fn ask(&mut self, question: &str) -> Result<Duration> {
+        writeln!(self.input, "{question}")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        match line.trim().parse() {
+            Ok(nanos) => Ok(Duration::from_nanos(nanos)),
+            Err(_) => bail!("probe {} of {question}: {line}", self.process.0.id()),
+        }
+    }
+}
+
+/// The other end of [`Probe`].
+pub(crate) fn probe() -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let (target, wanted) = line.split_once(' ').unwrap_or((&line, ""));
+        let target: SocketAddr = target.parse()?;
+        let start = now()?;
+        while now()? - start < PATIENCE {
+            match crate::load::who(target) {
+                Ok(pod) if wanted.is_empty() || pod.to_string() == wanted => break,
+                _ => std::thread::sleep(Duration::from_micros(50)),
+            }
+        }
+        println!("{}", now()?.as_nanos());
+    }
+    Ok(())
+}
