@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ripstop_apiserver::{Client, Watch, WatchEvent};
 
-use crate::plan::LabPlan;
+use crate::plan::{LabPlan, NodePlan};
 use crate::underlay::{Underlay, UnderlayError};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -201,37 +201,34 @@ impl Routes {
         }
         for (address, node) in &wanted {
             if self.there.get(address) != Some(node) {
-                self.say(*address, Some(node));
+                self.say(*address, node, Underlay::route);
             }
         }
-        for address in std::mem::take(&mut self.there).into_keys() {
-            if !wanted.contains_key(&address) {
-                self.say(address, None);
+        for (address, node) in &self.there {
+            if !wanted.contains_key(address) {
+                self.say(*address, node, Underlay::unroute);
             }
         }
         self.there = wanted;
     }
 
-    fn say(&self, address: IpAddr, node: Option<&str>) {
+    fn say(
+        &self,
+        address: IpAddr,
+        node: &str,
+        how: fn(&Underlay, IpAddr, &NodePlan) -> Result<(), UnderlayError>,
+    ) {
         // A node's own address leads to that node, whoever else asks for it.
         let mut own = self.plan.nodes.iter().flat_map(|node| &node.addresses);
         if own.any(|own| own.addr() == address) {
             return;
         }
-        if let Err(error) = self.route(address, node) {
-            tracing::warn!(%address, ?node, %error, "the underlay's route is not as it should be");
+        let mut nodes = self.plan.nodes.iter();
+        if let Some(planned) = nodes.find(|planned| planned.name == node)
+            && let Err(error) = how(&self.underlay, address, planned)
+        {
+            tracing::warn!(%address, node, %error, "the underlay's route is not as it should be");
         }
-    }
-
-    fn route(&self, address: IpAddr, node: Option<&str>) -> Result<(), UnderlayError> {
-        let Some(node) = node else {
-            return self.underlay.unroute(address);
-        };
-        let planned = self.plan.nodes.iter().find(|planned| planned.name == node);
-        let Some(planned) = planned else {
-            return Ok(());
-        };
-        self.underlay.route(address, planned)
     }
 }
 

@@ -172,28 +172,28 @@ impl Underlay {
     /// # Errors
     /// As [`Underlay::create`].
     pub fn route(&self, address: IpAddr, node: &NodePlan) -> Result<(), UnderlayError> {
-        let bridge = self.bridges[node.subnet];
-        let like = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
-        let Some(via) = node.addresses.iter().find(like) else {
-            return Ok(());
-        };
-        let route = Route {
-            protocol: STATIC,
-            ..Route::new(address.into(), bridge)
-        };
-        self.in_router(route.via(via.addr()).replace())
+        let way = self.way(address, node);
+        way.map_or(Ok(()), |way| self.in_router(way.replace()))
     }
 
-    /// Leads an address nowhere; one that leads nowhere already is no error.
+    /// Ends what [`Underlay::route`] made; doing it again changes nothing.
     ///
     /// # Errors
     /// As [`Underlay::create`].
-    pub fn unroute(&self, address: IpAddr) -> Result<(), UnderlayError> {
+    pub fn unroute(&self, address: IpAddr, node: &NodePlan) -> Result<(), UnderlayError> {
+        let way = self.way(address, node);
+        way.map_or(Ok(()), |way| self.in_router(way.delete().if_exists()))
+    }
+
+    /// None if the node has no address of this family.
+    fn way(&self, address: IpAddr, node: &NodePlan) -> Option<Route> {
+        let like = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
+        let via = node.addresses.iter().find(like)?;
         let route = Route {
             protocol: STATIC,
-            ..Route::new(address.into(), 0)
+            ..Route::new(address.into(), self.bridges[node.subnet])
         };
-        self.in_router(route.delete().if_exists())
+        Some(route.via(via.addr()))
     }
 
     fn in_router(&self, request: Request) -> Result<(), UnderlayError> {

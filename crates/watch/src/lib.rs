@@ -3,7 +3,8 @@
 //! The only crate that knows a Kubernetes client. Objects are converted as they
 //! arrive and then dropped: nothing is cached here, so an agent holds of each
 //! object only what the network needs. Refuses to decide anything: it says what
-//! is there, what went, and when a list was complete.
+//! is there, what went, and when a list was complete. Writes nothing but Events
+//! about objects of which a part had to be ignored.
 
 mod client;
 mod convert;
@@ -13,6 +14,7 @@ mod health;
 mod kinds;
 mod objects;
 mod policy;
+mod recorder;
 
 pub use client::{ClientError, connect};
 pub use convert::{
@@ -24,3 +26,4 @@ pub use follow::watch;
 pub use health::{ApiHealth, ApiState};
 pub use objects::{ClusterNetworkPolicyObject, PodObject};
 pub use policy::watch_policies;
+pub use recorder::{Recorder, Reporter, recorder};

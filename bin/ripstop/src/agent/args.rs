@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Destinations outside the cluster that see pods under their own addresses.
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     pub(crate) no_masquerade: Vec<IpNet>,
+    /// Port that answers /healthz as kube-proxy's does; 0: none does.
+    #[arg(long, default_value_t = 10256)]
+    pub(crate) healthz_port: u16,
     /// Engine that carries services and pods.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) datapath: Mode,

@@ -1,19 +1,22 @@
 //! What the plan says, done: routes, datapath, names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use ripstop_datapath::{Datapath, NextHop, ResolvedRoute};
+use ripstop_datapath::{Datapath, Error, NextHop, ResolvedRoute};
 use ripstop_dns::Zone;
 use ripstop_host::routes::{self, NodeRoutes};
+use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
 use ripstop_plan::{Tables, Update};
 use tracing::{debug, error, info, warn};
 
 use super::cni::{CniServer, SharedDatapath};
+use super::feed::Feed;
+use super::health::HealthServer;
 use super::status::Counts;
 
 /// Between audits when all is well.
@@ -29,6 +32,10 @@ pub(crate) struct Effects {
     pub(crate) pods: Arc<CniServer>,
     pub(crate) zone: Arc<Zone>,
     pub(crate) counts: Arc<Counts>,
+    health: HealthServer,
+    /// Services that did not fit, until everything did.
+    unfit: BTreeSet<Problem>,
+    problems_changed: bool,
     due: Instant,
     retry: Duration,
 }
@@ -40,6 +47,7 @@ impl Effects {
         pods: Arc<CniServer>,
         zone: Arc<Zone>,
         counts: Arc<Counts>,
+        health: HealthServer,
     ) -> Self {
         Self {
             routes,
@@ -47,6 +55,9 @@ impl Effects {
             pods,
             zone,
             counts,
+            health,
+            unfit: BTreeSet::new(),
+            problems_changed: false,
             due: Instant::now() + AUDIT,
             retry: RETRY,
         }
@@ -64,10 +75,14 @@ impl Effects {
 
     /// Everything as planned, for the first time: what an earlier agent left in
     /// the kernel and is still right stays as it is.
-    pub(crate) fn start(&mut self, names: Update, tables: &Tables) {
+    pub(crate) fn start(&mut self, update: Update, feed: &Feed) {
         let start = Instant::now();
+        let tables = feed.tables();
         let repaired = self.converge(tables);
-        self.zone.update(names.names);
+        self.problems_changed |= self
+            .health
+            .follow(update.health, feed.node_port_addresses());
+        self.zone.update(update.names);
         self.zone.set_known();
         if let Some(repaired) = repaired {
             info!(
@@ -82,13 +97,19 @@ impl Effects {
     }
 
     /// One change: ways before the services that use them, names last.
-    pub(crate) fn apply(&mut self, update: Update) {
+    pub(crate) fn apply(&mut self, update: Update, feed: &Feed) {
         let start = Instant::now();
-        let Update { rows, names, .. } = update;
+        let Update {
+            rows,
+            names,
+            health,
+            ..
+        } = update;
         let done = self
             .apply_routes(&rows)
             .and_then(|()| lock(&self.datapath).apply(&rows).context("services"));
         self.zone.update(names);
+        self.problems_changed |= self.health.follow(health, feed.node_port_addresses());
         debug!(
             frontends = rows.frontends.len(),
             routes = rows.routes.len(),
@@ -96,8 +117,18 @@ impl Effects {
             "applied a change"
         );
         if let Err(error) = done {
-            self.failed(&error);
+            self.failed(&error, feed.tables());
         }
+    }
+
+    /// What of the objects is ignored because this node cannot do it.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.unfit.iter().chain(self.health.problems())
+    }
+
+    /// Whether [`Effects::problems`] may have changed since the last call.
+    pub(crate) fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
     }
 
     /// How long until [`Effects::audit`] has something to do.
@@ -106,11 +137,13 @@ impl Effects {
     }
 
     /// Compares the kernel with the plan, if it is time to.
-    pub(crate) fn audit(&mut self, tables: &Tables) {
+    pub(crate) fn audit(&mut self, feed: &Feed) {
         if !self.idle().is_zero() {
             return;
         }
-        if let Some(repaired) = self.converge(tables) {
+        let addresses = feed.node_port_addresses();
+        self.problems_changed |= self.health.follow(BTreeMap::new(), addresses);
+        if let Some(repaired) = self.converge(feed.tables()) {
             for line in &repaired {
                 warn!("repaired: {line}");
             }
@@ -125,10 +158,12 @@ impl Effects {
                 self.due = Instant::now() + AUDIT;
                 self.retry = RETRY;
                 self.counts.healthy();
+                self.problems_changed |= !self.unfit.is_empty();
+                self.unfit.clear();
                 Some(repaired)
             }
             Err(error) => {
-                self.failed(&error);
+                self.failed(&error, tables);
                 None
             }
         }
@@ -187,7 +222,10 @@ impl Effects {
     }
 
     /// Part of the plan is not in the kernel: an audit will try again.
-    fn failed(&mut self, error: &anyhow::Error) {
+    fn failed(&mut self, error: &anyhow::Error, tables: &Tables) {
+        if let Some(unfit) = unfit(error, tables) {
+            self.problems_changed |= self.unfit.insert(unfit);
+        }
         error!("{error:#}; trying again in {:?}", self.retry);
         self.counts.failed(format!("{error:#}"));
         self.due = Instant::now() + self.retry;
@@ -199,6 +237,22 @@ impl Effects {
 /// that an audit would not repair.
 pub(crate) fn lock(datapath: &SharedDatapath) -> MutexGuard<'_, dyn Datapath + 'static> {
     datapath.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The service whose row did not fit into a table.
+fn unfit(error: &anyhow::Error, tables: &Tables) -> Option<Problem> {
+    let full = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(full @ Error::TableFull { row, .. }) => Some((full, row)),
+        _ => None,
+    });
+    let (full, row) = full?;
+    let mut planned = tables.frontends.iter();
+    let (_, of) = planned.find(|(frontend, _)| row.contains(&frontend.to_string()))?;
+    Some(Problem {
+        object: ObjectRef::new(ObjectKind::Service, of.service.clone()),
+        reason: Reason::DoesNotFit,
+        message: full.to_string(),
+    })
 }
 
 fn route(route: routes::ResolvedRoute) -> ResolvedRoute {

@@ -55,8 +55,9 @@ impl Facts {
         let Some(now) = feed.node(&self.node.name) else {
             return Ok(());
         };
+        let same = now.addresses == self.node.addresses && now.pod_cidrs == self.node.pod_cidrs;
         // Not yet, or not for the moment.
-        if *now == self.node || missing(now).is_some() {
+        if same || missing(now).is_some() {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.node, now.clone());

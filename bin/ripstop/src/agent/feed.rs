@@ -1,6 +1,7 @@
 //! Events of the API, fed to the planner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -86,13 +87,19 @@ impl Feed {
         update
     }
 
-    /// What of the objects is ignored, all of it, if that may have changed since
-    /// the last call.
-    pub(crate) fn take_problems(&mut self) -> Option<BTreeSet<Problem>> {
-        std::mem::take(&mut self.problems_changed).then(|| {
-            let own = self.problems.values().flatten();
-            own.chain(&self.planned_problems).cloned().collect()
-        })
+    /// Whether [`Feed::problems`] may have changed since the last call.
+    pub(crate) fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
+    }
+
+    /// What of the objects is ignored.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let own = self.problems.values().flatten();
+        own.chain(&self.planned_problems)
+    }
+
+    pub(crate) fn node_port_addresses(&self) -> &[IpAddr] {
+        &self.planner.config().node_port_addresses
     }
 
     pub(crate) fn tables(&self) -> &Tables {

@@ -2,7 +2,8 @@
 //!
 //! This file is the agent's wiring, in the order in which data flows: API,
 //! planner, node, datapath, pods, names. Threads: `api` follows the API server,
-//! `dns` answers names, `cni` and one per request attach pods, `status` tells;
+//! `dns` answers names, `health` load balancers, `cni` and one per request attach
+//! pods, `status` tells;
 //! the main thread plans and is the only one that writes rows and routes.
 
 mod api;
@@ -13,6 +14,7 @@ mod effects;
 mod engine;
 mod facts;
 mod feed;
+mod health;
 mod names;
 mod node_ports;
 mod services;
@@ -31,8 +33,8 @@ use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
 use ripstop_netlink::{Netlink, address, link};
 use ripstop_plan::{PlanConfig, Planner};
-use ripstop_watch::{ApiHealth, ApiState};
-use tracing::{info, warn};
+use ripstop_watch::{ApiHealth, ApiState, Reporter};
+use tracing::{debug, info, warn};
 
 pub(crate) use args::{Args, Mode};
 use cni::{CniConfig, CniServer};
@@ -42,6 +44,7 @@ pub(crate) use engine::Kind;
 use engine::Opener;
 use facts::Facts;
 use feed::Feed;
+use health::HealthServer;
 use node_ports::NodePorts;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
@@ -69,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // API -> planner
     let health = Arc::new(ApiHealth::default());
     let (events, inbox) = mpsc::channel();
-    api::follow(args, Arc::clone(&health), events.clone())?;
+    let reporter = api::follow(args, Arc::clone(&health), events.clone())?;
     let planner = Planner::new(PlanConfig {
         node: args.node_name.clone(),
         cluster_dns: args.cluster_dns.clone(),
@@ -136,6 +139,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Arc::clone(&pods),
         Arc::clone(&zone),
         Arc::clone(&counts),
+        HealthServer::start(args.healthz_port, Arc::clone(&counts))?,
     );
     effects.adopt_pods();
     let sources = Sources {
@@ -153,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // Planner -> routes, datapath, names
     let online = wait_for_objects(&mut feed, &health)?;
     if online {
-        begin(&mut feed, &mut effects);
+        begin(&mut feed, &mut effects, &reporter);
     }
     serve_pods(args, pods)?;
     info!(
@@ -169,7 +173,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             services::answer(&mut feed, &mut effects, &switch);
         }
         facts.check(&feed)?;
-        begin(&mut feed, &mut effects);
+        begin(&mut feed, &mut effects, &reporter);
     }
     if opened_engine.left {
         switch.settle(feed.tables(), &mut effects);
@@ -177,21 +181,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     loop {
         if feed.wait(effects.idle())? {
             facts.check(&feed)?;
-            let update = feed.plan();
-            if !update.is_empty() {
-                effects.apply(update);
-            }
-            say_problems(&mut feed, &effects.counts);
+            follow(&mut feed, &mut effects);
             services::answer(&mut feed, &mut effects, &switch);
         }
         if effects.idle().is_zero() {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
-            let update = feed.plan();
-            if !update.is_empty() {
-                effects.apply(update);
-            }
+            follow(&mut feed, &mut effects);
+            effects.audit(&feed);
         }
-        effects.audit(feed.tables());
+        say_problems(&mut feed, &mut effects, &reporter);
+    }
+}
+
+/// Plans what came, and does it.
+fn follow(feed: &mut Feed, effects: &mut Effects) {
+    let update = feed.plan();
+    if !update.is_empty() {
+        effects.apply(update, feed);
     }
 }
 
@@ -264,19 +270,24 @@ fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
 }
 
 /// From here on the kernel follows the plan.
-fn begin(feed: &mut Feed, effects: &mut Effects) {
+fn begin(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
     let update = feed.plan();
-    effects.start(update, feed.tables());
+    effects.start(update, feed);
     effects.counts.synced();
-    say_problems(feed, &effects.counts);
+    say_problems(feed, effects, reporter);
 }
 
-fn say_problems(feed: &mut Feed, counts: &Counts) {
-    let Some(problems) = feed.take_problems() else {
+/// Tells of what is newly ignored: here, in the status, and on the object.
+fn say_problems(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
+    if !(feed.take_problems_changed() | effects.take_problems_changed()) {
         return;
-    };
-    for problem in counts.new_problems(problems) {
+    }
+    let problems = feed.problems().chain(effects.problems()).cloned().collect();
+    for problem in effects.counts.new_problems(problems) {
         warn!("ignored: {problem}");
+        if !reporter.report(problem) {
+            debug!("too much is ignored for an event each");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use k8s_openapi::jiff::Timestamp;
 use ripstop_dns::{Stats, Zone};
 use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
@@ -103,6 +104,8 @@ struct Inner {
     ignored_total: BTreeMap<Reason, u64>,
     problem: Option<String>,
     engine_reason: String,
+    /// When the kernel was last as planned.
+    updated: Timestamp,
 }
 
 impl Counts {
@@ -132,7 +135,21 @@ impl Counts {
     }
 
     pub(crate) fn healthy(&self) {
-        self.change(|inner| inner.problem = None);
+        self.change(|inner| {
+            inner.problem = None;
+            inner.updated = Timestamp::now();
+        });
+    }
+
+    /// Whether this node carries services as the cluster wants it to.
+    pub(crate) fn is_healthy(&self) -> bool {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.synced && inner.problem.is_none()
+    }
+
+    pub(crate) fn updated(&self) -> Timestamp {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.updated
     }
 
     pub(crate) fn audited(&self, repaired: Vec<String>) {
