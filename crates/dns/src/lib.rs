@@ -7,18 +7,24 @@
 
 mod answer;
 mod find;
-mod forward;
+mod log;
 mod name;
 mod query;
 mod records;
 mod reply;
 mod search;
 mod server;
+mod sockets;
 mod table;
+mod upstream;
 mod zone;
 
 pub use answer::{Asker, Outcome, Realm, Transport, Verdict, answer};
-pub use forward::Forwarder;
+pub use log::{Count, Counts, LATENCIES, Logged, Source, Stats};
 pub use name::{Name, NameError};
-pub use server::{BindError, Server, Stats};
+pub use server::{Server, ServerConfig, Work};
+pub use sockets::{BindError, Sockets};
+pub use upstream::{
+    ServerError, ServerState, Stub, UpstreamConfig, UpstreamServer, UpstreamTransport,
+};
 pub use zone::{DomainError, PodNames, Zone, ZoneConfig};

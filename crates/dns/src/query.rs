@@ -110,7 +110,7 @@ fn plain_name(packet: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// Where the name of a record ends, which may end in a pointer.
-fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *packet.get(at)? {
             0 => return Some(at + 1),

@@ -1,0 +1,200 @@
+//! Questions from sockets, answers to sockets.
+//!
+//! A thread for each UDP socket answers what is known here without waiting for
+//! anything. What has to be asked for elsewhere, and everything over TCP, is on
+//! one asynchronous runtime.
+
+mod forward;
+mod limits;
+mod tcp;
+mod udp;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::answer::{Asker, Outcome, Transport, Verdict, answer};
+use crate::log::{Source, Stats};
+use crate::query::Query;
+use crate::sockets::Sockets;
+use crate::upstream::{Key, Resolver, ServerState, UpstreamConfig};
+use crate::{Name, Zone};
+use limits::Limits;
+
+/// What a server needs to know.
+#[derive(Debug)]
+pub struct ServerConfig {
+    pub upstream: UpstreamConfig,
+    /// Whether misses in a pod's search list are resolved in one round trip
+    /// ([`Server::set_search`]).
+    pub expand_search: bool,
+}
+
+/// Answers questions at some sockets.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    zone: Arc<Zone>,
+    resolver: Arc<Resolver>,
+    stats: Stats,
+    limits: Limits,
+    /// Search lists by pod address.
+    searches: RwLock<HashMap<IpAddr, Arc<[Name]>>>,
+    expand_search: bool,
+    ending: AtomicBool,
+}
+
+impl Server {
+    pub fn new(zone: Arc<Zone>, config: &ServerConfig) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                zone,
+                resolver: Arc::new(Resolver::new(&config.upstream)),
+                stats: Stats::default(),
+                limits: Limits::default(),
+                searches: RwLock::default(),
+                expand_search: config.expand_search,
+                ending: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// What is to run for these sockets, each in a thread of its own: one for
+    /// each UDP socket, with its name, and a last one for all else. They work
+    /// for ever.
+    ///
+    /// # Errors
+    /// If there is no runtime to be had.
+    pub fn threads(&self, sockets: Sockets) -> std::io::Result<Vec<Work>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut works: Vec<Work> = Vec::new();
+        let mut listeners = Vec::new();
+        for pair in sockets.0 {
+            let (shared, handle) = (Arc::clone(&self.shared), runtime.handle().clone());
+            let socket = Arc::new(pair.udp);
+            works.push(Box::new(move || udp::serve(&shared, &socket, &handle)));
+            listeners.push(pair.tcp);
+        }
+        let shared = Arc::clone(&self.shared);
+        works.push(Box::new(move || {
+            runtime.block_on(tcp::serve_all(shared, listeners));
+        }));
+        Ok(works)
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    pub fn upstream(&self) -> Vec<ServerState> {
+        self.shared.resolver.servers()
+    }
+
+    /// Answers of upstream servers that are kept, and questions to them that are
+    /// under way.
+    pub fn sizes(&self) -> (usize, usize) {
+        self.shared.resolver.sizes()
+    }
+
+    /// Notes the search list of a pod, or that the pod has gone.
+    pub fn set_search(&self, pod: IpAddr, search: Option<Arc<[Name]>>) {
+        let mut searches = self
+            .shared
+            .searches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match search {
+            Some(search) => drop(searches.insert(pod, search)),
+            None => drop(searches.remove(&pod)),
+        }
+    }
+
+    /// The search list of a pod, if it is known.
+    pub fn search(&self, pod: IpAddr) -> Option<Arc<[Name]>> {
+        self.shared.search(pod)
+    }
+
+    /// Takes no more questions and waits until those under way are answered, at
+    /// most so long. Questions that come meanwhile wait in the sockets.
+    pub fn drain(&self, patience: Duration) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        let start = Instant::now();
+        while self.shared.limits.under_way() > 0 && start.elapsed() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Work for a thread.
+pub type Work = Box<dyn FnOnce() + Send>;
+
+impl Shared {
+    fn search(&self, pod: IpAddr) -> Option<Arc<[Name]>> {
+        let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
+        searches.get(&pod).cloned()
+    }
+
+    /// Decides about a packet, with the help of what upstream servers said
+    /// before. The reply, if there is one yet, is in `reply`.
+    fn decide(
+        self: &Arc<Self>,
+        packet: &[u8],
+        client: IpAddr,
+        transport: Transport,
+        reply: &mut Vec<u8>,
+        runtime: &tokio::runtime::Handle,
+    ) -> (Outcome, Source) {
+        let search = match self.expand_search {
+            true => self.search(client),
+            false => None,
+        };
+        let asker = Asker {
+            transport,
+            recursion: self.resolver.is_available(),
+            search: search.as_deref().unwrap_or_default(),
+        };
+        let mut outcome = answer(&self.zone, packet, asker, reply);
+        match outcome.verdict {
+            Verdict::Drop => return (outcome, Source::Dropped),
+            Verdict::Forward if asker.recursion => {}
+            // Nobody to ask: the failure that is in the buffer is the answer.
+            Verdict::Forward => {
+                outcome.verdict = Verdict::Reply;
+                return (outcome, Source::Nobody);
+            }
+            Verdict::Alias(_) if !asker.recursion => {
+                forward::failure(packet, reply);
+                outcome.verdict = Verdict::Reply;
+                outcome.rcode = 2;
+                return (outcome, Source::Nobody);
+            }
+            _ => return (outcome, Source::Table),
+        }
+        let Ok(query) = Query::parse(packet) else {
+            return (outcome, Source::Server);
+        };
+        let (key, now) = (Key::new(&query.name(), &query), Instant::now());
+        if let Some((known, due)) = self.resolver.known(&key, now) {
+            known.write(&query, crate::answer::limit(&query, transport), now, reply);
+            outcome.verdict = Verdict::Reply;
+            outcome.rcode = known.rcode.min(255) as u8;
+            if due && let Some(permit) = self.limits.take(client) {
+                let resolver = Arc::clone(&self.resolver);
+                runtime.spawn(async move {
+                    resolver.refresh(key).await;
+                    drop(permit);
+                });
+            }
+            return (outcome, Source::Cache);
+        }
+        (outcome, Source::Server)
+    }
+}

@@ -1,0 +1,205 @@
+//! Answers of upstream servers, as they are kept and as they are passed on.
+
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::{Record, RecordType};
+
+use crate::query::{HEADER, Query, be16, skip_name};
+use crate::reply::{self, TRUNCATED};
+
+/// An answer is kept no longer, whatever its records say.
+const TTL_MAX: u32 = 3600;
+/// Nor is "there is nothing" (RFC 2308, 5 recommends 1 to 3 hours at most; a name
+/// that was just registered should not wait so long).
+const NEGATIVE_MAX: u32 = 300;
+/// "There is nothing" without an SOA record that says for how long.
+const NEGATIVE_UNSAID: u32 = 5;
+/// A server's failure is not asked about again for so long (RFC 9520, 3.2).
+const FAILURE: u32 = 2;
+/// What an answer past its time is passed on with (RFC 8767, 4).
+const STALE_TTL: u32 = 30;
+
+/// An answer without its question: records in wire form, and where their times
+/// to live are.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) rcode: u16,
+    /// The server has checked signatures.
+    authentic: bool,
+    /// Counts of answers, authorities, additionals.
+    counts: [u16; 3],
+    /// What follows the question.
+    records: Box<[u8]>,
+    /// Where times to live are in `records`.
+    ttls: Box<[u16]>,
+    at: Instant,
+    ttl: Duration,
+}
+
+impl Answer {
+    /// Keeps of a message what clients need: for data the answers, for "there is
+    /// nothing" the SOA record. `None` if it cannot be written again.
+    pub(crate) fn new(mut message: Message, dnssec: bool, now: Instant) -> Option<Self> {
+        let rcode = message.metadata.response_code;
+        let has_data = !message.answers.is_empty();
+        message.edns = None;
+        message.additionals.clear();
+        if !dnssec && (has_data && rcode == ResponseCode::NoError) {
+            message.authorities.clear();
+        }
+        let ttl = ttl(&message);
+        let question = message.queries.first()?.clone();
+        let mut again = Message::new(0, MessageType::Response, message.metadata.op_code);
+        again.add_query(question);
+        again.answers = message.answers;
+        again.authorities = message.authorities;
+        let wire = again.to_vec().ok()?;
+        let name_end = skip_name(&wire, HEADER)?;
+        let records = wire.get(name_end + 4..)?;
+        let count = |at| be16(&wire, at).unwrap_or_default();
+        Some(Self {
+            rcode: rcode.into(),
+            authentic: message.metadata.authentic_data,
+            counts: [count(6), count(8), count(10)],
+            ttls: ttl_places(&wire, name_end + 4)?,
+            records: records.into(),
+            at: now,
+            ttl: Duration::from_secs(ttl.into()),
+        })
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.records.len() + 2 * self.ttls.len()
+    }
+
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        now < self.at + self.ttl
+    }
+
+    /// Whether it is worth asking for again before its time is over: in its last
+    /// tenth.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        now >= self.at + self.ttl * 9 / 10
+    }
+
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
+    }
+
+    /// A server said that it could not.
+    pub(crate) fn is_failure(&self) -> bool {
+        !matches!(self.rcode, 0 | 3)
+    }
+
+    /// Whether the name exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.rcode == 0
+    }
+
+    /// Writes the reply to `query`; nothing but that it is truncated if it would
+    /// be longer than `limit`.
+    pub(crate) fn write(&self, query: &Query<'_>, limit: usize, now: Instant, out: &mut Vec<u8>) {
+        out.clear();
+        let mut bits = 0x8080 | query.flags & 0x7910;
+        let asked_for = query.flags & 0x20 != 0 || query.edns.is_some_and(|e| e.dnssec);
+        bits |= u16::from(self.authentic && asked_for) << 5 | self.rcode & 0xf;
+        out.extend_from_slice(&query.packet()[..2]);
+        out.extend_from_slice(&bits.to_be_bytes());
+        out.extend_from_slice(&[0, 1]);
+        out.extend(self.counts.iter().flat_map(|count| count.to_be_bytes()));
+        out.extend_from_slice(query.question());
+        let start = out.len();
+        let opt = if query.edns.is_some() { reply::OPT } else { 0 };
+        if start + self.records.len() + opt > limit {
+            out[2] |= TRUNCATED;
+            out[6..12].fill(0);
+        } else {
+            out.extend_from_slice(&self.records);
+            let age = self.age(now).as_secs() as u32;
+            let fresh = self.is_fresh(now);
+            for place in &self.ttls {
+                let at = start + usize::from(*place);
+                let ttl = match fresh {
+                    true => be32(out, at).saturating_sub(age).min(TTL_MAX),
+                    false => STALE_TTL,
+                };
+                out[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
+            }
+        }
+        if query.edns.is_some() {
+            reply::opt(out, self.rcode);
+        }
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Seconds for which the message holds.
+fn ttl(message: &Message) -> u32 {
+    let least = |records: &[Record]| records.iter().map(|r| r.ttl).min();
+    let soa = message.authorities.iter().find(|r| r.record_type() == RecordType::SOA);
+    let nothing = soa.map(|record| match &record.data {
+        hickory_proto::rr::RData::SOA(soa) => record.ttl.min(soa.minimum),
+        _ => record.ttl,
+    });
+    match message.metadata.response_code {
+        ResponseCode::NoError if message.answers.iter().any(|r| wanted(message, r)) => {
+            least(&message.answers).unwrap_or_default().min(TTL_MAX)
+        }
+        ResponseCode::NoError | ResponseCode::NXDomain => {
+            nothing.unwrap_or(NEGATIVE_UNSAID).min(NEGATIVE_MAX)
+        }
+        _ => FAILURE,
+    }
+}
+
+fn wanted(message: &Message, record: &Record) -> bool {
+    let kind = message.queries.first().map(|q| q.query_type());
+    kind.is_some_and(|kind| kind == record.record_type() || kind == RecordType::ANY)
+}
+
+/// Where the times to live are, counted from `start`.
+fn ttl_places(wire: &[u8], start: usize) -> Option<Box<[u16]>> {
+    let mut places = Vec::new();
+    let mut at = start;
+    while at < wire.len() {
+        at = skip_name(wire, at)?;
+        places.push(u16::try_from(at + 4 - start).ok()?);
+        at += 10 + usize::from(be16(wire, at + 8)?);
+    }
+    Some(places.into())
+}
+
+/// Adds the answer for the last alias of a reply to it. `None` if one of the two
+/// cannot be read.
+pub(crate) fn append(
+    reply: &[u8],
+    answer: &Answer,
+    target: &[u8],
+    limit: usize,
+    now: Instant,
+) -> Option<Vec<u8>> {
+    // Its own question, so that its records can be read.
+    let question = [&[0; 4], &[0, 1, 0, 0, 0, 0, 0, 0][..], target, &[0, 1, 0, 1]].concat();
+    let mut wire = Vec::new();
+    answer.write(&Query::parse(&question).ok()?, usize::from(u16::MAX), now, &mut wire);
+    let more = Message::from_vec(&wire).ok()?;
+    let mut whole = Message::from_vec(reply).ok()?;
+    whole.metadata.response_code = more.metadata.response_code;
+    whole.metadata.authoritative = false;
+    whole.metadata.recursion_available = true;
+    whole.answers.extend(more.answers);
+    whole.authorities.extend(more.authorities);
+    let wire = whole.to_vec().ok()?;
+    if wire.len() <= limit {
+        return Some(wire);
+    }
+    whole.answers.clear();
+    whole.authorities.clear();
+    whole.metadata.truncation = true;
+    whole.to_vec().ok()
+}
