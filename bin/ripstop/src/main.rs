@@ -2,6 +2,7 @@
 
 mod agent;
 mod datapath;
+mod dns;
 mod lab;
 mod policy;
 mod run_dir;
@@ -32,6 +33,8 @@ enum Command {
     Policy(policy::Args),
     /// Which engine carries this node's services and pods, and another one.
     Datapath(datapath::Args),
+    /// Ask for names as pods do, and see what pods asked for.
+    Dns(dns::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -42,6 +45,11 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some(ripstop_lab::container::SUBCOMMAND) {
         return ripstop_lab::container::main(args);
+    }
+    // Nor is this one, which an agent starts.
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(agent::names::holder::SUBCOMMAND) {
+        return agent::names::holder::main(args);
     }
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
@@ -59,6 +67,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Service(args) => service::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Datapath(args) => datapath::run(&args),
+        Command::Dns(args) => dns::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

@@ -118,13 +118,36 @@ fn table(status: &Status) -> String {
             ),
         );
     }
+    let asked: Vec<String> = status
+        .dns
+        .counts
+        .by_source
+        .iter()
+        .map(|(source, count)| format!("{count} {}", format!("{source:?}").to_lowercase()))
+        .collect();
     line(
         "names",
         format!(
-            "{} services; {} questions, {} passed on, {} of these unanswered",
-            status.names, status.dns.questions, status.dns.forwarded, status.dns.unanswered
+            "{} services; {} questions ({})",
+            status.names,
+            status.dns.counts.questions,
+            asked.join(", ")
         ),
     );
+    for server in &status.dns.upstream {
+        let health = if server.healthy {
+            "answers"
+        } else {
+            "does not answer"
+        };
+        line(
+            "",
+            format!(
+                "{} {health}: asked {} times, {} in vain",
+                server.server, server.asked, server.failed
+            ),
+        );
+    }
     line(
         "audits",
         format!(

@@ -80,7 +80,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(verdict: Verdict, realm: Realm, kind: u16, rcode: Rcode) -> Self {
+    pub(crate) fn new(verdict: Verdict, realm: Realm, kind: u16, rcode: Rcode) -> Self {
         Self {
             verdict,
             realm,

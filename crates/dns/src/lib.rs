@@ -6,7 +6,9 @@
 //! outside of the cluster are asked for at servers that do.
 
 mod answer;
+mod explain;
 mod find;
+mod keep;
 mod log;
 mod name;
 mod query;
@@ -20,6 +22,7 @@ mod upstream;
 mod zone;
 
 pub use answer::{Asker, Outcome, Realm, Transport, Verdict, answer};
+pub use explain::{Explained, Step, kind_of};
 pub use log::{Count, Counts, LATENCIES, Logged, Source, Stats};
 pub use name::{Name, NameError};
 pub use server::{Server, ServerConfig, Work};

@@ -221,7 +221,9 @@ impl Stats {
     pub fn clients(&self) -> Vec<(IpAddr, u64)> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let rings = clients.rings.iter();
-        rings.map(|(client, ring)| (*client, ring.questions)).collect()
+        rings
+            .map(|(client, ring)| (*client, ring.questions))
+            .collect()
     }
 
     /// The last questions, oldest first; of one client, or of all.
@@ -253,7 +255,10 @@ impl Recorder<'_> {
         let kind = kind.unwrap_or(KINDS.len());
         let rcode = usize::from(observed.rcode).min(RCODES.len() - 1);
         self.stats.counts[realm][kind][rcode].fetch_add(1, Ordering::Relaxed);
-        let source = SOURCES.iter().position(|s| *s == observed.source).unwrap_or(0);
+        let source = SOURCES
+            .iter()
+            .position(|s| *s == observed.source)
+            .unwrap_or(0);
         self.stats.sources[source].fetch_add(1, Ordering::Relaxed);
         let micros = u32::try_from(observed.took.as_micros()).unwrap_or(u32::MAX);
         let bucket = LATENCIES.iter().position(|end| micros <= *end);
@@ -302,13 +307,12 @@ impl Entry {
     fn logged(&self, client: IpAddr) -> Logged {
         let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let kind = self.observed.kind;
-        let rcode = usize::from(self.observed.rcode).min(RCODES.len() - 1);
         Logged {
             at: since.as_millis() as u64,
             client,
             name: spelled(&self.name),
             kind: kind_name(kind),
-            rcode: RCODES[rcode].to_owned(),
+            rcode: rcode_name(self.observed.rcode).to_owned(),
             source: self.observed.source,
             micros: self.observed.took.as_micros() as u64,
         }
@@ -319,6 +323,10 @@ impl Entry {
 pub(crate) fn kind_name(kind: u16) -> String {
     let known = KINDS.iter().find(|(known, _)| *known == kind);
     known.map_or_else(|| format!("TYPE{kind}"), |(_, name)| (*name).to_owned())
+}
+
+pub(crate) fn rcode_name(rcode: u8) -> &'static str {
+    RCODES[usize::from(rcode).min(RCODES.len() - 1)]
 }
 
 /// A name in the spelling of who asked.

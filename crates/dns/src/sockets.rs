@@ -41,10 +41,12 @@ impl Sockets {
         let mut pairs = Vec::new();
         for ip in addresses {
             let address = SocketAddr::new(*ip, port);
-            let error = |protocol| move |source| BindError {
-                address,
-                protocol,
-                source,
+            let error = |protocol| {
+                move |source| BindError {
+                    address,
+                    protocol,
+                    source,
+                }
             };
             let udp = UdpSocket::from(open(address, Type::DGRAM).map_err(error("UDP"))?);
             let address = udp.local_addr().unwrap_or(address);

@@ -78,10 +78,9 @@ impl Table {
         self.services.get_key_value(key)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectKey, &ServiceNames)> {
-        self.services
-            .iter()
-            .map(|(key, names)| (object(key), names))
+    /// All services.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.services.keys().cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

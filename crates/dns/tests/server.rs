@@ -3,12 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use ripstop_dns::{Server, Zone, ZoneConfig};
+use ripstop_dns::{
+    Server, ServerConfig, Sockets, Stub, UpstreamConfig, UpstreamServer, UpstreamTransport, Zone,
+    ZoneConfig,
+};
 use ripstop_model::ObjectKey;
 use ripstop_plan::ServiceNames;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,22 +20,81 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A server with one service, `web.shop`, on a free port.
+/// A server with some services, on a free port.
 fn start(addresses: &[IpAddr], upstream: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let servers = upstream.iter().map(udp_server).collect();
+    start_with(addresses, servers, vec![])
+}
+
+fn udp_server(address: &SocketAddr) -> UpstreamServer {
+    UpstreamServer {
+        address: *address,
+        transport: UpstreamTransport::Udp,
+    }
+}
+
+fn start_with(
+    addresses: &[IpAddr],
+    servers: Vec<UpstreamServer>,
+    stubs: Vec<Stub>,
+) -> Vec<SocketAddr> {
     let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
     let many = (0..100u8).map(|i| IpAddr::from([10, 244, 1, i])).collect();
     let names = ServiceNames::Cluster {
         addresses: many,
         ports: Vec::new(),
     };
-    zone.update([(ObjectKey::new("shop", "web"), Some(names))]);
+    let alias = ServiceNames::Alias("example.org".into());
+    zone.update([
+        (ObjectKey::new("shop", "web"), Some(names)),
+        (ObjectKey::new("shop", "outside"), Some(alias)),
+    ]);
     zone.set_known();
     // A free port of UDP may be taken on TCP.
-    let bind = || Server::bind(addresses, 0, zone.clone(), upstream.clone());
-    let server = (0..10).find_map(|_| bind().ok()).unwrap();
-    let bound = server.addresses().collect();
-    tokio::spawn(server.run());
+    let sockets = (0..10)
+        .find_map(|_| Sockets::bind(addresses, 0).ok())
+        .unwrap();
+    let bound = sockets.addresses().collect();
+    let upstream = UpstreamConfig {
+        servers,
+        stubs,
+        ..UpstreamConfig::default()
+    };
+    let config = ServerConfig {
+        upstream,
+        expand_search: false,
+    };
+    for work in Server::new(zone, &config).unwrap().threads(sockets) {
+        std::thread::spawn(work);
+    }
     bound
+}
+
+/// An upstream server that counts questions and answers when it is told to.
+async fn upstream(delay: Duration, ttl: u32) -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicBool>) {
+    let socket = Arc::new(UdpSocket::bind((LOCALHOST, 0)).await.unwrap());
+    let address = socket.local_addr().unwrap();
+    let (asked, well) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(true)),
+    );
+    let (counter, answers) = (asked.clone(), well.clone());
+    tokio::spawn(async move {
+        let mut query = [0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut query).await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let reply = resolved_for(&query[..length], false, ttl);
+            let (socket, answers) = (socket.clone(), answers.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                if answers.load(Ordering::SeqCst) {
+                    socket.send_to(&reply, client).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, asked, well)
 }
 
 fn question(name: &str) -> Message {
@@ -67,13 +130,17 @@ async fn ask_tcp(stream: &mut TcpStream, question: &Message) -> Message {
 
 /// The upstream's answer to a question.
 fn resolved(question: &[u8], truncated: bool) -> Vec<u8> {
+    resolved_for(question, truncated, 60)
+}
+
+fn resolved_for(question: &[u8], truncated: bool, ttl: u32) -> Vec<u8> {
     let mut reply = Message::from_vec(question).unwrap();
     reply.metadata.message_type = MessageType::Response;
     reply.metadata.truncation = truncated;
     let name = reply.queries[0].name.clone();
     if !truncated {
         let address = A(Ipv4Addr::new(192, 0, 2, 1));
-        reply.add_answer(Record::from_rdata(name, 60, RData::A(address)));
+        reply.add_answer(Record::from_rdata(name, ttl, RData::A(address)));
     }
     reply.to_vec().unwrap()
 }
@@ -115,7 +182,7 @@ async fn forged_and_missing_answers() {
             let mut wrong_id = right.clone();
             wrong_id[0] ^= 1;
             let wrong_name = resolved(&question("evil.org.").to_vec().unwrap(), false);
-            for reply in [&b"x"[..], &query[..length], &wrong_id, &wrong_name, &right] {
+            for reply in [&b"x"[..], &wrong_id, &wrong_name, &right] {
                 upstream.send_to(reply, client).await.unwrap();
             }
         }
@@ -127,7 +194,7 @@ async fn forged_and_missing_answers() {
     assert_eq!(reply.answers.len(), 1);
 }
 
-/// A client on UDP is told to come back on TCP, and then gets it all.
+/// What does not fit a server's UDP is fetched over TCP, for clients of both.
 #[tokio::test]
 async fn truncated_answers_come_whole_over_tcp() {
     let tcp = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
@@ -152,19 +219,111 @@ async fn truncated_answers_come_whole_over_tcp() {
     });
     let server = start(&[LOCALHOST], vec![address])[0];
     let question = question("example.org.");
-    assert!(ask_udp(server, &question).await.metadata.truncation);
+    assert_eq!(ask_udp(server, &question).await.answers.len(), 1);
     let mut stream = TcpStream::connect(server).await.unwrap();
     let reply = ask_tcp(&mut stream, &question).await;
     assert!(!reply.metadata.truncation);
     assert_eq!(reply.answers.len(), 1);
 }
 
+/// Asked once, an answer is there for everybody, with less time to live.
+#[tokio::test]
+async fn answers_are_kept_and_questions_shared() {
+    let (address, asked, _) = upstream(Duration::from_millis(100), 60).await;
+    let server = start(&[LOCALHOST], vec![address])[0];
+    let question = question("example.org.");
+    let same: Vec<_> = (0..20).map(|_| ask_udp(server, &question)).collect();
+    for reply in futures::future::join_all(same).await {
+        assert_eq!(reply.answers.len(), 1);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "asked together");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let reply = ask_udp(server, &question).await;
+    assert!(
+        (50..60).contains(&reply.answers[0].ttl),
+        "{}",
+        reply.answers[0].ttl
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "kept");
+}
+
+/// Past its time, an answer serves while no server answers (RFC 8767).
+#[tokio::test]
+async fn stale_answers_are_better_than_none() {
+    let (address, asked, well) = upstream(Duration::ZERO, 0).await;
+    let server = start(&[LOCALHOST], vec![address])[0];
+    let question = question("example.org.");
+    assert_eq!(ask_udp(server, &question).await.answers.len(), 1);
+    well.store(false, Ordering::SeqCst);
+    let reply = ask_udp(server, &question).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(reply.answers[0].ttl, 30);
+    assert!(
+        asked.load(Ordering::SeqCst) > 1,
+        "a fresh one was asked for"
+    );
+    well.store(true, Ordering::SeqCst);
+}
+
+/// Names below a stub domain are asked for at its servers and nowhere else; an
+/// alias to a name of others is followed.
+#[tokio::test]
+async fn stub_domains_and_aliases() {
+    let (others, asked, _) = upstream(Duration::ZERO, 60).await;
+    let (corp, corp_asked, _) = upstream(Duration::ZERO, 60).await;
+    let stub: Stub = format!("corp.example={corp}").parse().unwrap();
+    let server = start_with(&[LOCALHOST], vec![udp_server(&others)], vec![stub])[0];
+    for name in ["corp.example.", "a.b.corp.example."] {
+        assert_eq!(ask_udp(server, &question(name)).await.answers.len(), 1);
+    }
+    let counts = || {
+        (
+            asked.load(Ordering::SeqCst),
+            corp_asked.load(Ordering::SeqCst),
+        )
+    };
+    assert_eq!(counts(), (0, 2));
+    let reply = ask_udp(server, &question("outside.shop.svc.cluster.local.")).await;
+    let kinds: Vec<_> = reply.answers.iter().map(|r| r.record_type()).collect();
+    assert_eq!(kinds, [RecordType::CNAME, RecordType::A]);
+    assert_eq!(reply.answers[1].name.to_ascii(), "example.org.");
+    assert_eq!(counts(), (1, 2));
+}
+
+/// Many questions in one connection before the first answer is read.
+#[tokio::test]
+async fn pipelined_questions_are_all_answered() {
+    let (address, ..) = upstream(Duration::from_millis(50), 60).await;
+    let server = start(&[LOCALHOST], vec![address])[0];
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    for id in 0..60_u16 {
+        let name = match id % 2 {
+            0 => "web.shop.svc.cluster.local.".to_owned(),
+            _ => format!("n{id}.example.org."),
+        };
+        let mut question = question(&name);
+        question.metadata.id = id;
+        let message = question.to_vec().unwrap();
+        stream.write_u16(message.len() as u16).await.unwrap();
+        stream.write_all(&message).await.unwrap();
+    }
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        let mut reply = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut reply).await.unwrap();
+        let reply = Message::from_vec(&reply).unwrap();
+        assert!(!reply.answers.is_empty());
+        ids.push(reply.metadata.id);
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..60).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let taken = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
     let address = taken.local_addr().unwrap();
-    let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
-    let error = Server::bind(&[LOCALHOST], address.port(), zone, vec![]).unwrap_err();
+    let error = Sockets::bind(&[LOCALHOST], address.port()).unwrap_err();
     assert!(
         error
             .to_string()

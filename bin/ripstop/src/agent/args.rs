@@ -1,10 +1,11 @@
 //! Flags of `ripstop agent`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
+use ripstop_dns::{PodNames, Stub, UpstreamServer};
 
 use super::node_ports::NodePortAddresses;
 
@@ -55,9 +56,46 @@ pub(crate) struct Args {
     /// Engine that carries services and pods.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) datapath: Mode,
-    /// Where names outside the cluster are asked for; may be repeated.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) upstream_dns: Vec<SocketAddr>,
+    /// Where names outside the cluster are asked for: IP[:PORT], tcp://IP[:PORT] or
+    /// tls://IP[:PORT][#NAME]; may be repeated. Otherwise the servers of --resolv-conf.
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) upstream_dns: Vec<UpstreamServer>,
+    /// The node's own resolver configuration.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub(crate) resolv_conf: PathBuf,
+    /// Names below DOMAIN are asked for at these servers; may be repeated.
+    #[arg(long, value_name = "DOMAIN=SERVER[,SERVER...]")]
+    pub(crate) stub_domain: Vec<Stub>,
+    /// Certificates (PEM) that upstream servers over TLS are checked against.
+    #[arg(long, default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    pub(crate) upstream_ca: PathBuf,
+    /// Names of pods, like 10-244-1-2.shop.pod: none, those that a pod has, or any.
+    #[arg(long, value_enum, default_value_t = PodNameMode::Always)]
+    pub(crate) pod_names: PodNameMode,
+    /// Seconds for which clients may keep the cluster's names.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    pub(crate) dns_ttl: u32,
+    /// Walk pods' search lists here: a miss takes one round trip. Needs a runtime
+    /// that passes the CNI capability "dns".
+    #[arg(long)]
+    pub(crate) dns_expand_search: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PodNameMode {
+    Off,
+    Verified,
+    Always,
+}
+
+impl From<PodNameMode> for PodNames {
+    fn from(mode: PodNameMode) -> Self {
+        match mode {
+            PodNameMode::Off => Self::Off,
+            PodNameMode::Verified => Self::Verified,
+            PodNameMode::Always => Self::Always,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::cni::CniServer;
 use super::engine::Kind;
 use super::feed::Input;
+use super::names;
 use super::status::{Sources, Status};
 use super::thread;
 
@@ -44,6 +45,10 @@ pub(crate) enum Ask {
     SetDatapath {
         engine: Kind,
     },
+    /// Why a name has the answer that it has.
+    DnsQuery(names::ask::Query),
+    /// What was asked for.
+    DnsLog(names::ask::Log),
 }
 
 /// A question for the main thread, and where the answer goes.
@@ -60,11 +65,8 @@ impl Question {
     }
 
     pub(crate) fn answer<T: Serialize>(self, answer: Result<T>) {
-        let answer = answer
-            .and_then(|value| Ok(serde_json::to_value(value)?))
-            .map_err(|error| format!("{error:#}"));
         // Who does not wait any more does not want to know.
-        let _ = self.answer.send(answer);
+        let _ = self.answer.send(value(answer));
     }
 }
 
@@ -126,6 +128,8 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
     };
     let reply = reply.and_then(|ask| match ask {
         Ask::Status => serde_json::to_value(sources.status()).map_err(|error| error.to_string()),
+        Ask::DnsQuery(query) => value(query.answer(&sources.names, &sources.pods.pods())),
+        Ask::DnsLog(log) => value(log.read(&sources.names, &sources.pods.pods())),
         ask => ask_main(ask, main),
     });
     let reply = match reply {
@@ -134,6 +138,12 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
     };
     serde_json::to_writer(&stream, &reply)?;
     stream.write_all(b"\n")
+}
+
+fn value<T: Serialize>(answer: Result<T>) -> Result<Value, String> {
+    answer
+        .and_then(|value| Ok(serde_json::to_value(value)?))
+        .map_err(|error| format!("{error:#}"))
 }
 
 fn ask_main(ask: Ask, main: &Sender<Input>) -> Result<Value, String> {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ripstop_datapath::{Datapath, Error, NextHop, ResolvedRoute};
-use ripstop_dns::Zone;
 use ripstop_host::routes::{self, NodeRoutes};
 use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
 use ripstop_plan::{Tables, Update};
@@ -17,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::cni::{CniServer, SharedDatapath};
 use super::feed::Feed;
 use super::health::HealthServer;
+use super::names::Names;
 use super::status::Counts;
 
 /// Between audits when all is well.
@@ -30,7 +30,7 @@ pub(crate) struct Effects {
     pub(crate) routes: NodeRoutes,
     pub(crate) datapath: SharedDatapath,
     pub(crate) pods: Arc<CniServer>,
-    pub(crate) zone: Arc<Zone>,
+    pub(crate) names: Names,
     pub(crate) counts: Arc<Counts>,
     health: HealthServer,
     /// Services that did not fit, until everything did.
@@ -45,7 +45,7 @@ impl Effects {
         routes: NodeRoutes,
         datapath: SharedDatapath,
         pods: Arc<CniServer>,
-        zone: Arc<Zone>,
+        names: Names,
         counts: Arc<Counts>,
         health: HealthServer,
     ) -> Self {
@@ -53,7 +53,7 @@ impl Effects {
             routes,
             datapath,
             pods,
-            zone,
+            names,
             counts,
             health,
             unfit: BTreeSet::new(),
@@ -82,13 +82,16 @@ impl Effects {
         self.problems_changed |= self
             .health
             .follow(update.health, feed.node_port_addresses());
-        self.zone.update(update.names);
-        self.zone.set_known();
+        let (zone, names) = (&self.names.zone, update.names);
+        // Names that were restored may be gone.
+        zone.retain(|service| names.get(service).is_some_and(Option::is_some));
+        zone.update(names);
+        zone.set_known();
         if let Some(repaired) = repaired {
             info!(
                 frontends = tables.frontends.len(),
                 routes = tables.routes.len(),
-                names = self.zone.len(),
+                names = zone.len(),
                 changed = repaired.len(),
                 millis = start.elapsed().as_millis(),
                 "the network is as the API server has it"
@@ -108,7 +111,7 @@ impl Effects {
         let done = self
             .apply_routes(&rows)
             .and_then(|()| lock(&self.datapath).apply(&rows).context("services"));
-        self.zone.update(names);
+        self.names.zone.update(names);
         self.problems_changed |= self.health.follow(health, feed.node_port_addresses());
         debug!(
             frontends = rows.frontends.len(),

@@ -10,6 +10,7 @@ use ripstop_plan::{PlanConfig, Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
 
 use super::control::Question;
+use super::names::pods::PodAddresses;
 
 /// Events of one burst that are planned together at most.
 const BURST: usize = 4096;
@@ -32,6 +33,7 @@ pub(crate) struct Feed {
     /// What is wrong with them beside others.
     planned_problems: BTreeSet<Problem>,
     problems_changed: bool,
+    pods: Option<PodAddresses>,
 }
 
 /// The thread that follows the API has ended, which it never does by itself.
@@ -49,6 +51,7 @@ impl Feed {
             problems: BTreeMap::new(),
             planned_problems: BTreeSet::new(),
             problems_changed: false,
+            pods: None,
         }
     }
 
@@ -67,6 +70,11 @@ impl Feed {
             }
         }
         Ok(true)
+    }
+
+    /// Pods are told here as well; before the first event is taken in.
+    pub(crate) fn follow_pods(&mut self, pods: Option<PodAddresses>) {
+        self.pods = pods;
     }
 
     /// Every object has been listed: what is not known is not there.
@@ -130,6 +138,9 @@ impl Feed {
     }
 
     fn take(&mut self, input: Input) {
+        if let (Input::Api(Event::Pod(event)), Some(pods)) = (&input, &mut self.pods) {
+            pods.take(event);
+        }
         let planner = &mut self.planner;
         let event = match input {
             Input::Api(event) => event,

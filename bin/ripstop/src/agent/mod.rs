@@ -15,19 +15,18 @@ mod engine;
 mod facts;
 mod feed;
 mod health;
-mod names;
+pub(crate) mod names;
 mod node_ports;
 mod services;
 mod status;
 mod switch;
 mod thread;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ripstop_dns::{Server, Zone};
 use ripstop_host::routes::NodeRoutes;
 use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
@@ -45,6 +44,8 @@ use engine::Opener;
 use facts::Facts;
 use feed::Feed;
 use health::HealthServer;
+use names::Names;
+use names::pods::PodAddresses;
 use node_ports::NodePorts;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
@@ -83,6 +84,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     let mut feed = Feed::new(inbox, planner);
 
+    // Names, unknown until the API has told them
+    let names = Names::open(args)?;
+    feed.follow_pods(PodAddresses::new(&names.zone));
+
     // This node: a router that has the addresses of the cluster's DNS itself
     let mut facts = Facts::find(args, &mut feed)?;
     let known = started.elapsed();
@@ -96,17 +101,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cluster_dns: args.cluster_dns.clone(),
     };
     feed.configure(|plan| plan.node_port_addresses = node_ports.find());
-
-    // Names, unknown until the API has told them
-    let zone = Arc::new(Zone::new(names::zone_config(args))?);
-    let dns = Server::bind(
-        &args.cluster_dns,
-        DNS_PORT,
-        Arc::clone(&zone),
-        upstream(args),
-    )?;
-    let questions = dns.stats();
-    serve_names(dns)?;
 
     // Datapath and the pods in it
     let opener = Opener {
@@ -137,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         routes,
         Arc::clone(&datapath),
         Arc::clone(&pods),
-        Arc::clone(&zone),
+        names.clone(),
         Arc::clone(&counts),
         HealthServer::start(args.healthz_port, Arc::clone(&counts))?,
     );
@@ -148,17 +142,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         api: Arc::clone(&health),
         datapath,
         pods: Arc::clone(&pods),
-        zone,
-        dns: questions,
+        names: names.clone(),
         counts: Arc::clone(&counts),
     };
     control::serve(&args.run_dir, sources, events)?;
 
     // Planner -> routes, datapath, names
     let online = wait_for_objects(&mut feed, &health)?;
-    if online {
-        begin(&mut feed, &mut effects, &reporter);
+    match online {
+        true => begin(&mut feed, &mut effects, &reporter),
+        false => names.restore(),
     }
+    names.keep()?;
     serve_pods(args, pods)?;
     info!(
         known_ms = known.as_millis(),
@@ -230,30 +225,6 @@ fn prepare_node(netlink: &mut Netlink, node: &Node, dns: &[IpAddr]) -> Result<Ve
     );
     netlink.execute(requests).context("cluster DNS addresses")?;
     Ok(uplinks)
-}
-
-/// A server of ours among the upstream ones would ask itself for ever.
-fn upstream(args: &Args) -> Vec<SocketAddr> {
-    let (ours, others): (Vec<_>, Vec<_>) = args
-        .upstream_dns
-        .iter()
-        .partition(|server| args.cluster_dns.contains(&server.ip()));
-    for server in ours {
-        warn!(%server, "ignored: --upstream-dns names the cluster's own DNS");
-    }
-    others
-}
-
-fn serve_names(server: Server) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("runtime of the DNS server")?;
-    thread::start("dns", move || {
-        if let Err(error) = runtime.block_on(server.run()) {
-            tracing::error!(%error, "nobody answers names");
-        }
-    })
 }
 
 /// Waits for the first complete list. False if the API is away: then the node

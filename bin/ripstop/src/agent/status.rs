@@ -1,18 +1,18 @@
 //! What the agent says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
-use ripstop_dns::{Stats, Zone};
+use ripstop_dns::{Counts as DnsCounts, ServerState};
 use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
 use serde::{Deserialize, Serialize};
 
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
+use super::names::Names;
 
 /// State of one agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,10 +69,19 @@ pub(crate) struct PodRange {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Dns {
-    pub(crate) questions: u64,
-    pub(crate) forwarded: u64,
-    pub(crate) unanswered: u64,
+    /// False until the cluster's names have been listed, or restored.
+    pub(crate) known: bool,
+    #[serde(flatten)]
+    pub(crate) counts: DnsCounts,
+    pub(crate) upstream: Vec<ServerState>,
+    /// Answers of upstream servers that are kept.
+    pub(crate) cached: usize,
+    /// Questions to upstream servers that wait for an answer.
+    pub(crate) under_way: usize,
+    /// Questions by client: the pod, or the address if it is none of this node.
+    pub(crate) clients: BTreeMap<String, u64>,
 }
 
 /// A part of an object that makes no sense, or that another object has.
@@ -181,8 +190,7 @@ pub(crate) struct Sources {
     pub(crate) api: Arc<ApiHealth>,
     pub(crate) datapath: SharedDatapath,
     pub(crate) pods: Arc<CniServer>,
-    pub(crate) zone: Arc<Zone>,
-    pub(crate) dns: Arc<Stats>,
+    pub(crate) names: Names,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -219,12 +227,8 @@ impl Sources {
             },
             pods: self.pods.pods().len(),
             pod_ranges: self.pods.usage().into_iter().map(pod_range).collect(),
-            names: self.zone.len(),
-            dns: Dns {
-                questions: self.dns.questions.load(Ordering::Relaxed),
-                forwarded: self.dns.forwarded.load(Ordering::Relaxed),
-                unanswered: self.dns.unanswered.load(Ordering::Relaxed),
-            },
+            names: self.names.zone.len(),
+            dns: self.dns(),
             audits: counts.audits,
             ignored: counts.ignored.iter().map(ignored).collect(),
             ignored_total: counts
@@ -242,6 +246,31 @@ fn ignored(problem: &Problem) -> Ignored {
         object: problem.object.to_string(),
         reason: problem.reason.name().to_owned(),
         message: problem.message.clone(),
+    }
+}
+
+impl Sources {
+    fn dns(&self) -> Dns {
+        let server = &self.names.server;
+        let (cached, under_way) = server.sizes();
+        let pods = self.pods.pods();
+        let clients = server.stats().clients().into_iter().map(|(client, count)| {
+            let pod = pods.iter().find(|pod| pod.addresses.contains(&client));
+            let name = pod.map_or_else(|| client.to_string(), |pod| pod.pod.to_string());
+            (name, count)
+        });
+        let mut by_name = BTreeMap::new();
+        for (name, count) in clients {
+            *by_name.entry(name).or_default() += count;
+        }
+        Dns {
+            known: self.names.zone.is_known(),
+            counts: server.stats().counts(),
+            upstream: server.upstream(),
+            cached,
+            under_way,
+            clients: by_name,
+        }
     }
 }
 

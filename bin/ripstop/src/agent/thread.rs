@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
@@ -25,6 +26,16 @@ pub(crate) fn start(name: &'static str, work: impl FnOnce() + Send + 'static) ->
         .with_context(|| format!("thread {name}"))
 }
 
+type Ending = Box<dyn Fn() + Send + Sync>;
+
+static ENDING: OnceLock<Ending> = OnceLock::new();
+
+/// What is to be done before the process ends when it is told to; the first
+/// caller is heard.
+pub(crate) fn at_end(work: impl Fn() + Send + Sync + 'static) {
+    let _ = ENDING.set(Box::new(work));
+}
+
 /// Ends the process when it is told to. Without this, SIGTERM would mean nothing
 /// to an agent that is the first process of its container. To be called before
 /// other threads are started: they are not to get these signals.
@@ -37,6 +48,9 @@ pub(crate) fn end_when_told() -> Result<()> {
     start("signals", move || {
         if let Ok(signal) = signals.wait() {
             info!("{signal}: the agent ends, what it made in the kernel stays");
+            if let Some(work) = ENDING.get() {
+                work();
+            }
             exit(0);
         }
     })

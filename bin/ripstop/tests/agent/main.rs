@@ -81,6 +81,9 @@ fn a_restart_without_the_api_changes_nothing() {
     let frontend = SocketAddr::from(([10, 96, 0, 81], 80));
     eventually("the service works", || node.connect(frontend).is_ok());
 
+    eventually("the names are kept", || {
+        node.kept_names().contains("\"echo\"")
+    });
     node.stop_api();
     agent.until("away", |s| s["api"] == "away");
     node.connect(frontend).expect("without the API");
@@ -97,9 +100,12 @@ fn a_restart_without_the_api_changes_nothing() {
     node.connect(frontend)
         .expect("with an agent that knows nothing");
     assert!(node.routes().contains("via 172.30.1.12"));
+    // The names are those that the first agent has left.
+    let echo = node.resolve("10.96.0.10", "echo.default.svc.cluster.local");
+    assert_eq!(echo, Ok(vec!["10.96.0.81".parse::<IpAddr>().unwrap()]));
     assert_eq!(
-        node.resolve("10.96.0.10", "echo.default.svc.cluster.local"),
-        Err(2)
+        node.resolve("10.96.0.10", "nil.default.svc.cluster.local"),
+        Err(3)
     );
     let log = read(&agent.log);
     assert_eq!(log.matches("cannot be followed").count(), 1, "{log}");

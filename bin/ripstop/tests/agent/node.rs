@@ -129,6 +129,8 @@ impl TestNode {
             .args(["--cluster-dns", "10.96.0.10,fd00:96::a"])
             .args(["--cluster-cidr", "10.244.0.0/16,fd00:244::/48"])
             .args(["--service-cidr", "10.96.0.0/16,fd00:96::/112"])
+            // The machine's own servers are not to be asked.
+            .args(["--resolv-conf", "/dev/null"])
             .stdin(Stdio::null())
             .stderr(File::create(&log).unwrap());
         // A process begins in the namespace of the thread that starts it.
@@ -142,6 +144,11 @@ impl TestNode {
 
     pub(crate) fn cni_socket(&self) -> PathBuf {
         self.directory.path().join("run/cni.sock")
+    }
+
+    /// The file of names for a start without the API.
+    pub(crate) fn kept_names(&self) -> String {
+        fs::read_to_string(self.directory.path().join("run/names")).unwrap_or_default()
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -254,11 +261,8 @@ impl Drop for TestNode {
         let bpffs = self.directory.path().join("bpf");
         let unmounted = Command::new("umount").arg(&bpffs).status();
         assert!(unmounted.unwrap().success());
-        // Processes of a test that failed may be a moment in ending.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        // With who keeps the agent's sockets, and processes of a test that failed.
+        ripstop_lab::cgroup::destroy(&self.cgroup).unwrap();
     }
 }
 

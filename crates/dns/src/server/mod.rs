@@ -12,16 +12,19 @@ mod udp;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::answer::{Asker, Outcome, Transport, Verdict, answer};
+use crate::answer::{Asker, Outcome, Realm, Transport, Verdict, answer};
 use crate::log::{Source, Stats};
 use crate::query::Query;
+use crate::reply::Rcode;
 use crate::sockets::Sockets;
 use crate::upstream::{Key, Resolver, ServerState, UpstreamConfig};
 use crate::{Name, Zone};
+use forward::Job;
 use limits::Limits;
+use tokio::runtime::{Handle, Runtime};
 
 /// What a server needs to know.
 #[derive(Debug)]
@@ -35,15 +38,20 @@ pub struct ServerConfig {
 /// Answers questions at some sockets.
 #[derive(Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    handle: Handle,
+    /// For the thread that will run it.
+    runtime: Mutex<Option<Runtime>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    zone: Arc<Zone>,
+pub(crate) struct Shared {
+    pub(crate) zone: Arc<Zone>,
     resolver: Arc<Resolver>,
     stats: Stats,
+    /// Questions to upstream servers.
     limits: Limits,
+    connections: Limits,
     /// Search lists by pod address.
     searches: RwLock<HashMap<IpAddr, Arc<[Name]>>>,
     expand_search: bool,
@@ -51,43 +59,74 @@ struct Shared {
 }
 
 impl Server {
-    pub fn new(zone: Arc<Zone>, config: &ServerConfig) -> Self {
-        Self {
+    /// # Errors
+    /// If there is no asynchronous runtime to be had.
+    pub fn new(zone: Arc<Zone>, config: &ServerConfig) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
             shared: Arc::new(Shared {
                 zone,
                 resolver: Arc::new(Resolver::new(&config.upstream)),
                 stats: Stats::default(),
                 limits: Limits::default(),
+                connections: Limits::default(),
                 searches: RwLock::default(),
                 expand_search: config.expand_search,
                 ending: AtomicBool::new(false),
             }),
-        }
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })
     }
 
     /// What is to run for these sockets, each in a thread of its own: one for
-    /// each UDP socket, with its name, and a last one for all else. They work
-    /// for ever.
-    ///
-    /// # Errors
-    /// If there is no runtime to be had.
-    pub fn threads(&self, sockets: Sockets) -> std::io::Result<Vec<Work>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+    /// each UDP socket, and a last one for all else. They work for ever. To be
+    /// called once.
+    pub fn threads(&self, sockets: Sockets) -> Vec<Work> {
         let mut works: Vec<Work> = Vec::new();
         let mut listeners = Vec::new();
         for pair in sockets.0 {
-            let (shared, handle) = (Arc::clone(&self.shared), runtime.handle().clone());
+            let (shared, handle) = (Arc::clone(&self.shared), self.handle.clone());
             let socket = Arc::new(pair.udp);
             works.push(Box::new(move || udp::serve(&shared, &socket, &handle)));
             listeners.push(pair.tcp);
         }
-        let shared = Arc::clone(&self.shared);
-        works.push(Box::new(move || {
-            runtime.block_on(tcp::serve_all(shared, listeners));
-        }));
-        Ok(works)
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = runtime.take() {
+            let shared = Arc::clone(&self.shared);
+            works.push(Box::new(move || {
+                runtime.block_on(tcp::serve_all(shared, listeners));
+            }));
+        }
+        works
+    }
+
+    /// Answers a question of this process.
+    pub(crate) fn ask(&self, packet: Vec<u8>) -> (Outcome, Source, Vec<u8>) {
+        let (shared, client) = (&self.shared, IpAddr::from([127, 0, 0, 1]));
+        let transport = Transport::Tcp;
+        let mut reply = Vec::new();
+        let (outcome, source) = shared.decide(&packet, client, transport, &mut reply, &self.handle);
+        if matches!(outcome.verdict, Verdict::Reply | Verdict::Drop) {
+            return (outcome, source, reply);
+        }
+        let mut job = Job {
+            packet,
+            client,
+            transport,
+            outcome,
+            reply,
+        };
+        let shared = Arc::clone(shared);
+        let finished = self.handle.spawn(async move {
+            let source = job.finish(&shared).await;
+            (job.outcome, source, job.reply)
+        });
+        let failed = Outcome::new(Verdict::Drop, Realm::None, 0, Rcode::ServFail);
+        let finished = futures::executor::block_on(finished);
+        finished.unwrap_or((failed, Source::Nobody, Vec::new()))
     }
 
     pub fn stats(&self) -> &Stats {
@@ -150,7 +189,7 @@ impl Shared {
         client: IpAddr,
         transport: Transport,
         reply: &mut Vec<u8>,
-        runtime: &tokio::runtime::Handle,
+        runtime: &Handle,
     ) -> (Outcome, Source) {
         let search = match self.expand_search {
             true => self.search(client),

@@ -32,7 +32,11 @@ pub(super) async fn serve_all(shared: Arc<Shared>, listeners: Vec<StdListener>) 
     for listener in listeners {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                tasks.spawn(serve(Arc::clone(&shared), listener, Arc::clone(&connections)));
+                tasks.spawn(serve(
+                    Arc::clone(&shared),
+                    listener,
+                    Arc::clone(&connections),
+                ));
             }
             Err(error) => error!(%error, "DNS over TCP"),
         }
@@ -55,7 +59,7 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, connections: Arc<Sema
         // One too many is closed at once: its client asks again.
         let (Ok(all), Some(own)) = (
             Arc::clone(&connections).try_acquire_owned(),
-            shared.limits.take(client.ip()),
+            shared.connections.take(client.ip()),
         ) else {
             continue;
         };
@@ -88,7 +92,12 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, client: IpAddr) -> 
             Verdict::Drop => return Ok(()),
             Verdict::Reply => {
                 send(&write, &reply).await?;
-                note(shared, client, &packet, Observed::new(&outcome, source, start.elapsed()));
+                note(
+                    shared,
+                    client,
+                    &packet,
+                    Observed::new(&outcome, source, start.elapsed()),
+                );
             }
             _ => {
                 // No more is read while so many wait.

@@ -39,7 +39,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
     shared.zone.wait_known(PATIENCE);
     let fd = socket.as_raw_fd();
     let mut packets = vec![[0_u8; QUERY_MAX]; BATCH];
-    let mut replies = vec![Vec::with_capacity(QUERY_MAX); BATCH];
+    let mut replies = vec![Vec::new(); BATCH];
     let mut receive = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut send = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut asked: Vec<Asked> = Vec::with_capacity(BATCH);
@@ -65,9 +65,19 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
         }
         let start = Instant::now();
         for ((asked, packet), reply) in asked.iter_mut().zip(&packets).zip(&mut replies) {
-            asked.observed = one(shared, socket, runtime, &packet[..asked.length], asked, reply);
+            asked.observed = one(
+                shared,
+                socket,
+                runtime,
+                &packet[..asked.length],
+                asked,
+                reply,
+            );
         }
-        let answered = asked.iter().zip(&replies).filter(|(asked, _)| has_reply(asked));
+        let answered = asked
+            .iter()
+            .zip(&replies)
+            .filter(|(asked, _)| has_reply(asked));
         let (clients, slices): (Vec<_>, Vec<_>) = answered
             .map(|(asked, reply)| (Some(asked.client), [IoSlice::new(reply)]))
             .unzip();
@@ -105,8 +115,7 @@ fn one(
     reply: &mut Vec<u8>,
 ) -> Option<Observed> {
     let client = address(&asked.client)?;
-    let (outcome, source) =
-        shared.decide(packet, client.ip(), Transport::Udp, reply, runtime);
+    let (outcome, source) = shared.decide(packet, client.ip(), Transport::Udp, reply, runtime);
     match outcome.verdict {
         Verdict::Reply | Verdict::Drop => {
             return Some(Observed::new(&outcome, source, Duration::ZERO));
@@ -140,11 +149,15 @@ fn one(
 }
 
 fn has_reply(asked: &Asked) -> bool {
-    asked.observed.is_some_and(|observed| observed.source != Source::Dropped)
+    asked
+        .observed
+        .is_some_and(|observed| observed.source != Source::Dropped)
 }
 
 fn address(client: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = client.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
+    let v4 = client
+        .as_sockaddr_in()
+        .map(|a| SocketAddr::from((a.ip(), a.port())));
     let v6 = || {
         let a = client.as_sockaddr_in6()?;
         // A link-local client is answered on its own link.

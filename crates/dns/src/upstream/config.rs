@@ -138,7 +138,10 @@ impl FromStr for Stub {
         if domain.count() == 0 {
             return Err(error());
         }
-        let servers = servers.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let servers = servers
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         Ok(Self { domain, servers })
     }
 }
@@ -156,16 +159,28 @@ mod tests {
             ("[2001:db8::1]:54", "[2001:db8::1]:54"),
             ("tcp://192.0.2.1", "tcp://192.0.2.1:53"),
             ("tls://192.0.2.1", "tls://192.0.2.1:853"),
-            ("tls://192.0.2.1:54#dns.example", "tls://192.0.2.1:54#dns.example"),
+            (
+                "tls://192.0.2.1:54#dns.example",
+                "tls://192.0.2.1:54#dns.example",
+            ),
         ] {
             let server: UpstreamServer = text.parse().unwrap();
             assert_eq!(server.to_string(), shown);
         }
-        for text in ["", "dns.example", "tls://192.0.2.1#", "udp://192.0.2.1", "192.0.2.1:x"] {
+        for text in [
+            "",
+            "dns.example",
+            "tls://192.0.2.1#",
+            "udp://192.0.2.1",
+            "192.0.2.1:x",
+        ] {
             assert!(text.parse::<UpstreamServer>().is_err(), "{text}");
         }
         let stub: Stub = "corp.example=192.0.2.1,tls://192.0.2.2".parse().unwrap();
-        assert_eq!((stub.domain.to_string().as_str(), stub.servers.len()), ("corp.example.", 2));
+        assert_eq!(
+            (stub.domain.to_string().as_str(), stub.servers.len()),
+            ("corp.example.", 2)
+        );
         for text in ["corp.example", ".=192.0.2.1", "corp.example="] {
             assert!(text.parse::<Stub>().is_err(), "{text}");
         }

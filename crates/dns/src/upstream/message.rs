@@ -49,7 +49,14 @@ impl Answer {
             message.authorities.clear();
         }
         let ttl = ttl(&message);
-        let question = message.queries.first()?.clone();
+        let mut question = message.queries.first()?.clone();
+        // The case of letters was for this server alone.
+        let asked = question.name().clone();
+        question.set_name(asked.to_lowercase());
+        let records = message.answers.iter_mut().chain(&mut message.authorities);
+        for record in records.filter(|record| record.name == asked) {
+            record.name = question.name().clone();
+        }
         let mut again = Message::new(0, MessageType::Response, message.metadata.op_code);
         again.add_query(question);
         again.answers = message.answers;
@@ -141,7 +148,10 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 /// Seconds for which the message holds.
 fn ttl(message: &Message) -> u32 {
     let least = |records: &[Record]| records.iter().map(|r| r.ttl).min();
-    let soa = message.authorities.iter().find(|r| r.record_type() == RecordType::SOA);
+    let soa = message
+        .authorities
+        .iter()
+        .find(|r| r.record_type() == RecordType::SOA);
     let nothing = soa.map(|record| match &record.data {
         hickory_proto::rr::RData::SOA(soa) => record.ttl.min(soa.minimum),
         _ => record.ttl,
@@ -184,9 +194,20 @@ pub(crate) fn append(
     now: Instant,
 ) -> Option<Vec<u8>> {
     // Its own question, so that its records can be read.
-    let question = [&[0; 4], &[0, 1, 0, 0, 0, 0, 0, 0][..], target, &[0, 1, 0, 1]].concat();
+    let question = [
+        &[0; 4],
+        &[0, 1, 0, 0, 0, 0, 0, 0][..],
+        target,
+        &[0, 1, 0, 1],
+    ]
+    .concat();
     let mut wire = Vec::new();
-    answer.write(&Query::parse(&question).ok()?, usize::from(u16::MAX), now, &mut wire);
+    answer.write(
+        &Query::parse(&question).ok()?,
+        usize::from(u16::MAX),
+        now,
+        &mut wire,
+    );
     let more = Message::from_vec(&wire).ok()?;
     let mut whole = Message::from_vec(reply).ok()?;
     whole.metadata.response_code = more.metadata.response_code;

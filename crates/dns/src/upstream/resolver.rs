@@ -142,8 +142,10 @@ impl Resolver {
             Some(answer) if answer.is_fresh(now) => Some((answer, Origin::Cache)),
             Some(stale) if !stale.is_failure() => {
                 // The question goes on also if nobody waits for it any more.
+                let well = self.servers_of(&key).iter().any(|s| s.is_healthy());
+                let patience = if well { STALE_AFTER } else { Duration::ZERO };
                 let flight = self.flight(key);
-                match timeout(STALE_AFTER, flight).await {
+                match timeout(patience, flight).await {
                     Ok(Some(answer)) if !answer.is_failure() => Some((answer, Origin::Server)),
                     _ => Some((stale, Origin::Stale)),
                 }

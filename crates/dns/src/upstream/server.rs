@@ -1,6 +1,5 @@
 //! One upstream server: the way to it, and whether it answers.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use hickory_net::udp::UdpClientStream;
 use hickory_net::xfer::{DnsExchange, DnsHandle};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -36,7 +36,7 @@ const PIPELINE: usize = 256;
 type Exchange = DnsExchange<TokioRuntimeProvider>;
 
 /// What is known of a server, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerState {
     pub server: String,
     pub healthy: bool,
@@ -71,7 +71,11 @@ pub(crate) struct Server {
 }
 
 /// `DnsExchange` cannot be shown.
-struct Opened(Exchange);
+struct Opened {
+    exchange: Exchange,
+    /// Ends what drives the connection when it is dropped.
+    _provider: TokioRuntimeProvider,
+}
 
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -186,24 +190,36 @@ impl Server {
 
     async fn connect(&self) -> Result<Exchange, AskError> {
         let mut connection = self.connection.lock().await;
-        if let Some(Opened(exchange)) = &*connection {
-            return Ok(exchange.clone());
+        if let Some(opened) = &*connection {
+            return Ok(opened.exchange.clone());
         }
-        let (address, provider) = (self.config.address, TokioRuntimeProvider::new());
+        let (address, driver) = (self.config.address, TokioRuntimeProvider::new());
+        let provider = driver.clone();
         let exchange = match (&self.config.transport, &self.tls) {
             (UpstreamTransport::Tls(name), Some(tls)) => {
                 let name = match name.clone().map(ServerName::try_from) {
                     Some(Ok(name)) => name,
                     // No name, or none that a certificate could have.
-                    Some(Err(_)) | None => ServerName::from(IpAddr::from(address.ip())),
+                    Some(Err(_)) | None => ServerName::from(address.ip()),
                 };
-                tls_exchange(address, name, tls.clone(), TIMEOUT, Some(PIPELINE), provider).await?
+                tls_exchange(
+                    address,
+                    name,
+                    tls.clone(),
+                    TIMEOUT,
+                    Some(PIPELINE),
+                    provider,
+                )
+                .await?
             }
             _ => {
                 TcpClientStream::exchange(address, None, TIMEOUT, Some(PIPELINE), provider).await?
             }
         };
-        *connection = Some(Opened(exchange.clone()));
+        *connection = Some(Opened {
+            exchange: exchange.clone(),
+            _provider: driver,
+        });
         Ok(exchange)
     }
 
@@ -257,12 +273,19 @@ pub(crate) fn tls_config(roots: &[u8]) -> ClientConfig {
     let certificates = CertificateDer::pem_slice_iter(roots).filter_map(Result::ok);
     store.add_parsable_certificates(certificates);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     // The provider has what the default versions need.
     builder
-        .map(|builder| builder.with_root_certificates(store.clone()).with_no_client_auth())
+        .map(|builder| {
+            builder
+                .with_root_certificates(store.clone())
+                .with_no_client_auth()
+        })
         .unwrap_or_else(|_| {
-            ClientConfig::builder().with_root_certificates(store).with_no_client_auth()
+            ClientConfig::builder()
+                .with_root_certificates(store)
+                .with_no_client_auth()
         })
 }
 
