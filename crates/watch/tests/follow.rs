@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ripstop_model::{ObjectKey, Problem, Reason};
-use ripstop_watch::{ApiHealth, ApiState, Event, ObjectEvent, connect, watch};
+use ripstop_watch::{ApiHealth, ApiState, Event, ObjectEvent, connect, watch, watch_policies};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -96,7 +96,13 @@ impl Watch {
     }
 }
 
-async fn follow(address: SocketAddr) -> Watch {
+#[derive(Clone, Copy)]
+enum Kinds {
+    Services,
+    Policies,
+}
+
+async fn follow(address: SocketAddr, kinds: Kinds) -> Watch {
     let file = tempfile::NamedTempFile::new().unwrap();
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -108,13 +114,35 @@ async fn follow(address: SocketAddr) -> Watch {
     let client = connect(Some(file.path())).await.unwrap();
     let health = Arc::new(ApiHealth::default());
     let (sender, events) = mpsc::unbounded_channel();
-    tokio::spawn(watch(client, health.clone(), move |event| {
+    let sink = move |event| {
         let _ = sender.send(event);
-    }));
+    };
+    match kinds {
+        Kinds::Services => drop(tokio::spawn(watch(client, health.clone(), sink))),
+        Kinds::Policies => {
+            let synced = {
+                let sink = sink.clone();
+                move || sink(Event::Synced)
+            };
+            drop(tokio::spawn(watch_policies(
+                client,
+                health.clone(),
+                sink,
+                synced,
+            )));
+        }
+    }
     Watch { events, health }
 }
 
 async fn start(script: impl Fn(&str, bool, usize) -> Answer + Send + Sync + 'static) -> Watch {
+    start_with(script, Kinds::Services).await
+}
+
+async fn start_with(
+    script: impl Fn(&str, bool, usize) -> Answer + Send + Sync + 'static,
+    kinds: Kinds,
+) -> Watch {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server {
@@ -122,7 +150,7 @@ async fn start(script: impl Fn(&str, bool, usize) -> Answer + Send + Sync + 'sta
         asked: Arc::default(),
     };
     tokio::spawn(server.serve(listener));
-    follow(address).await
+    follow(address, kinds).await
 }
 
 fn list(items: Vec<Value>) -> Answer {
@@ -328,7 +356,7 @@ async fn a_server_that_comes_late_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let mut watch = follow(address).await;
+    let mut watch = follow(address, Kinds::Services).await;
     while !matches!(watch.health.state(), ApiState::Away(_)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -349,5 +377,65 @@ async fn a_server_that_comes_late_is_waited_for() {
         .serve(listener),
     );
     watch.until(vec![Event::Synced]).await;
+    assert_eq!(watch.health.state(), ApiState::Up);
+}
+
+/// Policies, with a server that has no ClusterNetworkPolicies.
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_isolates_its_namespace() {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"}},
+        "spec": {"containers": []}, "status": {"podIPs": [{"ip": "10.244.0.7"}]},
+    });
+    let policy = |name: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+        })
+    };
+    let policies = vec![
+        policy("good", json!({"ingress": [{}]})),
+        policy("bad", json!({"ingress": "all"})),
+    ];
+    let script = move |resource: &str, watched: bool, _| match (resource, watched) {
+        ("pods", false) => list(vec![pod.clone()]),
+        ("networkpolicies", false) => list(policies.clone()),
+        ("clusternetworkpolicies", _) => Answer::Object(
+            404,
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "not found", "reason": "NotFound", "code": 404}),
+        ),
+        (_, false) => list(vec![]),
+        (_, true) => Answer::Events(vec![]),
+    };
+    let mut watch = start_with(script, Kinds::Policies).await;
+    let events = watch.until(vec![Event::Synced]).await;
+    let pods = events.iter().filter_map(|event| match event {
+        Event::Pod(ObjectEvent::Applied(pod)) => Some((pod.key.clone(), pod.addresses.len())),
+        _ => None,
+    });
+    assert_eq!(pods.collect::<Vec<_>>(), [(key("web"), 1)]);
+    let policies = events.iter().filter_map(|event| match event {
+        Event::NetworkPolicy(ObjectEvent::Applied(policy)) => {
+            let rules = |rules: &Option<Vec<_>>| rules.as_ref().map(Vec::len);
+            Some((
+                policy.key.clone(),
+                rules(&policy.ingress),
+                rules(&policy.egress),
+            ))
+        }
+        _ => None,
+    });
+    assert_eq!(
+        policies.collect::<Vec<_>>(),
+        [(key("good"), Some(1), None), (key("bad"), Some(0), Some(0))]
+    );
+    let problems = events.iter().filter_map(|event| match event {
+        Event::Problems(object, problems) => Some((object.to_string(), problems[0].reason)),
+        _ => None,
+    });
+    let unreadable = ("NetworkPolicy default/bad".to_owned(), Reason::Unreadable);
+    assert_eq!(problems.collect::<Vec<_>>(), [unreadable]);
     assert_eq!(watch.health.state(), ApiState::Up);
 }
