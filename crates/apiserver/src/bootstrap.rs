@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::kinds::Part;
-use crate::registry::{Registry, Update, WriteOptions};
+use crate::registry::{DeleteOptions, Registry, Update, WriteOptions};
 use crate::{Reason, Status};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -24,6 +24,7 @@ pub(crate) fn run(registry: &Registry) {
             false,
         );
     }
+    put_service_ranges(registry);
     put(
         registry,
         ("", "services"),
@@ -58,13 +59,27 @@ pub(crate) fn run(registry: &Registry) {
     }
 }
 
+/// The ranges that the cluster was made with, in place of those that an earlier
+/// one was made with: ranges cannot be changed.
+fn put_service_ranges(registry: &Registry) {
+    const KIND: (&str, &str) = ("networking.k8s.io", "servicecidrs");
+    let cidrs = json!(registry.config.service_cidrs);
+    if let Some(resource) = registry.resource(KIND.0, "v1", KIND.1)
+        && let Ok(before) = registry.get(&resource, "", NAME)
+        && before.value["spec"]["cidrs"] != cidrs
+        && let Err(status) = registry.delete(&resource, "", NAME, &DeleteOptions::default())
+    {
+        tracing::warn!(%status, "cannot forget the ranges of an earlier cluster");
+    }
+    let object = json!({ "metadata": { "name": NAME }, "spec": { "cidrs": cidrs } });
+    put(registry, KIND, "", object, false);
+}
+
 fn service(registry: &Registry) -> Value {
-    // The first address of the range, as in Kubernetes.
-    let address = registry
-        .config
-        .service_cidrs
-        .first()
-        .and_then(|range| range.hosts().next());
+    // The first address of the range, as in Kubernetes. An IPv6 range's hosts
+    // begin with the address of its routers.
+    let range = registry.config.service_cidrs.first();
+    let address = range.and_then(|range| range.hosts().nth(usize::from(range.addr().is_ipv6())));
     json!({
         "metadata": {
             "name": NAME,

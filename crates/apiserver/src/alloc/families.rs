@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::Cause;
@@ -16,8 +15,8 @@ fn name(ipv4: bool) -> &'static str {
 }
 
 /// Sets `ipFamilies` and `ipFamilyPolicy`; returns the families, true for IPv4.
-pub(super) fn decide(spec: &mut Value, ranges: &[IpNet]) -> Result<Vec<bool>, Cause> {
-    let cluster: Vec<bool> = ranges.iter().map(|range| range.addr().is_ipv4()).collect();
+/// `cluster` is the cluster's families, each once.
+pub(super) fn decide(spec: &mut Value, cluster: &[bool]) -> Result<Vec<bool>, Cause> {
     let mut families: Vec<bool> = list(&spec["ipFamilies"]).map(|it| it == "IPv4").collect();
     let addresses: Vec<IpAddr> = list(&spec["clusterIPs"])
         .filter_map(|it| it.parse().ok())

@@ -7,6 +7,7 @@
 mod families;
 mod pool;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -20,8 +21,10 @@ use pool::Pool;
 /// The addresses and ports in use.
 #[derive(Debug)]
 pub(crate) struct Allocator {
-    /// In the order of the cluster's ranges.
+    /// The cluster's own ranges first; of one family there may be several.
     ranges: Vec<(IpNet, Pool<IpAddr>)>,
+    /// Addresses in use, also those of ranges that are gone.
+    held: HashMap<IpAddr, Key>,
     ports: (std::ops::RangeInclusive<u16>, Pool<u16>),
 }
 
@@ -33,7 +36,32 @@ impl Allocator {
                 .iter()
                 .map(|range| (*range, Pool::default()))
                 .collect(),
+            held: HashMap::new(),
             ports: (config.node_ports.clone(), Pool::default()),
+        }
+    }
+
+    /// Takes ranges into use, and others out of it: their addresses stay with the
+    /// services that have them.
+    pub(crate) fn set_ranges(&mut self, ranges: impl Iterator<Item = IpNet>) {
+        let mut before = std::mem::take(&mut self.ranges);
+        for range in ranges {
+            if self.ranges.iter().any(|(known, _)| *known == range) {
+                continue;
+            }
+            let pool = match before.iter().position(|(known, _)| *known == range) {
+                Some(index) => before.swap_remove(index).1,
+                None => {
+                    let mut pool = Pool::default();
+                    for (address, key) in &self.held {
+                        if range.contains(address) {
+                            pool.take(*address, key);
+                        }
+                    }
+                    pool
+                }
+            };
+            self.ranges.push((range, pool));
         }
     }
 
@@ -56,6 +84,9 @@ impl Allocator {
         if let Some(old) = old {
             let key = Key::of(old);
             for address in addresses_of(old) {
+                if self.held.get(&address) == Some(&key) {
+                    self.held.remove(&address);
+                }
                 self.each_range(address, |pool| pool.release(&address, &key));
             }
             for port in ports_of(old) {
@@ -65,6 +96,7 @@ impl Allocator {
         if let Some(new) = new {
             let key = Key::of(new);
             for address in addresses_of(new) {
+                self.held.insert(address, key.clone());
                 self.each_range(address, |pool| pool.take(address, &key));
             }
             for port in ports_of(new) {
@@ -87,8 +119,14 @@ impl Allocator {
         if spec["type"] == "ExternalName" {
             return Ok(());
         }
-        let ranges: Vec<IpNet> = self.ranges.iter().map(|(range, _)| *range).collect();
-        let families = families::decide(spec, &ranges)?;
+        let mut cluster = Vec::new();
+        for (range, _) in &self.ranges {
+            let ipv4 = range.addr().is_ipv4();
+            if !cluster.contains(&ipv4) {
+                cluster.push(ipv4);
+            }
+        }
+        let families = families::decide(spec, &cluster)?;
         if families::is_headless(spec) {
             spec["clusterIP"] = json!("None");
             spec["clusterIPs"] = json!(["None"]);
@@ -117,14 +155,13 @@ impl Allocator {
         spec: &Value,
         index: usize,
     ) -> Result<IpAddr, Cause> {
-        let (range, pool) = self
-            .ranges
-            .iter_mut()
-            .find(|(range, _)| range.addr().is_ipv4() == ipv4)
-            .expect("only families of the cluster are decided on");
+        let of_family = |range: &IpNet| range.addr().is_ipv4() == ipv4;
         let Some(asked) = asked else {
-            return pool.next(pool::hosts(range)).ok_or_else(|| {
-                let detail = format!("failed to allocate a serviceIP: range {range} is full");
+            let mut ranges = self.ranges.iter_mut().filter(|(range, _)| of_family(range));
+            let free = ranges.find_map(|(range, pool)| pool.next(pool::hosts(range)));
+            return free.ok_or_else(|| {
+                let ranges = self.shown(ipv4);
+                let detail = format!("failed to allocate a serviceIP: range {ranges} is full");
                 Cause::invalid(format!("spec.clusterIPs[{index}]"), "", &detail)
             });
         };
@@ -133,17 +170,32 @@ impl Allocator {
             Cause::invalid("spec.clusterIPs", spec["clusterIPs"].clone(), &detail)
         };
         let address: IpAddr = asked.parse().map_err(|error| refuse(format!("{error}")))?;
-        if !range.contains(&address) || !pool::is_host(range, address) {
-            return Err(refuse(format!(
-                "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {range}"
-            )));
+        match self.held.get(&address) {
+            // Also if its range has gone since.
+            Some(holder) if holder == key => return Ok(address),
+            Some(_) => return Err(refuse("provided IP is already allocated".to_owned())),
+            None => {}
         }
-        match pool.owner(&address) {
-            Some(owner) if owner != key => {
-                Err(refuse("provided IP is already allocated".to_owned()))
-            }
-            _ => Ok(address),
+        let fits = |(range, _): &(IpNet, Pool<IpAddr>)| {
+            of_family(range) && range.contains(&address) && pool::is_host(range, address)
+        };
+        match self.ranges.iter().any(fits) {
+            true => Ok(address),
+            false => Err(refuse(format!(
+                "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}",
+                self.shown(ipv4)
+            ))),
         }
+    }
+
+    /// The ranges of a family, for messages.
+    fn shown(&self, ipv4: bool) -> String {
+        let ranges = self.ranges.iter().map(|(range, _)| range);
+        let ranges = ranges.filter(|range| range.addr().is_ipv4() == ipv4);
+        ranges
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
     }
 
     fn node_ports(&mut self, key: &Key, spec: &mut Value) -> Result<(), Cause> {

@@ -195,3 +195,44 @@ fn node_ports() {
     let spec = add(&mut all, "lb2", without).unwrap();
     assert!(spec["ports"][0]["nodePort"].is_null());
 }
+
+#[test]
+fn several_ranges_of_one_family() {
+    let mut all = allocator(&["10.0.0.0/30"]);
+    let nets = |nets: &[&str]| -> Vec<IpNet> { nets.iter().map(|n| n.parse().unwrap()).collect() };
+    for name in ["a", "b"] {
+        add(&mut all, name, json!({})).unwrap();
+    }
+    assert!(
+        add(&mut all, "c", json!({}))
+            .unwrap_err()
+            .contains("is full")
+    );
+    all.set_ranges(nets(&["10.0.0.0/30", "10.1.0.0/30"]).into_iter());
+    let spec = add(&mut all, "c", json!({})).unwrap();
+    let third = spec["clusterIP"].as_str().unwrap().to_owned();
+    assert!(third.starts_with("10.1.0."), "{third}");
+    assert_eq!(spec["ipFamilies"], json!(["IPv4"]));
+    let required = json!({"ipFamilyPolicy": "RequireDualStack"});
+    assert!(
+        add(&mut all, "d", required).is_err(),
+        "two ranges are not two families"
+    );
+    let error = add(&mut all, "d", json!({"clusterIP": "10.2.0.1"})).unwrap_err();
+    assert!(
+        error.contains("The range of valid IPs is 10.0.0.0/30,10.1.0.0/30"),
+        "{error}"
+    );
+
+    // A range goes: who has an address of it keeps it, nobody gets a new one.
+    all.set_ranges(nets(&["10.0.0.0/30"]).into_iter());
+    assert!(add(&mut all, "c", spec).is_ok());
+    assert!(add(&mut all, "d", json!({})).is_err());
+    // It comes back, and knows what is in use.
+    all.set_ranges(nets(&["10.0.0.0/30", "10.1.0.0/30"]).into_iter());
+    let error = add(&mut all, "d", json!({"clusterIP": third})).unwrap_err();
+    assert!(error.contains("already allocated"), "{error}");
+    let spec = add(&mut all, "d", json!({})).unwrap();
+    assert_ne!(spec["clusterIP"], json!(third));
+    assert!(add(&mut all, "e", json!({})).is_err());
+}

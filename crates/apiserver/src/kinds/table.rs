@@ -206,6 +206,15 @@ const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        group: "networking.k8s.io",
+        kind: "ServiceCIDR",
+        plural: "servicecidrs",
+        namespaced: false,
+        status: true,
+        rules: &network::SERVICE_CIDR,
+        ..ROW
+    },
+    Row {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",

@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{Registry, Resource, meta};
 use crate::alloc::Allocator;
 use crate::storage::{CommitError, Object};
 use crate::{Status, crd};
+
+/// Group and kind of the objects that add ranges of ClusterIPs.
+const SERVICE_CIDR: (&str, &str) = ("networking.k8s.io", "ServiceCIDR");
 
 /// Why a commit did not happen.
 pub(super) enum Refused {
@@ -131,9 +135,31 @@ impl Registry {
         resource.is("", "Service").then(lock)
     }
 
+    /// Gives services addresses of the ranges that there are now.
+    pub(super) fn reload_service_ranges(&self) {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        // Listed under the lock: the last to come sees the newest ranges.
+        let (objects, _) = self.storage.list("servicecidrs.networking.k8s.io", None);
+        let added = objects.iter().filter(|object| {
+            let deleted = &object.value["metadata"]["deletionTimestamp"];
+            deleted.is_null()
+        });
+        let added = added.flat_map(|object| {
+            let cidrs = object.value["spec"]["cidrs"].as_array();
+            let cidrs = cidrs.into_iter().flatten();
+            let cidrs = cidrs.filter_map(|cidr| cidr.as_str()?.parse::<IpNet>().ok());
+            cidrs.collect::<Vec<_>>()
+        });
+        let own = self.config.service_cidrs.iter().copied();
+        services.set_ranges(own.chain(added));
+    }
+
     fn after(&self, resource: &Resource, removed: Option<&Object>) {
         if resource.is(crd::GROUP, crd::KIND) {
             self.reload_kinds();
+        }
+        if resource.is(SERVICE_CIDR.0, SERVICE_CIDR.1) {
+            self.reload_service_ranges();
         }
         if let Some(removed) = removed {
             if resource.spec.namespaced {

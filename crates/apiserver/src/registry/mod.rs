@@ -98,6 +98,7 @@ impl Registry {
             services: Mutex::new(services),
         };
         registry.reload_kinds();
+        registry.reload_service_ranges();
         registry.resume_deletions();
         crate::bootstrap::run(&registry);
         Ok(registry)

@@ -65,6 +65,44 @@ fn a_cluster_has_its_own_objects() {
 }
 
 #[test]
+fn service_ranges_come_and_go() {
+    let config = ClusterConfig {
+        service_cidrs: vec!["fd00:96::/126".parse().unwrap()],
+        ..ClusterConfig::default()
+    };
+    let registry = Registry::open(None, config).unwrap();
+    let own = registry
+        .get(&core(&registry, "services"), "default", "kubernetes")
+        .unwrap();
+    assert_eq!(own.value["spec"]["clusterIP"], "fd00:96::1");
+    let ranges = registry
+        .resource("networking.k8s.io", "v1", "servicecidrs")
+        .unwrap();
+    let own = registry.get(&ranges, "", "kubernetes").unwrap();
+    assert_eq!(own.value["spec"]["cidrs"], json!(["fd00:96::/126"]));
+
+    let service = |name: &str| {
+        let mut service = named(name);
+        service["spec"] = json!({ "ports": [{ "port": 80 }] });
+        let created = create(&registry, "services", "default", service);
+        created.map(|service| service.value["spec"]["clusterIP"].clone())
+    };
+    assert!(service("a").is_ok() && service("b").is_ok());
+    assert!(service("c").is_err(), "the range is full");
+    let mut more = named("more");
+    more["spec"] = json!({ "cidrs": ["fd00:97::/112"] });
+    let options = WriteOptions::default();
+    registry.create(&ranges, "", more, &options).unwrap();
+    let address = service("c").unwrap();
+    let address = address.as_str().unwrap();
+    assert!(address.starts_with("fd00:97::"), "{address}");
+    registry
+        .delete(&ranges, "", "more", &DeleteOptions::default())
+        .unwrap();
+    assert!(service("d").is_err(), "the range has gone");
+}
+
+#[test]
 fn a_namespace_goes_with_its_content() {
     let registry = registry();
     create(&registry, "namespaces", "", named("a")).unwrap();

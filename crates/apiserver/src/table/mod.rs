@@ -72,6 +72,7 @@ impl Printer {
             ("networking.k8s.io", "IngressClass") => {
                 (network::INGRESS_CLASS, network::ingress_class)
             }
+            ("networking.k8s.io", "ServiceCIDR") => (network::SERVICE_CIDR, network::service_cidr),
             ("networking.k8s.io", "NetworkPolicy") => (network::POLICY, network::policy),
             ("apps", "Deployment") => (workloads::DEPLOYMENT, workloads::deployment),
             ("apps", "ReplicaSet") => (workloads::REPLICA_SET, workloads::replica_set),

@@ -214,6 +214,18 @@ pub(super) fn ingress_class(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) const SERVICE_CIDR: &[Header] = &[
+    ("Name", "string", 0),
+    ("CIDRs", "string", 0),
+    ("Age", "string", 0),
+];
+
+pub(super) fn service_cidr(object: &Value, now: i64) -> Vec<Value> {
+    let cidrs = list(object, "/spec/cidrs").iter();
+    let cidrs: Vec<_> = cidrs.filter_map(Value::as_str).collect();
+    vec![name(object), json!(cidrs.join(",")), age(object, now)]
+}
+
 pub(super) const POLICY: &[Header] = &[
     ("Name", "string", 0),
     ("Pod-Selector", "string", 0),

@@ -330,3 +330,43 @@ fn ingresses() {
         ],
     );
 }
+
+#[test]
+fn service_cidrs() {
+    let good = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/16"]},
+    });
+    let both = json!(["10.97.0.0/16", "fd00:97::/112"]);
+    accepts("ServiceCIDR", &good, &[("/spec/cidrs", both.clone())]);
+    refuses(
+        "ServiceCIDR",
+        &good,
+        &[
+            (
+                "/spec/cidrs",
+                json!([]),
+                "spec.cidrs: Required value: at least one CIDR required",
+            ),
+            (
+                "/spec/cidrs",
+                json!(["10.97.0.1/16"]),
+                "spec.cidrs[0]: Invalid value: \"10.97.0.1/16\": must not have bits set beyond the prefix length",
+            ),
+            (
+                "/spec/cidrs",
+                json!(["10.97.0.0/16", "10.98.0.0/16"]),
+                "spec.cidrs: Invalid value: [\"10.97.0.0/16\",\"10.98.0.0/16\"]: may specify no more than one IP for each IP family",
+            ),
+        ],
+    );
+    refuses_update(
+        "ServiceCIDR",
+        &good,
+        &[(
+            "/spec/cidrs",
+            json!(["10.98.0.0/16"]),
+            "spec.cidrs: Invalid value: [\"10.98.0.0/16\"]: field is immutable",
+        )],
+    );
+}
