@@ -53,7 +53,7 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     let turn = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for events in &loops {
-            scope.spawn(|| while events.wait(|connection| echo(connection)).is_ok() {});
+            scope.spawn(|| while events.wait(echo).is_ok() {});
         }
         for _ in 0..ACCEPTORS {
             scope.spawn(|| {

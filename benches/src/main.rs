@@ -70,12 +70,12 @@ enum Part {
 /// The load's two ends, started by the benchmark inside namespaces and pods.
 #[derive(Debug, Subcommand)]
 enum Load {
-    #[command(hide = true)]
-    LoadServe { address: SocketAddr },
-    #[command(hide = true)]
-    LoadProbe,
-    #[command(hide = true)]
-    LoadRun {
+    #[command(name = "load-serve", hide = true)]
+    Serve { address: SocketAddr },
+    #[command(name = "load-probe", hide = true)]
+    Probe,
+    #[command(name = "load-run", hide = true)]
+    Run {
         target: SocketAddr,
         #[arg(value_enum)]
         pattern: load::Pattern,
@@ -87,9 +87,9 @@ enum Load {
 fn main() -> Result<()> {
     let args = Args::parse();
     match args.load {
-        Some(Load::LoadServe { address }) => return load::serve(address),
-        Some(Load::LoadProbe) => return services::probe(),
-        Some(Load::LoadRun {
+        Some(Load::Serve { address }) => return load::serve(address),
+        Some(Load::Probe) => return services::probe(),
+        Some(Load::Run {
             target,
             pattern,
             clients,

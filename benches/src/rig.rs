@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::Datapath;
 use ripstop_datapath::ebpf::{self, EbpfEngine, Limits};
+use ripstop_datapath::nftables::{self, NftEngine};
 use ripstop_host::pod::{PodLink, derive_names};
 use ripstop_host::sysctl;
 use ripstop_model::{LocalPod, ObjectKey};
@@ -34,6 +35,15 @@ impl Engine for EbpfEngine {
     const NAME: &'static str = "eBPF";
     fn open(config: Config) -> Result<Self> {
         Ok(Self::open(config)?)
+    }
+}
+
+impl Engine for NftEngine {
+    const NAME: &'static str = "nftables";
+    fn open(config: Config) -> Result<Self> {
+        Ok(Self::open(nftables::Config {
+            node_addresses: config.node_addresses,
+        })?)
     }
 }
 
