@@ -2,9 +2,12 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic addition, see `services::add`")]
 
 mod maps;
 mod packet;
+mod services;
 mod socket;
 
 /// No helper that is used here is reserved to programs under the GPL.

@@ -10,9 +10,13 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
-    Address, Backend, BackendKey, Config, DropReason, Endpoint, Flow, FlowKey, Frontend,
-    HostPortTarget, ReverseKey, Route, ServiceAddress, SocketState,
+    Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Endpoint, Flow, FlowKey,
+    Frontend, MaglevRow, ReverseKey, Route, ServiceAddress, Slots, SlotsKey, SocketState, Uplink,
+    Work,
 };
+
+/// A set of backends and an address: `ripstop_abi::SourceKey` after its length.
+pub(crate) type Source = [u32; 5];
 
 #[map(name = "endpoints")]
 pub(crate) static ENDPOINTS: HashMap<Address, Endpoint> =
@@ -20,19 +24,31 @@ pub(crate) static ENDPOINTS: HashMap<Address, Endpoint> =
 #[map(name = "frontends")]
 pub(crate) static FRONTENDS: HashMap<ServiceAddress, Frontend> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-#[map(name = "backends")]
-pub(crate) static BACKENDS: HashMap<BackendKey, Backend> =
+#[map(name = "slots")]
+pub(crate) static SLOTS: HashMap<SlotsKey, Slots> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "maglev")]
+pub(crate) static MAGLEV: HashMap<SlotsKey, MaglevRow> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "backends")]
+pub(crate) static BACKENDS: HashMap<BackendKey, BackendRow> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "affinity")]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "sources")]
+pub(crate) static SOURCES: LpmTrie<Source, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "routes")]
 pub(crate) static ROUTES: LpmTrie<Address, Route> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
-#[map(name = "host_ports")]
-pub(crate) static HOST_PORTS: HashMap<ServiceAddress, HostPortTarget> =
-    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "ranges")]
+pub(crate) static RANGES: LpmTrie<Address, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "uplinks")]
+pub(crate) static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "flows")]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "reverse")]
 pub(crate) static REVERSE: LruHashMap<ReverseKey, ServiceAddress> =
     LruHashMap::with_max_entries(1, 0);
+#[map(name = "work")]
+pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "drops")]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -59,17 +75,22 @@ unsafe impl Sync for SocketStorage {}
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
-static CONFIG: Global<Config> = Global::new(Config { node_netns: 0 });
+static CONFIG: Global<Config> = Global::new(Config {
+    node_netns: 0,
+    first_port: 0,
+    ports: 0,
+});
 
 #[inline(always)]
 pub(crate) fn config() -> Config {
     CONFIG.load()
 }
 
-/// Counts one packet or connection that goes no further.
+/// Counts one packet or connection that goes no further, by the number of the
+/// reason.
 #[inline(always)]
-pub(crate) fn count(reason: DropReason) {
-    if let Some(counter) = DROPS.get_ptr_mut(reason as u32) {
+pub(crate) fn count(reason: u32) {
+    if let Some(counter) = DROPS.get_ptr_mut(reason) {
         // SAFETY: this CPU's own counter, and programs do not preempt each other
         // on it for longer than it takes to lose a count.
         unsafe { *counter += 1 };

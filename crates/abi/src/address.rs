@@ -35,6 +35,19 @@ impl Address {
         self.words
     }
 
+    /// Neither a group's nor one that is only of a link: those are not for
+    /// routers.
+    #[inline(always)]
+    pub fn is_routed(&self) -> bool {
+        if self.is_v4() {
+            let [first, second, ..] = self.words[3].to_ne_bytes();
+            first < 224 && first != 127 && !(first == 169 && second == 254)
+        } else {
+            let [first, second, ..] = self.words[0].to_ne_bytes();
+            first != 0xff && !(first == 0xfe && second & 0xc0 == 0x80)
+        }
+    }
+
     /// The four bytes of an IPv4 address; meaningless if it is none.
     #[inline(always)]
     pub const fn v4_word(&self) -> u32 {

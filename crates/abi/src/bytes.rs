@@ -1,5 +1,7 @@
 //! A packet in user space: for tests, and for telling what would become of one.
 
+use alloc::vec::Vec;
+
 use crate::DropReason;
 use crate::packet::{ChecksumChange, Packet};
 use crate::wire::{Header, replace_sum, sum32};
@@ -7,9 +9,11 @@ use crate::wire::{Header, replace_sum, sum32};
 /// A packet with its Ethernet header, in memory.
 #[derive(Debug)]
 pub struct PacketBytes<'a> {
-    pub bytes: &'a mut [u8],
+    pub bytes: &'a mut Vec<u8>,
     /// Ethernet address of the link that it came in by.
     pub link: [u8; 6],
+    /// Index of that link.
+    pub ifindex: u32,
     /// As [`Packet::segment_size`].
     pub segment_size: u32,
 }
@@ -25,6 +29,10 @@ impl Packet for PacketBytes<'_> {
         self.bytes.starts_with(&self.link)
     }
 
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
     fn segment_size(&self) -> u32 {
         self.segment_size
     }
@@ -38,14 +46,14 @@ impl Packet for PacketBytes<'_> {
     fn replace_checksum(
         &mut self,
         offset: usize,
-        change: &ChecksumChange,
+        change: &ChecksumChange<'_>,
     ) -> Result<(), DropReason> {
         let field = self
             .bytes
             .get_mut(offset..)
             .and_then(|bytes| bytes.first_chunk_mut::<2>());
         let field = field.ok_or(DropReason::Rewrite)?;
-        let words = |(address, port): (crate::Address, crate::Port)| {
+        let words = |(address, port): (&crate::Address, crate::Port)| {
             let [a, b, c, d] = address.words();
             [a, b, c, d, port.network().into()]
         };
@@ -54,7 +62,9 @@ impl Packet for PacketBytes<'_> {
             return Ok(());
         }
         // An IPv4 address has the same prefix on both sides, which changes nothing.
-        for (old, new) in words(change.old).into_iter().zip(words(change.new)) {
+        let skipped = if change.pseudo_header { 0 } else { 4 };
+        let (old, new) = (words(change.old), words(change.new));
+        for (old, new) in old.into_iter().zip(new).skip(skipped) {
             if old != new {
                 sum = replace_sum(sum, sum32(!old), sum32(new));
             }
@@ -67,4 +77,10 @@ impl Packet for PacketBytes<'_> {
     }
 
     fn hop_limit_decremented(&mut self) {}
+
+    fn resize(&mut self, length: usize) -> Result<(), DropReason> {
+        self.bytes.resize(length, 0);
+        self.segment_size = 0;
+        Ok(())
+    }
 }

@@ -1,93 +1,151 @@
-//! Packets of pods and for pods: where they go.
+//! Packets of pods and for pods: where they go. What is addressed to a pod is
+//! decided here; everything else is [`crate::crossing`]'s.
 
 use crate::Address;
-use crate::host_port;
+use crate::crossing;
 use crate::packet::Packet;
-use crate::table::{Endpoint, Flow, FlowKey, HostPortTarget, Route, ServiceAddress};
-use crate::verdict::{DropReason, Verdict};
+use crate::service::Services;
+use crate::table::{Endpoint, Flow, FlowKey, Route, Uplink, Work};
+use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{
     ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6, Tcp,
 };
 
 /// The tables that packets are looked up in.
-pub trait Tables {
+pub trait Tables: Services {
     fn endpoint(&self, address: &Address) -> Option<&Endpoint>;
     fn route(&self, address: &Address) -> Option<&Route>;
-    fn host_port(&self, address: &ServiceAddress) -> Option<&HostPortTarget>;
+    /// What comes to this pod may be an answer to a translated packet.
+    fn set_translated(&self, address: &Address);
+    /// By interface index; 0 is the node.
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
+    /// First and number of the ports from which translated flows leave.
+    fn ports(&self) -> (u32, u32);
     fn flow(&self, key: &FlowKey) -> Option<&Flow>;
-    /// Remembers a flow through a host port.
+    /// Room to work in, for one packet.
+    #[expect(clippy::mut_from_ref, reason = "each packet has its own")]
+    fn work(&self) -> Option<&mut Work>;
+    /// Notes that a flow was met.
+    fn touch(&self, key: &FlowKey, now: u32, flags: u32);
+    /// Remembers a flow, in the place of any other.
     ///
     /// # Errors
     /// [`DropReason::FlowState`] if there is no memory for it.
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason>;
+    /// Remembers a flow if there is none of that key; false if there is one.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Result<bool, DropReason>;
 }
 
 /// A packet that a pod sent, at the host's end of its link. `host_ports`: the
-/// pod has some, so its packets may be answers to translated ones.
+/// pod has some, so its packets to pods may be answers to translated ones.
 #[inline(always)]
-pub fn from_pod<P: Packet>(packet: &mut P, tables: &impl Tables, host_ports: bool) -> Verdict {
+pub fn from_pod<P: Packet>(packet: &mut P, tables: &impl Tables, host_ports: bool) -> FinalVerdict {
     if !packet.is_for_this_link() {
-        return Verdict::Stack;
+        return Verdict::Stack.into();
     }
     match packet.protocol() {
         ETH_P_IP => pod_sent::<Ipv4, P>(packet, tables, host_ports),
         ETH_P_IPV6 => pod_sent::<Ipv6, P>(packet, tables, host_ports),
-        _ => Verdict::Stack,
+        _ => Verdict::Stack.into(),
     }
 }
 
-/// A packet that came in by an uplink or by the tunnel; `ifindex` is that link.
+/// A packet that came in by an uplink or by the tunnel.
 #[inline(always)]
-pub fn from_outside<P: Packet>(packet: &mut P, tables: &impl Tables, ifindex: u32) -> Verdict {
+pub fn from_outside<P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict {
     if !packet.is_for_this_link() {
-        return Verdict::Stack;
+        return Verdict::Stack.into();
     }
     match packet.protocol() {
-        ETH_P_IP => came_in::<Ipv4, P>(packet, tables, ifindex),
-        ETH_P_IPV6 => came_in::<Ipv6, P>(packet, tables, ifindex),
-        _ => Verdict::Stack,
+        ETH_P_IP => came_in::<Ipv4, P>(packet, tables),
+        ETH_P_IPV6 => came_in::<Ipv6, P>(packet, tables),
+        _ => Verdict::Stack.into(),
+    }
+}
+
+/// A packet that leaves by an uplink, after the host's routes have decided that
+/// it does.
+#[inline(always)]
+pub fn to_outside<P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict {
+    match packet.protocol() {
+        ETH_P_IP => crossing::to_outside::<Ipv4, P>(packet, tables),
+        ETH_P_IPV6 => crossing::to_outside::<Ipv6, P>(packet, tables),
+        _ => Verdict::Stack.into(),
     }
 }
 
 #[inline(always)]
-fn pod_sent<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, host_ports: bool) -> Verdict
+fn pod_sent<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    host_ports: bool,
+) -> FinalVerdict
 where
     Frame<H>: Header,
 {
     let Some(frame) = packet.at::<Frame<H>>(0) else {
-        return Verdict::Stack;
+        return Verdict::Stack.into();
     };
     if !frame.ip.is_routable() {
-        return Verdict::Stack;
+        return Verdict::Stack.into();
     }
     let destination = frame.ip.destination();
-    if let Some(endpoint) = tables.endpoint(&destination) {
-        return deliver::<H, P>(packet, endpoint);
-    }
-    let route = tables.route(&destination);
-    if let Some(route) = route
-        && longest_packet::<H, P>(packet).is_none_or(|length| length > route.mtu)
-    {
-        return Verdict::Stack;
-    }
-    let by = if host_ports {
-        match host_port::answer::<H, P>(packet, tables) {
-            Ok(by) => by,
-            Err(reason) => return Verdict::Drop(reason),
+    if !host_ports {
+        if let Some(endpoint) = tables.endpoint(&destination)
+            && !endpoint.is_translated()
+        {
+            return deliver::<H, P>(packet, endpoint).into();
         }
-    } else {
-        None
+        if let Some(route) = tables.route(&destination) {
+            return if fits::<H, P>(packet, route) {
+                forward::<H, P>(packet, route).into()
+            } else {
+                Verdict::Stack.into()
+            };
+        }
+    }
+    crossing::from_pod::<H, P>(packet, tables, &destination)
+}
+
+#[inline(always)]
+fn came_in<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return Verdict::Stack.into();
     };
-    let verdict = match (route, by) {
-        (Some(route), _) => Verdict::Forward {
-            ifindex: route.ifindex,
-            gateway: route.gateway,
-        },
-        // Not through the stack: it takes a packet with an address of its own
-        // as source, coming in by a link, for a forgery.
-        (None, Some(ifindex)) => Verdict::Route { ifindex },
-        (None, None) => return Verdict::Stack,
-    };
+    if !frame.ip.is_routable() {
+        return Verdict::Stack.into();
+    }
+    let destination = frame.ip.destination();
+    if let Some(endpoint) = tables.endpoint(&destination)
+        && !endpoint.is_translated()
+    {
+        return deliver::<H, P>(packet, endpoint).into();
+    }
+    crossing::from_outside::<H, P>(packet, tables, &destination)
+}
+
+/// To the neighbour that the route names.
+#[inline(always)]
+pub(crate) fn forward<H: Ip, P: Packet>(packet: &mut P, route: &Route) -> Verdict
+where
+    Frame<H>: Header,
+{
+    let (ifindex, gateway) = (route.ifindex, route.gateway);
+    one_hop_less::<H, P>(packet, Verdict::Forward { ifindex, gateway })
+}
+
+/// The verdict, with the packet as a router passes it on.
+#[inline(always)]
+pub(crate) fn one_hop_less<H: Ip, P: Packet>(packet: &mut P, verdict: Verdict) -> Verdict
+where
+    Frame<H>: Header,
+{
     let Some(frame) = packet.at::<Frame<H>>(0) else {
         return Verdict::Drop(DropReason::Rewrite);
     };
@@ -98,30 +156,19 @@ where
     verdict
 }
 
+/// Whether the packet, or the longest that it is to be cut into, fits into the
+/// route. If that cannot be told it does not.
 #[inline(always)]
-fn came_in<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, ifindex: u32) -> Verdict
+pub(crate) fn fits<H: Ip, P: Packet>(packet: &mut P, route: &Route) -> bool
 where
     Frame<H>: Header,
 {
-    let Some(frame) = packet.at::<Frame<H>>(0) else {
-        return Verdict::Stack;
-    };
-    if !frame.ip.is_routable() {
-        return Verdict::Stack;
-    }
-    if let Some(endpoint) = tables.endpoint(&frame.ip.destination()) {
-        return deliver::<H, P>(packet, endpoint);
-    }
-    match host_port::request::<H, P>(packet, tables, ifindex) {
-        Ok(Some(target)) => deliver::<H, P>(packet, &target.endpoint),
-        Ok(None) => Verdict::Stack,
-        Err(reason) => Verdict::Drop(reason),
-    }
+    longest_packet::<H, P>(packet).is_some_and(|length| length <= route.mtu)
 }
 
 /// What the host's stack would do on the way to the pod's link.
 #[inline(always)]
-fn deliver<H: Ip, P: Packet>(packet: &mut P, endpoint: &Endpoint) -> Verdict
+pub(crate) fn deliver<H: Ip, P: Packet>(packet: &mut P, endpoint: &Endpoint) -> Verdict
 where
     Frame<H>: Header,
 {
@@ -141,7 +188,7 @@ where
 /// Length of the packet, or of the longest that a large one is to be cut into;
 /// `None` if that cannot be told.
 #[inline(always)]
-fn longest_packet<H: Ip, P: Packet>(packet: &mut P) -> Option<u32>
+pub(crate) fn longest_packet<H: Ip, P: Packet>(packet: &mut P) -> Option<u32>
 where
     Frame<H>: Header,
 {

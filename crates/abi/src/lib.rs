@@ -9,35 +9,41 @@
 
 #![no_std]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate alloc;
 #[cfg(any(test, feature = "test-packets"))]
 extern crate std;
 
 mod address;
+mod answer;
+#[cfg(not(target_arch = "bpf"))]
 mod bytes;
+mod crc32c;
+mod crossing;
 mod forward;
-mod host_port;
 mod packet;
 mod policy;
 mod service;
 mod table;
 #[cfg(any(test, feature = "test-packets"))]
 pub mod test_packets;
+mod translate;
 mod verdict;
 mod wire;
 
 pub use address::{Address, Port};
+#[cfg(not(target_arch = "bpf"))]
 pub use bytes::PacketBytes;
-pub use forward::{Tables, from_outside, from_pod};
+pub use forward::{Tables, from_outside, from_pod, to_outside};
 pub use packet::{ChecksumChange, Packet};
 pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, CLASS_V4, CLASS_V6, ClassKey, Direction, NO_POLICY, Outcome,
     PairKey, PairRow, PolicyPod, PolicyTables, PortNode, Question, judge, policy_names,
 };
-pub use service::{Choice, Services, choose, original};
-pub use table::{
-    Backend, BackendKey, Config, Endpoint, FLAG_HOST_ONLY, FLAG_HOST_PORT, Flow, FlowKey, Frontend,
-    HostPortTarget, ReverseKey, Route, RouteKey, SCHEMA, SOCKET_CONNECTED, SOCKET_UNCONNECTED,
-    ServiceAddress, SocketState, TableRow, names,
+pub use service::{Caller, Choice, Chosen, Services, choose, original};
+pub use table::*;
+pub use verdict::{DropReason, FinalVerdict, Verdict};
+pub use wire::{
+    ETH_LEN, ETH_P_IPV6, Header, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP,
+    IPPROTO_UDP,
 };
-pub use verdict::{DropReason, Verdict};
-pub use wire::{ETH_LEN, ETH_P_IPV6, Header, IPPROTO_TCP, IPPROTO_UDP};

@@ -4,23 +4,28 @@
 use crate::wire::Header;
 use crate::{Address, DropReason, Port};
 
-/// What a translation changes in the sum over a TCP or UDP pseudo header.
-/// Both addresses are of one family.
+/// What a translation changes in the sum over a transport header. Both
+/// addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChecksumChange {
-    pub old: (Address, Port),
-    pub new: (Address, Port),
+pub struct ChecksumChange<'a> {
+    pub old: (&'a Address, Port),
+    pub new: (&'a Address, Port),
     /// UDP over IPv4 may have no checksum (zero), and then keeps having none.
     pub udp: bool,
+    /// The sum covers the addresses, too.
+    pub pseudo_header: bool,
 }
 
-/// A packet with its Ethernet header, at the ingress of a link.
+/// A packet with its Ethernet header, at a link.
 pub trait Packet {
     /// EtherType in network order; of the packet inside a VLAN tag.
     fn protocol(&self) -> u16;
 
     /// Sent to this link's own Ethernet address, and in no VLAN.
     fn is_for_this_link(&self) -> bool;
+
+    /// The link that it comes in by, or goes out by.
+    fn ifindex(&self) -> u32;
 
     /// Payload of each segment that a large packet stands for; 0 if it is one
     /// packet.
@@ -29,9 +34,9 @@ pub trait Packet {
     /// The header at that offset; `None` if the packet ends before it does.
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
 
-    /// Brings the TCP or UDP checksum at that offset in line with a change of
-    /// address and port. A method and not arithmetic on bytes, because a
-    /// checksum that the device has still to complete is kept differently.
+    /// Brings the checksum at that offset in line with a change of address and
+    /// port. A method and not arithmetic on bytes, because a checksum that the
+    /// device has still to complete is kept differently.
     ///
     /// # Errors
     /// [`DropReason::Rewrite`] if the packet cannot be written; it may then be
@@ -39,10 +44,17 @@ pub trait Packet {
     fn replace_checksum(
         &mut self,
         offset: usize,
-        change: &ChecksumChange,
+        change: &ChecksumChange<'_>,
     ) -> Result<(), DropReason>;
 
     /// Tells a device's sum over the whole packet that IPv6's hop limit went
     /// down by one: there is no header checksum that would have made up for it.
     fn hop_limit_decremented(&mut self);
+
+    /// Cuts the packet to this length, or lengthens it by zeros: it becomes
+    /// another one, without segments and sums of a device.
+    ///
+    /// # Errors
+    /// [`DropReason::Rewrite`] if there is no memory.
+    fn resize(&mut self, length: usize) -> Result<(), DropReason>;
 }

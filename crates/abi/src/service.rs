@@ -1,21 +1,44 @@
-//! Services at the socket: which backend a connection gets, and under which
-//! name its answers are shown.
+//! Which backend a connection gets, and under which name its answers are shown.
 
 use crate::table::{
-    Backend, BackendKey, FLAG_HOST_ONLY, Frontend, SOCKET_CONNECTED, SOCKET_UNCONNECTED,
-    ServiceAddress, SocketState,
+    Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, FLAG_HOST_ONLY, FLAG_RANGES,
+    Frontend, MAGLEV_CHUNK, RANGE_SERVICES, SOCKET_CONNECTED, SOCKET_UNCONNECTED, ServiceAddress,
+    SlotsKey, SocketState,
 };
 use crate::verdict::DropReason;
 use crate::{Address, Port};
 
-/// The tables that destinations are looked up in, and what the caller's context
-/// knows.
+/// The tables that backends are chosen from.
 pub trait Services {
-    fn frontend(&self, address: &ServiceAddress) -> Option<Frontend>;
-    fn backend(&self, key: &BackendKey) -> Option<Backend>;
+    fn frontend(&self, address: &ServiceAddress) -> Option<&Frontend>;
+    /// Second half of the key of the backend in a slot.
+    fn slot(&self, key: &SlotsKey, slot: u32) -> Option<u32>;
+    /// Likewise, of an entry of a Maglev table.
+    fn maglev(&self, key: &SlotsKey, entry: u32) -> Option<u32>;
+    /// The backend, which gets one more connection.
+    fn take(&self, key: &BackendKey) -> Option<Backend>;
+    /// The backend is still one of its set.
+    fn is_alive(&self, key: &BackendKey) -> bool;
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Without room the client has no affinity, which is no reason to refuse it.
+    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+    /// One of `RANGE_*`; 0 if the address is in none.
+    fn range(&self, address: &Address) -> u32;
+    /// The client is in one of the set's source ranges.
+    fn may_reach(&self, set: u32, client: &Address) -> bool;
+    /// Counts a connection or packet that found nobody behind this frontend.
+    fn count_refused(&self, address: &ServiceAddress);
+    /// Seconds since boot.
+    fn now(&self) -> u32;
+    fn random(&self) -> u32;
+}
+
+/// What the caller's socket knows beside the tables.
+pub trait Caller {
     /// The socket is in the node's own network namespace.
     fn in_node_netns(&self) -> bool;
-    fn random(&self) -> u32;
+    /// Whom affinity goes by: the network namespace, as an address.
+    fn client(&self) -> Address;
 }
 
 /// What becomes of a destination.
@@ -24,62 +47,227 @@ pub trait Services {
 pub enum Choice {
     /// Not a service: as the application said.
     Keep,
-    /// This backend of this service.
-    Backend {
-        service: u32,
-        backend: Backend,
-    },
+    Backend(Chosen),
     Refuse(DropReason),
 }
 
-/// Lookups of a frontend before its backend counts as missing. An update moves
-/// a frontend to a new generation of backends and then removes the old one, so
-/// who read the row just before finds the new one when reading again.
+/// A backend and its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub key: BackendKey,
+    pub backend: Backend,
+}
+
+/// Lookups of a frontend before its backend counts as missing. An update makes
+/// the frontend name other backends and then removes the old ones, so who read
+/// just before finds the new ones when reading again.
 const ATTEMPTS: usize = 3;
 
-/// Chooses a backend for a destination, each with equal probability.
+/// Chooses a backend for a socket's destination, each with equal probability.
 ///
 /// `last`: what an unconnected socket sent to before. Datagrams of one socket
-/// to one service stay with one backend until the service changes.
+/// to one service stay with one backend while it is one of the service's.
 #[inline(always)]
 pub fn choose(
     services: &impl Services,
+    caller: &impl Caller,
     destination: &ServiceAddress,
     last: Option<&SocketState>,
 ) -> Choice {
     for _ in 0..ATTEMPTS {
         let Some(frontend) = services.frontend(destination) else {
-            return Choice::Keep;
+            return if services.range(&destination.address) == RANGE_SERVICES {
+                Choice::Refuse(DropReason::NoService)
+            } else {
+                Choice::Keep
+            };
         };
-        if frontend.flags() & FLAG_HOST_ONLY != 0 && !services.in_node_netns() {
+        let flags = frontend.flags();
+        // Another namespace's loopback is its own; and whether a pod is in the
+        // ranges is seen by its packets' source.
+        if flags & (FLAG_HOST_ONLY | FLAG_RANGES) != 0 && !caller.in_node_netns() {
             return Choice::Keep;
         }
-        if frontend.count() == 0 {
+        let (set, count) = (frontend.set(), frontend.count());
+        if count == 0 {
+            services.count_refused(destination);
             return Choice::Refuse(DropReason::NoBackends);
         }
-        let service = frontend.service();
         if let Some(last) = last
             && last.flags & SOCKET_UNCONNECTED != 0
-            && last.service == service
+            && last.set == set
             && last.frontend == *destination
         {
-            return Choice::Backend {
-                service,
-                backend: last.backend,
-            };
+            let key = BackendKey { set, id: last.id };
+            if services.is_alive(&key) {
+                let backend = last.backend;
+                return Choice::Backend(Chosen { key, backend });
+            }
         }
-        let slot = slot(services.random(), frontend.count());
-        if let Some(backend) = services.backend(&BackendKey { service, slot }) {
-            return Choice::Backend { service, backend };
+        let client = match frontend.affinity() {
+            0 => None,
+            seconds => Some((
+                AffinityKey {
+                    client: caller.client(),
+                    set,
+                },
+                seconds,
+            )),
+        };
+        let slot = scale(services.random(), count.into());
+        if let Some(chosen) = pick(services, set, client, |services| {
+            in_slot(services, set, slot)
+        }) {
+            return Choice::Backend(chosen);
         }
     }
     Choice::Refuse(DropReason::BackendMissing)
 }
 
+/// Who is behind a frontend for packets.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Nobody,
+    /// Nobody on this node, but somebody elsewhere.
+    NobodyHere,
+    Chosen(Chosen),
+    /// Tables are damaged, or it is just going.
+    Missing,
+    /// Not for this client.
+    Forbidden,
+    /// Not a frontend for packets.
+    Keep,
+}
+
+/// From where a packet to a frontend comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A pod, of this node or another.
+    Pod,
+    /// From outside, and to any backend.
+    Outside,
+    /// From outside, and to the backends of this node alone.
+    OutsideToHere,
+}
+
+/// Chooses a backend for the first packet of a flow: from outside the same one
+/// for the same client on every node that has the same backends.
+#[inline(always)]
+pub(crate) fn behind(
+    services: &impl Services,
+    frontend: &Frontend,
+    client: (Address, Port),
+    from: From,
+) -> Behind {
+    let (set, flags) = (frontend.set(), frontend.flags());
+    if flags & FLAG_HOST_ONLY != 0 {
+        return Behind::Keep;
+    }
+    if flags & FLAG_RANGES != 0 && !services.may_reach(set, &client.0) {
+        return Behind::Forbidden;
+    }
+    match from {
+        From::OutsideToHere if frontend.outside() != 0 => {}
+        _ if frontend.count() == 0 => return Behind::Nobody,
+        From::OutsideToHere => return Behind::NobodyHere,
+        From::Pod | From::Outside => {}
+    }
+    let (affinity, port) = match frontend.affinity() {
+        0 => (None, client.1.host()),
+        seconds => {
+            let key = AffinityKey {
+                client: client.0,
+                set,
+            };
+            (Some((key, seconds)), 0)
+        }
+    };
+    let hash = client_hash(&client.0, port);
+    let entries = match from {
+        From::Pod => 0,
+        From::Outside | From::OutsideToHere => frontend.maglev(),
+    };
+    let chosen = pick(services, set, affinity, |services| {
+        if entries == 0 {
+            return in_slot(services, set, scale(hash, frontend.count().into()));
+        }
+        let entry = scale(hash, entries.into());
+        let key = SlotsKey {
+            set,
+            chunk: entry / MAGLEV_CHUNK,
+        };
+        services.maglev(&key, entry % MAGLEV_CHUNK)
+    });
+    chosen.map_or(Behind::Missing, Behind::Chosen)
+}
+
+/// The backend that the client keeps, else the one that `other` says.
+#[inline(always)]
+fn pick<S: Services>(
+    services: &S,
+    set: u32,
+    client: Option<(AffinityKey, u32)>,
+    other: impl FnOnce(&S) -> Option<u32>,
+) -> Option<Chosen> {
+    let Some((client, seconds)) = client else {
+        let key = BackendKey {
+            set,
+            id: other(services)?,
+        };
+        let backend = services.take(&key)?;
+        return Some(Chosen { key, backend });
+    };
+    let now = services.now();
+    let kept = services
+        .affinity(&client)
+        .filter(|kept| now.wrapping_sub(kept.last) < seconds);
+    if let Some(kept) = kept {
+        let key = BackendKey { set, id: kept.id };
+        if let Some(backend) = services.take(&key) {
+            if kept.last != now {
+                services.set_affinity(
+                    &client,
+                    &Affinity {
+                        id: kept.id,
+                        last: now,
+                    },
+                );
+            }
+            return Some(Chosen { key, backend });
+        }
+    }
+    let id = other(services)?;
+    let key = BackendKey { set, id };
+    let backend = services.take(&key)?;
+    services.set_affinity(&client, &Affinity { id, last: now });
+    Some(Chosen { key, backend })
+}
+
+#[inline(always)]
+fn in_slot(services: &impl Services, set: u32, slot: u32) -> Option<u32> {
+    let key = SlotsKey {
+        set,
+        chunk: slot / BACKENDS_PER_SLOTS,
+    };
+    services.slot(&key, slot % BACKENDS_PER_SLOTS)
+}
+
 /// A random word scaled to 0 .. count - 1.
 #[inline(always)]
-const fn slot(random: u32, count: u16) -> u32 {
+const fn scale(random: u32, count: u32) -> u32 {
     ((random as u64 * count as u64) >> 32) as u32
+}
+
+/// A word from who sends, the same on every node (MurmurHash3's finalizer).
+#[inline(always)]
+pub(crate) const fn client_hash(client: &Address, port: u16) -> u32 {
+    let words = client.words();
+    let mut hash = words[3] ^ words[2].rotate_left(8) ^ words[1].rotate_left(16);
+    hash ^= words[0].rotate_left(24) ^ ((port as u32) << 16 | port as u32);
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }
 
 /// The service's address that an application is to see instead of its

@@ -1,14 +1,16 @@
 //! Packets and tables for tests.
 
 use core::net::IpAddr;
-use std::cell::RefCell;
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::vec;
 use std::vec::Vec;
 
 use crate::{
-    Address, DropReason, Endpoint, Flow, FlowKey, HostPortTarget, IPPROTO_TCP, IPPROTO_UDP, Route,
-    RouteKey, ServiceAddress, Tables,
+    Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, DropReason, Endpoint,
+    Flow, FlowKey, Frontend, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
+    MaglevRow, Route, RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
 };
 
 /// A packet that can be varied.
@@ -22,6 +24,8 @@ pub struct Sample {
     pub fragment: u16,
     /// UDP over IPv4 without a checksum.
     pub no_checksum: bool,
+    /// Of a TCP header.
+    pub flags: u8,
     pub payload: Vec<u8>,
 }
 
@@ -36,7 +40,63 @@ impl Sample {
             hops: 64,
             fragment: 0,
             no_checksum: false,
+            flags: 0x10,
             payload: (0..100).collect(),
+        }
+    }
+
+    /// The first one of a connection.
+    pub fn tcp_syn(source: (&str, u16), destination: (&str, u16)) -> Self {
+        Self {
+            flags: 0x02,
+            ..Self::tcp(source, destination)
+        }
+    }
+
+    /// The last one of one side.
+    pub fn tcp_fin(source: (&str, u16), destination: (&str, u16)) -> Self {
+        Self {
+            flags: 0x11,
+            ..Self::tcp(source, destination)
+        }
+    }
+
+    pub fn sctp(source: (&str, u16), destination: (&str, u16)) -> Self {
+        Self {
+            protocol: IPPROTO_SCTP,
+            ..Self::tcp(source, destination)
+        }
+    }
+
+    /// Somebody asks for an echo: the identifier is in the place of the source's
+    /// port, and the destination's is not used.
+    pub fn echo(source: (&str, u16), destination: (&str, u16)) -> Self {
+        let mut sample = Self::tcp(source, (destination.0, 0));
+        sample.protocol = if sample.source.0.is_ipv4() {
+            IPPROTO_ICMP
+        } else {
+            IPPROTO_ICMPV6
+        };
+        sample
+    }
+
+    /// From the other side: an answer.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ..self.clone()
+        }
+    }
+
+    /// An echo's answer with the same ends.
+    #[must_use]
+    pub fn reversed_types(&self) -> Self {
+        Self {
+            source: (self.source.0, self.destination.1),
+            destination: (self.destination.0, self.source.1),
+            ..self.clone()
         }
     }
 
@@ -86,7 +146,8 @@ impl Sample {
         let field = match self.protocol {
             IPPROTO_TCP => {
                 // With twelve bytes of options, as TCP has them.
-                header.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x80, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+                header.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x80, self.flags]);
+                header.extend([0xff, 0xff, 0, 0, 0, 0]);
                 header.extend([1; 12]);
                 16
             }
@@ -94,6 +155,27 @@ impl Sample {
                 header.extend((8 + self.payload.len() as u16).to_be_bytes());
                 header.extend([0, 0]);
                 6
+            }
+            IPPROTO_SCTP => {
+                header.extend([0, 0, 0, 7, 0, 0, 0, 0]);
+                header.extend(&self.payload);
+                let sum = crc32c(&header);
+                header[8..12].copy_from_slice(&sum.to_le_bytes());
+                return header;
+            }
+            IPPROTO_ICMP | IPPROTO_ICMPV6 if self.source.1 != 0 || self.destination.1 != 0 => {
+                let asks = self.destination.1 == 0;
+                let kind = match (self.protocol, asks) {
+                    (IPPROTO_ICMP, true) => 8,
+                    (IPPROTO_ICMP, false) => 0,
+                    (_, true) => 128,
+                    (_, false) => 129,
+                };
+                let id = self.source.1 | self.destination.1;
+                header = vec![kind, 0, 0, 0];
+                header.extend(id.to_be_bytes());
+                header.extend([0, 1]);
+                2
             }
             _ => return self.payload.clone(),
         };
@@ -106,8 +188,8 @@ impl Sample {
     }
 
     fn transport_checksum(&self, transport: &[u8]) -> u16 {
-        let mut sum = pseudo_header(self.source.0, self.destination.0, self.protocol, transport);
-        if sum == 0 {
+        let mut sum = transport_sum(self.source.0, self.destination.0, self.protocol, transport);
+        if sum == 0 && self.protocol == IPPROTO_UDP {
             sum = 0xffff;
         }
         sum
@@ -140,7 +222,25 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, transport: &
     checksum(&bytes)
 }
 
-/// Whether the checksums of a whole TCP or UDP packet without options are right.
+/// The sum over what it covers: ICMP over IPv4 has no pseudo header.
+fn transport_sum(source: IpAddr, destination: IpAddr, protocol: u8, transport: &[u8]) -> u16 {
+    if protocol == IPPROTO_ICMP {
+        checksum(transport)
+    } else {
+        pseudo_header(source, destination, protocol, transport)
+    }
+}
+
+/// RFC 9260, appendix A.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// Whether the checksums of a whole packet without IP options are right.
 pub fn checksums_are_right(packet: &[u8]) -> bool {
     let ip = &packet[14..];
     let (source, destination, protocol, transport): (IpAddr, IpAddr, u8, &[u8]) = match ip[0] >> 4 {
@@ -164,51 +264,183 @@ pub fn checksums_are_right(packet: &[u8]) -> bool {
             (address(8), address(24), ip[6], &ip[40..])
         }
     };
+    if protocol == IPPROTO_SCTP {
+        let mut plain = transport.to_vec();
+        plain[8..12].fill(0);
+        return transport[8..12] == crc32c(&plain).to_le_bytes();
+    }
     let absent = protocol == IPPROTO_UDP && transport[6..8] == [0, 0];
-    absent || pseudo_header(source, destination, protocol, transport) == 0
+    absent || transport_sum(source, destination, protocol, transport) == 0
 }
 
-/// Tables in memory.
+/// Tables in memory. Rows that are lent are leaked when they are written: tests
+/// are short.
 #[derive(Debug, Default)]
 pub struct MemoryTables {
     pub endpoints: HashMap<Address, Endpoint>,
     pub routes: Vec<(RouteKey, Route)>,
-    pub host_ports: HashMap<ServiceAddress, HostPortTarget>,
-    /// Leaked when written, so that they can be lent: tests are short.
+    pub ranges: Vec<(RouteKey, u32)>,
+    pub uplinks: HashMap<u32, Uplink>,
+    pub frontends: HashMap<ServiceAddress, Frontend>,
+    pub slots: HashMap<SlotsKey, Slots>,
+    pub maglev: HashMap<SlotsKey, MaglevRow>,
+    pub backends: HashMap<BackendKey, Backend>,
+    /// Set and range.
+    pub sources: Vec<(u32, RouteKey)>,
+    /// First and number.
+    pub ports: (u32, u32),
+    pub now: Cell<u32>,
+    /// Steps by this much from number to number.
+    pub random: Cell<u32>,
     pub flows: RefCell<HashMap<FlowKey, &'static Flow>>,
+    pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
+    pub connections: RefCell<HashMap<BackendKey, u64>>,
+    pub refused: RefCell<HashMap<ServiceAddress, u64>>,
+    /// Pods that got translated packets' answers.
+    pub translated: RefCell<HashMap<Address, &'static Endpoint>>,
+}
+
+fn covers(range: &RouteKey, address: &Address) -> bool {
+    let bits = |address: &Address| match IpAddr::from(*address) {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    let mask = u128::MAX.checked_shl(128 - range.prefix_len).unwrap_or(0);
+    bits(&range.address) & mask == bits(address) & mask
+}
+
+fn longest<'t, V>(rows: &'t [(RouteKey, V)], address: &Address) -> Option<&'t V> {
+    let covering = rows.iter().filter(|(key, _)| covers(key, address));
+    covering
+        .max_by_key(|(key, _)| key.prefix_len)
+        .map(|(_, row)| row)
+}
+
+impl MemoryTables {
+    /// A frontend with its set, slots and backends, without a Maglev table.
+    pub fn serve(&mut self, address: ServiceAddress, frontend: Frontend, backends: &[Backend]) {
+        let set = frontend.set();
+        for (index, backend) in (0..).zip(backends) {
+            let id = index + 1;
+            self.backends.insert(BackendKey { set, id }, *backend);
+            let chunk = index / BACKENDS_PER_SLOTS;
+            let slots = self.slots.entry(SlotsKey { set, chunk }).or_default();
+            slots.0[(index % BACKENDS_PER_SLOTS) as usize] = id;
+        }
+        self.frontends.insert(address, frontend);
+    }
+}
+
+impl Services for MemoryTables {
+    fn frontend(&self, address: &ServiceAddress) -> Option<&Frontend> {
+        self.frontends.get(address)
+    }
+
+    fn slot(&self, key: &SlotsKey, slot: u32) -> Option<u32> {
+        self.slots.get(key).map(|row| row.0[slot as usize])
+    }
+
+    fn maglev(&self, key: &SlotsKey, entry: u32) -> Option<u32> {
+        self.maglev.get(key).map(|row| row.0[entry as usize])
+    }
+
+    fn take(&self, key: &BackendKey) -> Option<Backend> {
+        let backend = self.backends.get(key)?;
+        *self.connections.borrow_mut().entry(*key).or_default() += 1;
+        Some(*backend)
+    }
+
+    fn is_alive(&self, key: &BackendKey) -> bool {
+        self.backends.contains_key(key)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinity.borrow_mut().insert(*key, *affinity);
+    }
+
+    fn range(&self, address: &Address) -> u32 {
+        longest(&self.ranges, address).copied().unwrap_or(0)
+    }
+
+    fn may_reach(&self, set: u32, client: &Address) -> bool {
+        let mut sources = self.sources.iter();
+        sources.any(|(of, range)| *of == set && covers(range, client))
+    }
+
+    fn count_refused(&self, address: &ServiceAddress) {
+        *self.refused.borrow_mut().entry(*address).or_default() += 1;
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn random(&self) -> u32 {
+        // Steps through the whole range, evenly.
+        let next = self.random.get().wrapping_add(0x0100_0193);
+        self.random.set(next);
+        next
+    }
 }
 
 impl Tables for MemoryTables {
     fn endpoint(&self, address: &Address) -> Option<&Endpoint> {
-        self.endpoints.get(address)
+        let translated = self.translated.borrow().get(address).copied();
+        translated.or_else(|| self.endpoints.get(address))
     }
 
     fn route(&self, address: &Address) -> Option<&Route> {
-        let bits = |address: &Address| match IpAddr::from(*address) {
-            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => u128::from(v6),
-        };
-        let covers = |key: &RouteKey| {
-            let mask = u128::MAX.checked_shl(128 - key.prefix_len).unwrap_or(0);
-            bits(&key.address) & mask == bits(address) & mask
-        };
-        let covering = self.routes.iter().filter(|(key, _)| covers(key));
-        covering
-            .max_by_key(|(key, _)| key.prefix_len)
-            .map(|(_, route)| route)
+        longest(&self.routes, address)
     }
 
-    fn host_port(&self, address: &ServiceAddress) -> Option<&HostPortTarget> {
-        self.host_ports.get(address)
+    fn set_translated(&self, address: &Address) {
+        if let Some(mut endpoint) = self.endpoints.get(address).copied() {
+            endpoint.set_translated();
+            let endpoint = Box::leak(Box::new(endpoint));
+            self.translated.borrow_mut().insert(*address, endpoint);
+        }
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.uplinks.get(&ifindex)
+    }
+
+    fn ports(&self) -> (u32, u32) {
+        self.ports
     }
 
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {
         self.flows.borrow().get(key).copied()
     }
 
+    fn work(&self) -> Option<&mut Work> {
+        Some(Box::leak(Box::default()))
+    }
+
+    fn touch(&self, key: &FlowKey, now: u32, flags: u32) {
+        let mut flows = self.flows.borrow_mut();
+        if let Some(flow) = flows.get_mut(key) {
+            let mut touched = **flow;
+            touched.flags |= flags;
+            touched.last = now;
+            *flow = Box::leak(Box::new(touched));
+        }
+    }
+
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
-        let flow = std::boxed::Box::leak(std::boxed::Box::new(*flow));
+        let flow = Box::leak(Box::new(*flow));
         self.flows.borrow_mut().insert(*key, flow);
         Ok(())
+    }
+
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Result<bool, DropReason> {
+        if self.flows.borrow().contains_key(key) {
+            return Ok(false);
+        }
+        self.remember(key, flow).map(|()| true)
     }
 }

@@ -6,6 +6,15 @@ use crate::{Address, Port};
 pub const ETH_LEN: usize = size_of::<Ethernet>();
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_SCTP: u8 = 132;
+pub const IPPROTO_ICMP: u8 = 1;
+pub const IPPROTO_ICMPV6: u8 = 58;
+
+/// Flags of a TCP header (RFC 9293, 3.1).
+pub(crate) const TCP_FIN: u8 = 1;
+pub(crate) const TCP_SYN: u8 = 2;
+pub(crate) const TCP_RST: u8 = 4;
+pub(crate) const TCP_ACK: u8 = 16;
 
 /// EtherTypes, in network order.
 pub(crate) const ETH_P_IP: u16 = 0x0800_u16.to_be();
@@ -37,6 +46,10 @@ headers! {
     Frame<Ipv6>: 54,
     Ports: 4,
     Tcp: 20,
+    Icmp: 8,
+    Sctp: 12,
+    Quote<14>: 56,
+    Quote<24>: 96,
 }
 
 #[repr(C)]
@@ -91,6 +104,69 @@ pub(crate) struct Ports {
     destination: [u8; 2],
 }
 
+/// ICMP (RFC 792) and ICMPv6 (RFC 4443).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Icmp {
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    checksum: [u8; 2],
+    /// Identifier and sequence number of an echo; MTU of an error.
+    rest: [[u8; 2]; 2],
+}
+
+impl Icmp {
+    #[inline(always)]
+    pub(crate) fn id(&self) -> Port {
+        Port::from_network(load16(&self.rest[0]))
+    }
+    #[inline(always)]
+    pub(crate) fn set_id(&mut self, id: Port) {
+        store16(&mut self.rest[0], id.network());
+    }
+    /// Makes it an error; gives the sum of its words.
+    #[inline(always)]
+    pub(crate) fn set_error(&mut self, kind: u8, code: u8, rest: u32) -> u32 {
+        self.kind = kind;
+        self.code = code;
+        store16(&mut self.checksum, 0);
+        let rest = rest.to_be();
+        store16(&mut self.rest[0], rest as u16);
+        store16(&mut self.rest[1], (rest >> 16) as u16);
+        u32::from(u16::from_ne_bytes([kind, code])) + sum32(rest)
+    }
+    #[inline(always)]
+    pub(crate) fn set_checksum(&mut self, sum: u32) {
+        store16(&mut self.checksum, fold(sum));
+    }
+}
+
+/// RFC 9260, 3.1.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Sctp {
+    ports: Ports,
+    tag: [u8; 4],
+    checksum: [u8; 4],
+}
+
+impl Sctp {
+    #[inline(always)]
+    pub(crate) fn checksum(&self) -> u32 {
+        load32(&self.checksum)
+    }
+    #[inline(always)]
+    pub(crate) fn set_checksum(&mut self, checksum: u32) {
+        store32(&mut self.checksum, checksum);
+    }
+}
+
+/// An IP header and eight bytes behind it, which an error quotes; and as many
+/// words again, for the quotation.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Quote<const WORDS: usize>([[u8; 4]; WORDS]);
+
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Tcp {
@@ -105,6 +181,12 @@ pub(crate) struct Tcp {
 }
 
 impl Ethernet {
+    /// Back to who sent it.
+    #[inline(always)]
+    pub(crate) fn turn(&mut self) {
+        let (destination, source) = (self.destination.get(), self.source.get());
+        self.address(source, destination);
+    }
     #[inline(always)]
     pub(crate) fn address(&mut self, destination: [u16; 3], source: [u16; 3]) {
         self.destination.set(destination);
@@ -118,6 +200,10 @@ impl Ethernet {
 struct Mac([[u8; 2]; 3]);
 
 impl Mac {
+    #[inline(always)]
+    fn get(&self) -> [u16; 3] {
+        [load16(&self.0[0]), load16(&self.0[1]), load16(&self.0[2])]
+    }
     #[inline(always)]
     fn set(&mut self, words: [u16; 3]) {
         store16(&mut self.0[0], words[0]);
@@ -151,6 +237,45 @@ impl Tcp {
     pub(crate) fn header_len(&self) -> u32 {
         u32::from(self.offset >> 4) * 4
     }
+    #[inline(always)]
+    pub(crate) fn flags(&self) -> u8 {
+        self.flags
+    }
+    /// What this segment, with that many bytes of payload, is refused with (RFC
+    /// 9293, 3.5.2): a header of its own, without checksum yet; and the sum of
+    /// its words.
+    #[inline(always)]
+    pub(crate) fn make_reset(&mut self, payload: u32) -> u32 {
+        let (source, destination) = (self.ports.source(), self.ports.destination());
+        self.ports.set_source(destination);
+        self.ports.set_destination(source);
+        let sequence = load32(&self.sequence);
+        let (sequence, acknowledgement, flags) = if self.flags & TCP_ACK != 0 {
+            (load32(&self.acknowledgement), 0, TCP_RST)
+        } else {
+            let taken = payload
+                + u32::from(self.flags & TCP_SYN != 0)
+                + u32::from(self.flags & TCP_FIN != 0);
+            let next = u32::from_be(sequence).wrapping_add(taken).to_be();
+            (0, next, TCP_RST | TCP_ACK)
+        };
+        store32(&mut self.sequence, sequence);
+        store32(&mut self.acknowledgement, acknowledgement);
+        self.offset = 5 << 4;
+        self.flags = flags;
+        store16(&mut self.window, 0);
+        store16(&mut self.checksum, 0);
+        store16(&mut self.urgent, 0);
+        u32::from(source.network())
+            + u32::from(destination.network())
+            + sum32(sequence)
+            + sum32(acknowledgement)
+            + u32::from(u16::from_ne_bytes([5 << 4, flags]))
+    }
+    #[inline(always)]
+    pub(crate) fn set_checksum(&mut self, sum: u32) {
+        store16(&mut self.checksum, fold(sum));
+    }
 }
 
 /// What forwarding needs of an IP header, whatever the family.
@@ -167,6 +292,8 @@ where
     /// A packet that a router may forward by looking at its destination alone:
     /// well-formed, with hops left, without options that concern routers.
     fn is_routable(&self) -> bool;
+    /// Without options between this header and the transport's.
+    fn is_plain(&self) -> bool;
     fn source(&self) -> Address;
     fn destination(&self) -> Address;
     /// Length of the whole packet, bytes.
@@ -177,15 +304,84 @@ where
     fn decrement_hops(&mut self);
     fn set_source(&mut self, address: &Address);
     fn set_destination(&mut self, address: &Address);
+    /// Makes it the header of an answer with that much behind it: fresh hops,
+    /// the other way round.
+    fn turn(&mut self, payload: u16, protocol: u8);
+    /// Protocol number of this family's ICMP.
+    const ICMP: u8;
+    /// Types of an echo: who asks, who answers.
+    const ECHO: [u8; 2];
+    /// Type and code of an error: nobody at that port; too long.
+    const PORT_UNREACHABLE: [u8; 2];
+    const TOO_LONG: [u8; 2];
+    /// For errors.
+    type Quote: Header + Quoted;
 }
+
+/// A [`Quote`] of any length.
+pub(crate) trait Quoted {
+    /// Copies the first half to the second; gives the sum of its words.
+    fn quote(&mut self) -> u32;
+}
+
+impl<const WORDS: usize> Quoted for Quote<WORDS> {
+    #[inline(always)]
+    fn quote(&mut self) -> u32 {
+        let mut sum = 0;
+        let mut at = 0;
+        while at < WORDS / 2 {
+            let word = load32(&self.0[at]);
+            store32(&mut self.0[at + WORDS / 2], word);
+            sum += sum32(word);
+            at += 1;
+        }
+        sum
+    }
+}
+
+/// Hops of answers that the programs make.
+const HOPS: u8 = 64;
 
 impl Ip for Ipv4 {
     const HAS_CHECKSUM: bool = true;
+    const ICMP: u8 = IPPROTO_ICMP;
+    const ECHO: [u8; 2] = [8, 0];
+    const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const TOO_LONG: [u8; 2] = [3, 4];
+    type Quote = Quote<14>;
+
+    #[inline(always)]
+    fn turn(&mut self, payload: u16, protocol: u8) {
+        let (source, destination) = (load32(&self.source), load32(&self.destination));
+        let length = (Self::LEN as u16 + payload).to_be();
+        // Do not fragment (RFC 791, 3.1).
+        let fragment = 0x4000_u16.to_be();
+        self.version_ihl = 0x45;
+        self.tos = 0;
+        store16(&mut self.total_length, length);
+        store16(&mut self.id, 0);
+        store16(&mut self.fragment, fragment);
+        self.ttl = HOPS;
+        self.protocol = protocol;
+        let sum = u32::from(u16::from_ne_bytes([0x45, 0]))
+            + u32::from(length)
+            + u32::from(fragment)
+            + u32::from(u16::from_ne_bytes([HOPS, protocol]))
+            + sum32(source)
+            + sum32(destination);
+        store16(&mut self.checksum, fold(sum));
+        store32(&mut self.source, destination);
+        store32(&mut self.destination, source);
+    }
 
     #[inline(always)]
     fn is_routable(&self) -> bool {
         // Version 4 and five words: options are for the host's stack.
         self.version_ihl == 0x45 && self.ttl > 1
+    }
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45
     }
     #[inline(always)]
     fn source(&self) -> Address {
@@ -238,15 +434,38 @@ impl Ipv4 {
 
 impl Ip for Ipv6 {
     const HAS_CHECKSUM: bool = false;
+    const ICMP: u8 = IPPROTO_ICMPV6;
+    const ECHO: [u8; 2] = [128, 129];
+    const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const TOO_LONG: [u8; 2] = [2, 0];
+    type Quote = Quote<24>;
+
+    #[inline(always)]
+    fn turn(&mut self, payload: u16, protocol: u8) {
+        let (source, destination) = (load128(&self.source), load128(&self.destination));
+        store16(&mut self.version_class, 0x6000_u16.to_be());
+        store16(&mut self.flow, 0);
+        store16(&mut self.payload_length, payload.to_be());
+        self.next_header = protocol;
+        self.hop_limit = HOPS;
+        store128(&mut self.source, destination);
+        store128(&mut self.destination, source);
+    }
 
     #[inline(always)]
     fn is_routable(&self) -> bool {
         // Hop-by-hop options (0) are for routers (RFC 8200, 4.3); a link-local
         // source may not be forwarded (RFC 4291, 2.5.6).
-        self.version_class[0] >> 4 == 6
+        self.is_plain()
             && self.hop_limit > 1
             && self.next_header != 0
             && !(self.source[0] == 0xfe && self.source[1] & 0xc0 == 0x80)
+    }
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        // An IPv4 address in the clothes of IPv6 is for sockets, not for wires
+        // (RFC 6890, 2.2.3); here it would be that address.
+        self.version_class[0] >> 4 == 6 && !self.source().is_v4() && !self.destination().is_v4()
     }
     #[inline(always)]
     fn source(&self) -> Address {
@@ -277,6 +496,30 @@ impl Ip for Ipv6 {
     fn set_destination(&mut self, address: &Address) {
         store128(&mut self.destination, address.words());
     }
+}
+
+/// The checksum that such a sum gives (RFC 1071).
+#[inline(always)]
+pub(crate) const fn fold(sum: u32) -> u16 {
+    replace_sum(!0, sum, 0)
+}
+
+/// One's complement sum of the words of a pseudo header (RFC 9293, 3.1; RFC
+/// 8200, 8.1), not folded.
+#[inline(always)]
+pub(crate) fn pseudo_header(
+    source: &Address,
+    destination: &Address,
+    length: u16,
+    protocol: u8,
+) -> u32 {
+    let ends = u32::from(length.to_be()) + u32::from(u16::from(protocol).to_be());
+    if source.is_v4() {
+        return ends + sum32(source.v4_word()) + sum32(destination.v4_word());
+    }
+    let ([a, b, c, d], [e, f, g, h]) = (source.words(), destination.words());
+    let source = sum32(a) + sum32(b) + sum32(c) + sum32(d);
+    source + sum32(e) + sum32(f) + sum32(g) + sum32(h) + ends
 }
 
 /// One's complement sum of the two halves, not folded.

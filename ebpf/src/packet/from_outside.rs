@@ -3,11 +3,12 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use super::{Kernel, Skb, exit};
+use super::{Skb, exit};
+use crate::services::Kernel;
 
 #[classifier]
 fn from_outside(context: TcContext) -> i32 {
     let mut packet = Skb::new(&context);
-    let ifindex = packet.ifindex();
-    exit(ripstop_abi::from_outside(&mut packet, &Kernel, ifindex))
+    let outcome = ripstop_abi::from_outside(&mut packet, &Kernel);
+    exit(&packet, outcome)
 }

@@ -3,24 +3,22 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use super::{Kernel, Skb, exit};
+use super::{Skb, exit};
+use crate::services::Kernel;
 
-/// For pods without host ports: nothing of theirs is translated.
+/// For pods without host ports: what they send to pods is no answer to a
+/// translated packet.
 #[classifier]
 fn from_pod(context: TcContext) -> i32 {
-    exit(ripstop_abi::from_pod(
-        &mut Skb::new(&context),
-        &Kernel,
-        false,
-    ))
+    let mut packet = Skb::new(&context);
+    let outcome = ripstop_abi::from_pod(&mut packet, &Kernel, false);
+    exit(&packet, outcome)
 }
 
 /// For pods with host ports.
 #[classifier]
 fn from_pod_ports(context: TcContext) -> i32 {
-    exit(ripstop_abi::from_pod(
-        &mut Skb::new(&context),
-        &Kernel,
-        true,
-    ))
+    let mut packet = Skb::new(&context);
+    let outcome = ripstop_abi::from_pod(&mut packet, &Kernel, true);
+    exit(&packet, outcome)
 }

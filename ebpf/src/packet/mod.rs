@@ -4,6 +4,9 @@
 mod from_outside;
 mod from_pod;
 
+mod tables;
+mod to_outside;
+
 use core::ptr;
 
 use aya_ebpf::bindings::{
@@ -11,17 +14,13 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_skb_pull_data,
+    bpf_csum_diff, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_pull_data,
 };
-use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
-use ripstop_abi::{
-    Address, ChecksumChange, DropReason, Endpoint, Flow, FlowKey, Header, HostPortTarget, Packet,
-    ETH_P_IPV6, Route, RouteKey, ServiceAddress, Tables, Verdict,
-};
+use ripstop_abi::{Address, ChecksumChange, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet};
 
-use crate::maps::{ENDPOINTS, FLOWS, HOST_PORTS, ROUTES, count};
+use crate::maps::count;
 
 /// Ethernet, IP and TCP without options: as much as is ever looked at. Not more:
 /// TCP's payload is often out of reach, and bringing a byte of it near makes the
@@ -60,12 +59,6 @@ impl Skb {
         }
         Self { skb }
     }
-
-    #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        // SAFETY: the context is valid for as long as the program runs.
-        unsafe { (*self.skb).ifindex }
-    }
 }
 
 impl Packet for Skb {
@@ -79,6 +72,12 @@ impl Packet for Skb {
     fn is_for_this_link(&self) -> bool {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { (*self.skb).pkt_type == PACKET_HOST && (*self.skb).vlan_present == 0 }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.skb).ifindex }
     }
 
     #[inline(always)]
@@ -105,7 +104,7 @@ impl Packet for Skb {
     fn replace_checksum(
         &mut self,
         offset: usize,
-        change: &ChecksumChange,
+        change: &ChecksumChange<'_>,
     ) -> Result<(), DropReason> {
         let keep_zero = if change.udp {
             u64::from(BPF_F_MARK_MANGLED_0)
@@ -113,26 +112,28 @@ impl Packet for Skb {
             0
         };
         let pseudo = keep_zero | u64::from(BPF_F_PSEUDO_HDR);
+        let port = keep_zero | 2;
         let replace = |from: u64, to: u64, flags: u64| {
             // SAFETY: the context is valid; the helper checks the offset.
             unsafe { bpf_l4_csum_replace(self.skb, offset as u32, from, to, flags) }
         };
         let (old, new) = (change.old.0, change.new.0);
-        let mut result = if old.is_v4() {
+        let mut result = if !change.pseudo_header || old == new {
+            0
+        } else if old.is_v4() {
             replace(old.v4_word().into(), new.v4_word().into(), pseudo | 4)
         } else {
-            let (mut old, mut new) = (old.words(), new.words());
-            // SAFETY: both are sixteen bytes.
-            let difference =
-                unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) as u64 };
+            let words = |address: &Address| ptr::from_ref(address).cast_mut().cast();
+            // SAFETY: both are sixteen bytes, which are only read.
+            let difference = unsafe { bpf_csum_diff(words(old), 16, words(new), 16, 0) as u64 };
             match replace(0, difference, pseudo | BPF_F_IPV6) {
                 error if error as i64 == -EINVAL => replace(0, difference, pseudo),
                 result => result,
             }
         };
-        if result == 0 {
-            let (old, new) = (change.old.1.network(), change.new.1.network());
-            result = replace(old.into(), new.into(), keep_zero | 2);
+        let (old, new) = (change.old.1.network(), change.new.1.network());
+        if result == 0 && old != new {
+            result = replace(old.into(), new.into(), port);
         }
         if result == 0 {
             Ok(())
@@ -149,56 +150,33 @@ impl Packet for Skb {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { bpf_csum_update(self.skb, MINUS_ONE) };
     }
-}
-
-/// The kernel's tables.
-pub(crate) struct Kernel;
-
-impl Tables for Kernel {
-    #[inline(always)]
-    fn endpoint(&self, address: &Address) -> Option<&Endpoint> {
-        // SAFETY: rows are not reused before the program ends.
-        unsafe { ENDPOINTS.get(address) }
-    }
 
     #[inline(always)]
-    fn route(&self, address: &Address) -> Option<&Route> {
-        // `ripstop_abi::RouteKey` by another name.
-        const { assert!(size_of::<Key<Address>>() == size_of::<RouteKey>()) };
-        ROUTES.get(Key::new(128, *address))
-    }
-
-    #[inline(always)]
-    fn host_port(&self, address: &ServiceAddress) -> Option<&HostPortTarget> {
-        // SAFETY: as for endpoints.
-        unsafe { HOST_PORTS.get(address) }
-    }
-
-    #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        // SAFETY: a flow that is reused while it is read belongs to a table that
-        // is too small; the packet then goes to a wrong address, as any would
-        // whose flow is forgotten.
-        unsafe { FLOWS.get(key) }
-    }
-
-    #[inline(always)]
-    fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
-        FLOWS
-            .insert(key, flow, 0)
-            .map_err(|_| DropReason::FlowState)
+    fn resize(&mut self, length: usize) -> Result<(), DropReason> {
+        // SAFETY: the context is valid for as long as the program runs.
+        let result = unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) };
+        // SAFETY: as above.
+        if result == 0 && unsafe { bpf_skb_pull_data(self.skb, length as u32) } == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::Rewrite)
+        }
     }
 }
 
 /// The one exit of every packet hook.
 #[inline(always)]
-fn exit(verdict: Verdict) -> i32 {
-    match verdict {
-        // Not "OK": other programs on the link have their say.
-        Verdict::Stack => TC_ACT_UNSPEC,
+fn exit(packet: &Skb, outcome: FinalVerdict) -> i32 {
+    let FinalVerdict {
+        kind,
+        value,
+        gateway,
+        ..
+    } = outcome;
+    match kind {
         // SAFETY: the helper takes any number.
-        Verdict::Deliver { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
-        Verdict::Forward { ifindex, gateway } => {
+        FinalVerdict::DELIVER => unsafe { bpf_redirect_peer(value, 0) as i32 },
+        FinalVerdict::FORWARD => {
             let mut neighbour = bpf_redir_neigh {
                 nh_family: if gateway.is_v4() { AF_INET } else { AF_INET6 },
                 __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
@@ -211,15 +189,20 @@ fn exit(verdict: Verdict) -> i32 {
             };
             let size = size_of::<bpf_redir_neigh>() as i32;
             // SAFETY: the size is that of the parameters.
-            unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size, 0) as i32 }
+            unsafe { bpf_redirect_neigh(value, &raw mut neighbour, size, 0) as i32 }
         }
         // SAFETY: without parameters.
-        Verdict::Route { ifindex } => unsafe {
-            bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) as i32
-        },
-        Verdict::Drop(reason) => {
-            count(reason);
+        FinalVerdict::ROUTE => unsafe { bpf_redirect_neigh(value, ptr::null_mut(), 0, 0) as i32 },
+        FinalVerdict::ANSWER => {
+            count(value);
+            // SAFETY: the helper takes any number.
+            unsafe { bpf_redirect(packet.ifindex(), 0) as i32 }
+        }
+        FinalVerdict::DROP => {
+            count(value);
             TC_ACT_SHOT as i32
         }
+        // Not "OK": other programs on the link have their say.
+        _ => TC_ACT_UNSPEC,
     }
 }

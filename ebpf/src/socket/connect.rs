@@ -2,9 +2,10 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::{Choice, SOCKET_CONNECTED, SocketState, choose};
+use ripstop_abi::{Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose};
 
 use super::{Exit, Family, Socket, V4, V6};
+use crate::services::Kernel;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(context: SockAddrContext) -> i32 {
@@ -19,22 +20,32 @@ fn connect6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn connect<F: Family>(socket: &Socket<F>) -> Exit {
     let frontend = socket.destination();
-    match choose(socket, &frontend, None) {
+    let tcp = frontend.protocol == IPPROTO_TCP;
+    match choose(&Kernel, socket, &frontend, None) {
         Choice::Keep => {
-            // A socket may be connected again, to something else.
-            if let Some(state) = socket.state() {
+            // A datagram socket may be connected again, to something else.
+            if !tcp && let Some(state) = socket.state() {
                 state.flags &= !SOCKET_CONNECTED;
             }
             Exit::Proceed
         }
-        Choice::Backend { service, backend } => {
-            let mut state = SocketState {
-                frontend,
-                backend,
-                service,
-                flags: SOCKET_CONNECTED,
+        Choice::Backend(Chosen { key, backend }) => {
+            // TCP needs the name for `getpeername` alone, so it is in a table
+            // that may forget it: storage of the socket's own costs four times
+            // as much.
+            let remembered = if tcp {
+                socket.name(&backend, &frontend)
+            } else {
+                let mut state = SocketState {
+                    frontend,
+                    backend,
+                    set: key.set,
+                    id: key.id,
+                    flags: SOCKET_CONNECTED,
+                };
+                socket.remember(&mut state)
             };
-            if let Err(reason) = socket.remember(&mut state) {
+            if let Err(reason) = remembered {
                 return Exit::Refuse(reason);
             }
             socket.set_peer((backend.address, backend.port));

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::original;
+use ripstop_abi::{Backend, original};
 
 use super::{Exit, Family, Socket, V4, V6};
 
@@ -18,8 +18,11 @@ fn getpeername6(context: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn name<F: Family>(socket: &Socket<F>) -> Exit {
-    if let Some(state) = socket.state()
-        && let Some(original) = original(state, socket.peer())
+    let peer = socket.peer();
+    if let Some(frontend) = socket.named(&Backend::new(peer.0, peer.1)) {
+        socket.set_peer((frontend.address, frontend.port));
+    } else if let Some(state) = socket.state()
+        && let Some(original) = original(state, peer)
     {
         socket.set_peer(original);
     }

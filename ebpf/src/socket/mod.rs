@@ -11,15 +11,14 @@ use core::ptr::{self, read_volatile, write_volatile};
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr};
 use aya_ebpf::helpers::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
-    bpf_sk_storage_get,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_get,
 };
 use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{
-    Address, Backend, BackendKey, DropReason, Frontend, Port, ServiceAddress, Services, SocketState,
+    Address, Backend, Caller, DropReason, Port, ReverseKey, ServiceAddress, SocketState,
 };
 
-use crate::maps::{BACKENDS, FRONTENDS, SOCKETS, config, count};
+use crate::maps::{REVERSE, SOCKETS, config, count};
 
 const ECONNREFUSED: i32 = 111;
 const ENOMEM: i32 = 12;
@@ -39,7 +38,7 @@ impl Exit {
         match self {
             Self::Proceed => 1,
             Self::Refuse(reason) => {
-                count(reason);
+                count(reason as u32);
                 let errno = match reason {
                     DropReason::SocketState => ENOMEM,
                     _ => ECONNREFUSED,
@@ -161,6 +160,33 @@ impl<F: Family> Socket<F> {
         [cookie as u32, (cookie >> 32) as u32]
     }
 
+    /// Remembers that this backend goes by that name.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    #[inline(always)]
+    fn name(&self, backend: &Backend, frontend: &ServiceAddress) -> Result<(), DropReason> {
+        let key = ReverseKey {
+            cookie: self.cookie(),
+            backend: *backend,
+        };
+        REVERSE
+            .insert(&key, frontend, 0)
+            .map_err(|_| DropReason::SocketState)
+    }
+
+    /// The name of this backend.
+    #[inline(always)]
+    fn named(&self, backend: &Backend) -> Option<&ServiceAddress> {
+        let key = ReverseKey {
+            cookie: self.cookie(),
+            backend: *backend,
+        };
+        // SAFETY: a row that is reused while it is read was the least recently
+        // used of a table that is too small.
+        unsafe { REVERSE.get(&key) }
+    }
+
     /// What the socket remembers.
     #[inline(always)]
     fn state(&self) -> Option<&mut SocketState> {
@@ -195,29 +221,24 @@ impl<F: Family> Socket<F> {
     }
 }
 
-impl<F> Services for Socket<F> {
-    #[inline(always)]
-    fn frontend(&self, address: &ServiceAddress) -> Option<Frontend> {
-        // SAFETY: one load of one word.
-        unsafe { FRONTENDS.get(address) }.copied()
-    }
-
-    #[inline(always)]
-    fn backend(&self, key: &BackendKey) -> Option<Backend> {
-        // SAFETY: services get fresh numbers, so a row that is reused while it
-        // is read is that of a service which just ended.
-        unsafe { BACKENDS.get(key) }.copied()
-    }
-
+impl<F> Caller for Socket<F> {
     #[inline(always)]
     fn in_node_netns(&self) -> bool {
-        // SAFETY: the context is valid for as long as the program runs.
-        unsafe { bpf_get_netns_cookie(self.context.cast()) == config().node_netns }
+        self.netns() == config().node_netns
     }
 
     #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: no arguments.
-        unsafe { bpf_get_prandom_u32() }
+    fn client(&self) -> Address {
+        let netns = self.netns();
+        // In 0.0.0.0/8 of IPv6, as it were: nobody's address (RFC 4291, 2.5).
+        Address::v6([0, 0, netns as u32, (netns >> 32) as u32])
+    }
+}
+
+impl<F> Socket<F> {
+    #[inline(always)]
+    fn netns(&self) -> u64 {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { bpf_get_netns_cookie(self.context.cast()) }
     }
 }

@@ -2,10 +2,10 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::{Choice, DropReason, ReverseKey, SOCKET_UNCONNECTED, SocketState, choose};
+use ripstop_abi::{Choice, Chosen, SOCKET_UNCONNECTED, SocketState, choose};
 
 use super::{Exit, Family, Socket, V4, V6};
-use crate::maps::REVERSE;
+use crate::services::Kernel;
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(context: SockAddrContext) -> i32 {
@@ -20,29 +20,27 @@ fn sendmsg6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn send<F: Family>(socket: &Socket<F>) -> Exit {
     let frontend = socket.destination();
-    let (service, backend) = match choose(socket, &frontend, socket.state().as_deref()) {
+    let chosen = choose(&Kernel, socket, &frontend, socket.state().as_deref());
+    let Chosen { key, backend } = match chosen {
         Choice::Keep => return Exit::Proceed,
-        Choice::Backend { service, backend } => (service, backend),
+        Choice::Backend(chosen) => chosen,
         Choice::Refuse(reason) => return Exit::Refuse(reason),
     };
     let mut state = SocketState {
         frontend,
         backend,
-        service,
+        set: key.set,
+        id: key.id,
         flags: SOCKET_UNCONNECTED,
     };
     if let Err(reason) = socket.remember(&mut state) {
         return Exit::Refuse(reason);
     }
-    let key = ReverseKey {
-        cookie: socket.cookie(),
-        backend,
-    };
-    // Looking also keeps the row from being the least recently used.
-    // SAFETY: only compared; at worst the row is written once more.
-    let known = unsafe { REVERSE.get(&key) }.is_some_and(|known| *known == frontend);
-    if !known && REVERSE.insert(&key, &frontend, 0).is_err() {
-        return Exit::Refuse(DropReason::SocketState);
+    // Looking also keeps the row from being the least recently used; at worst it
+    // is written once more.
+    let known = socket.named(&backend) == Some(&frontend);
+    if !known && let Err(reason) = socket.name(&backend, &frontend) {
+        return Exit::Refuse(reason);
     }
     socket.set_peer((backend.address, backend.port));
     Exit::Proceed

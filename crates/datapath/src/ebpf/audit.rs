@@ -7,7 +7,7 @@ use ripstop_model::LocalPod;
 use ripstop_plan::Tables;
 
 use super::pods::PodRows;
-use super::{EbpfEngine, frontends, key, links, route_key, wanted};
+use super::{EbpfEngine, key, links, ranges, route_key, wanted};
 use crate::engine::{Drift, Error};
 
 /// Reads everything back and makes it what it should be. Goes on after an error
@@ -44,6 +44,9 @@ pub(crate) fn audit(
             format!("route {key:?} (removed)"),
             engine.maps.routes.remove(&key),
         );
+    }
+    for (row, outcome) in ranges::audit(&mut engine.maps, &desired.ranges) {
+        audit.note(row, outcome);
     }
     match engine.attach_links() {
         Ok(attached) => audit.repaired.extend(attached),
@@ -87,7 +90,7 @@ impl Audit {
         let rows = desired
             .frontends
             .iter()
-            .map(|(frontend, row)| (key(frontend), Some(wanted(row))));
+            .map(|(frontend, row)| (key(frontend), Some(wanted(frontend, row))));
         let keys: BTreeSet<ServiceAddress> = desired.frontends.keys().map(key).collect();
         let services = engine.frontends.with_flag(FLAG_HOST_PORT, false);
         let stale: Vec<_> = services
@@ -110,7 +113,6 @@ impl Audit {
             }
             let rows = PodRows::of(pod, &engine.config.node_addresses);
             wanted.endpoints.extend(rows.endpoints);
-            wanted.host_ports.extend(rows.host_ports);
             wanted.frontends.extend(rows.frontends);
         }
         let of_ports = engine.frontends.with_flag(FLAG_HOST_PORT, true);
@@ -120,15 +122,6 @@ impl Audit {
             .collect();
         self.written(engine.frontends.write(&engine.maps, stale));
         let maps = &mut engine.maps;
-        let rows = maps.host_ports.rows().keys();
-        for key in rows
-            .filter(|k| !wanted.host_ports.contains_key(k))
-            .copied()
-            .collect::<Vec<_>>()
-        {
-            let row = format!("host port {} (removed)", frontends::show(&key));
-            self.note(row, maps.host_ports.remove(&key));
-        }
         let rows = maps.endpoints.rows().keys();
         for key in rows
             .filter(|k| !wanted.endpoints.contains_key(k))

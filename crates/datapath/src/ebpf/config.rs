@@ -19,37 +19,47 @@ pub struct Config {
 }
 
 /// Rows that the tables take. Memory is used for rows that exist, plus eight to
-/// sixteen bytes for each that could, and all of it for the last two.
+/// sixteen bytes for each that could, and all of it for the last three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Addresses of pods on this node.
     pub endpoints: u32,
-    /// Service address, port and protocol.
+    /// Service address, port and protocol; ports of the node that lead to pods.
     pub frontends: u32,
-    /// Over all frontends; a frontend that changes counts twice for a moment.
+    /// Over all frontends; as many rows again, divided by eight and rounded up
+    /// for each frontend, say which are whose.
     pub backends: u32,
+    /// Rows of 128 entries by which packets from outside find their backend.
+    pub maglev: u32,
+    /// Source ranges over all frontends.
+    pub sources: u32,
     /// Pod ranges of other nodes.
     pub routes: u32,
-    /// Ports of the node, per address.
-    pub host_ports: u32,
-    /// Simultaneous flows through host ports.
+    /// Ranges that tell inside from outside.
+    pub ranges: u32,
+    /// Packets' directions: two for each translated flow.
     pub flows: u32,
-    /// Unconnected UDP sockets and the backends that they sent to.
+    /// Clients that keep their backend.
+    pub affinity: u32,
+    /// Sockets and the backends that they were led to.
     pub reverse: u32,
 }
 
 impl Default for Limits {
-    /// A node of 500 dual-stack pods in a cluster of 30,000 service ports and
-    /// 5,000 nodes.
+    /// A node of 500 dual-stack pods in a cluster of 30,000 service ports,
+    /// 250,000 endpoints of services and 5,000 nodes.
     fn default() -> Self {
         Self {
             endpoints: 1024,
             frontends: 65_536,
-            backends: 131_072,
+            backends: 262_144,
+            maglev: 65_536,
+            sources: 16_384,
             routes: 16_384,
-            host_ports: 4096,
-            flows: 16_384,
-            reverse: 8192,
+            ranges: 16_384,
+            flows: 32_768,
+            affinity: 8192,
+            reverse: 16_384,
         }
     }
 }

@@ -148,7 +148,7 @@ fn ingress(
     Ok(true)
 }
 
-fn failed(error: ripstop_netlink::Error) -> Error {
+pub(super) fn failed(error: ripstop_netlink::Error) -> Error {
     // CONFIG_NET_CLS_ACT, CONFIG_NET_CLS_BPF.
     if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
         let reason = format!("it has no clsact qdisc or BPF filters: {error}");

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya_obj::generated::bpf_map_type;
 use ripstop_abi::{
-    Address, Backend, BackendKey, DropReason, Endpoint, Flow, FlowKey, Frontend, HostPortTarget,
-    ReverseKey, Route, RouteKey, SCHEMA, ServiceAddress, SocketState, TableRow, names,
+    Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, BackendKey, BackendRow, DropReason,
+    Endpoint, Flow, FlowKey, Frontend, MaglevRow, ReverseKey, Route, RouteKey, SCHEMA,
+    ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow, Uplink, Work, names,
 };
 
 use super::config::Limits;
@@ -23,13 +24,19 @@ const STATE: &str = "state";
 pub(crate) struct Maps {
     pub(crate) endpoints: Mirror<Address, Endpoint>,
     pub(crate) frontends: Table<ServiceAddress, Frontend>,
-    pub(crate) backends: Table<BackendKey, Backend>,
+    pub(crate) slots: Table<SlotsKey, Slots>,
+    pub(crate) maglev: Table<SlotsKey, MaglevRow>,
+    pub(crate) backends: Table<BackendKey, BackendRow>,
+    pub(crate) sources: Table<SourceKey, u32>,
     pub(crate) routes: Mirror<RouteKey, Route>,
-    pub(crate) host_ports: Mirror<ServiceAddress, HostPortTarget>,
+    pub(crate) ranges: Mirror<RouteKey, u32>,
+    pub(crate) uplinks: Mirror<u32, Uplink>,
+    /// Written by programs.
     pub(crate) flows: Table<FlowKey, Flow>,
-    /// Written by programs alone.
+    pub(crate) affinity: Table<AffinityKey, Affinity>,
     reverse: OwnedFd,
     sockets: OwnedFd,
+    work: OwnedFd,
     drops: OwnedFd,
 }
 
@@ -85,15 +92,26 @@ impl Maps {
 
     /// Makes the set; `map` is asked for the tables in the order of [`ALL`].
     fn collect(mut map: impl FnMut(&'static str) -> Result<OwnedFd, Error>) -> Result<Self, Error> {
+        macro_rules! table {
+            ($name:expr) => {
+                Table::new($name, map($name)?)?
+            };
+        }
         Ok(Self {
-            endpoints: Mirror::new(Table::new(names::ENDPOINTS, map(names::ENDPOINTS)?)?),
-            frontends: Table::new(names::FRONTENDS, map(names::FRONTENDS)?)?,
-            backends: Table::new(names::BACKENDS, map(names::BACKENDS)?)?,
-            routes: Mirror::new(Table::new(names::ROUTES, map(names::ROUTES)?)?),
-            host_ports: Mirror::new(Table::new(names::HOST_PORTS, map(names::HOST_PORTS)?)?),
-            flows: Table::new(names::FLOWS, map(names::FLOWS)?)?,
+            endpoints: Mirror::new(table!(names::ENDPOINTS)),
+            frontends: table!(names::FRONTENDS),
+            slots: table!(names::SLOTS),
+            maglev: table!(names::MAGLEV),
+            backends: table!(names::BACKENDS),
+            sources: table!(names::SOURCES),
+            routes: Mirror::new(table!(names::ROUTES)),
+            ranges: Mirror::new(table!(names::RANGES)),
+            uplinks: Mirror::new(table!(names::UPLINKS)),
+            flows: table!(names::FLOWS),
+            affinity: table!(names::AFFINITY),
             reverse: map(names::REVERSE)?,
             sockets: map(names::SOCKETS)?,
+            work: map(names::WORK)?,
             drops: map(names::DROPS)?,
         })
     }
@@ -104,12 +122,18 @@ impl Maps {
         match name {
             names::ENDPOINTS => self.endpoints.as_fd(),
             names::FRONTENDS => self.frontends.as_fd(),
+            names::SLOTS => self.slots.as_fd(),
+            names::MAGLEV => self.maglev.as_fd(),
             names::BACKENDS => self.backends.as_fd(),
+            names::SOURCES => self.sources.as_fd(),
             names::ROUTES => self.routes.as_fd(),
-            names::HOST_PORTS => self.host_ports.as_fd(),
+            names::RANGES => self.ranges.as_fd(),
+            names::UPLINKS => self.uplinks.as_fd(),
             names::FLOWS => self.flows.as_fd(),
+            names::AFFINITY => self.affinity.as_fd(),
             names::REVERSE => self.reverse.as_fd(),
             names::SOCKETS => self.sockets.as_fd(),
+            names::WORK => self.work.as_fd(),
             names::DROPS => self.drops.as_fd(),
             other => panic!("no table {other}"),
         }
@@ -130,17 +154,26 @@ impl Maps {
     }
 }
 
-pub(crate) const ALL: [&str; 9] = [
+pub(crate) const ALL: [&str; 15] = [
     names::ENDPOINTS,
     names::FRONTENDS,
+    names::SLOTS,
+    names::MAGLEV,
     names::BACKENDS,
+    names::SOURCES,
     names::ROUTES,
-    names::HOST_PORTS,
+    names::RANGES,
+    names::UPLINKS,
     names::FLOWS,
+    names::AFFINITY,
     names::REVERSE,
     names::SOCKETS,
+    names::WORK,
     names::DROPS,
 ];
+
+/// Links that can be told apart by their addresses.
+const UPLINKS: u32 = 256;
 
 fn pin(name: &str) -> String {
     format!("map_{name}")
@@ -169,13 +202,20 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
     match name {
         names::ENDPOINTS => of::<Address, Endpoint>(HASH, limits.endpoints, NO_PREALLOC),
         names::FRONTENDS => of::<ServiceAddress, Frontend>(HASH, limits.frontends, NO_PREALLOC),
-        names::BACKENDS => of::<BackendKey, Backend>(HASH, limits.backends, NO_PREALLOC),
-        names::ROUTES => of::<RouteKey, Route>(TRIE, limits.routes, NO_PREALLOC),
-        names::HOST_PORTS => {
-            of::<ServiceAddress, HostPortTarget>(HASH, limits.host_ports, NO_PREALLOC)
+        names::SLOTS => {
+            let rows = limits.frontends + limits.backends / BACKENDS_PER_SLOTS;
+            of::<SlotsKey, Slots>(HASH, rows, NO_PREALLOC)
         }
+        names::MAGLEV => of::<SlotsKey, MaglevRow>(HASH, limits.maglev, NO_PREALLOC),
+        names::BACKENDS => of::<BackendKey, BackendRow>(HASH, limits.backends, NO_PREALLOC),
+        names::SOURCES => of::<SourceKey, u32>(TRIE, limits.sources, NO_PREALLOC),
+        names::ROUTES => of::<RouteKey, Route>(TRIE, limits.routes, NO_PREALLOC),
+        names::RANGES => of::<RouteKey, u32>(TRIE, limits.ranges, NO_PREALLOC),
+        names::UPLINKS => of::<u32, Uplink>(HASH, UPLINKS, NO_PREALLOC),
         names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
+        names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
+        names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
         other => panic!("no table {other}"),

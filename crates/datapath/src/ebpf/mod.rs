@@ -9,28 +9,32 @@ mod audit;
 mod config;
 mod frontends;
 mod links;
+mod maglev;
 mod maps;
 #[cfg(test)]
 mod packet_tests;
 mod pins;
 mod pods;
 mod programs;
+mod ranges;
 mod readback;
 mod sys;
 mod table;
+mod uplinks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
 use ripstop_abi::{
-    Backend, Config as Constants, Port, Route, RouteKey, SCHEMA, ServiceAddress, names,
+    Backend, Config as Constants, FLAG_HOST_ONLY, FLAG_MAGLEV, Port, Route, RouteKey, SCHEMA,
+    ServiceAddress, names,
 };
 use ripstop_model::LocalPod;
 use ripstop_netlink::Netlink;
-use ripstop_plan::{Change, Frontend, FrontendRow, Tables};
+use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
 
 pub use config::{Config, Limits};
 pub use programs::ProgramStats;
@@ -121,15 +125,23 @@ impl EbpfEngine {
                 attached.push(format!("program on uplink {ifindex}"));
             }
         }
+        attached.extend(self.write_uplinks()?);
         Ok(attached)
+    }
+
+    /// With which addresses packets leave; gives what was not so.
+    fn write_uplinks(&mut self) -> Result<Vec<String>, Error> {
+        let (node, uplinks) = (&self.config.node_addresses, &self.config.uplinks);
+        uplinks::write(&mut self.netlink, &mut self.maps, node, uplinks)
     }
 
     /// What is in the kernel's tables becomes what counts as applied.
     fn read_back(&mut self) -> Result<(), Error> {
         self.frontends = Frontends::read(&self.maps)?;
         self.maps.endpoints.read()?;
-        self.maps.host_ports.read()?;
-        self.maps.routes.read()
+        self.maps.routes.read()?;
+        self.maps.ranges.read()?;
+        self.maps.uplinks.read()
     }
 
     /// The pod's rows and its program. Gives what was not there.
@@ -139,12 +151,6 @@ impl EbpfEngine {
         for (address, endpoint) in rows.endpoints {
             let row = || format!("endpoint {}", IpAddr::from(address));
             if self.maps.endpoints.put(address, endpoint, row)? {
-                done.push(row());
-            }
-        }
-        for (address, target) in rows.host_ports {
-            let row = || format!("host port {}", frontends::show(&address));
-            if self.maps.host_ports.put(address, target, row)? {
                 done.push(row());
             }
         }
@@ -173,24 +179,12 @@ impl EbpfEngine {
         let rows = PodRows::of(pod, &self.config.node_addresses);
         let mut results = Vec::new();
         // First what leads there, then what it leads to.
-        let host_ports = self.maps.host_ports.rows();
-        let mine = |key: &ServiceAddress| {
-            host_ports
-                .get(key)
-                .is_none_or(|t| t.endpoint.ifindex == pod.host_ifindex)
+        let mine = |(key, wanted): (ServiceAddress, Wanted)| {
+            let known = self.frontends.get(&key);
+            (known == Some(&wanted)).then_some((key, None))
         };
-        let frontends: Vec<_> = rows
-            .frontends
-            .into_keys()
-            .filter(mine)
-            .map(|key| (key, None))
-            .collect();
+        let frontends: Vec<_> = rows.frontends.into_iter().filter_map(mine).collect();
         results.push(self.frontends.write(&self.maps, frontends).1);
-        for (key, target) in rows.host_ports {
-            if self.maps.host_ports.rows().get(&key) == Some(&target) {
-                results.push(self.maps.host_ports.remove(&key).map(drop));
-            }
-        }
         for (key, endpoint) in rows.endpoints {
             if self.maps.endpoints.rows().get(&key) == Some(&endpoint) {
                 results.push(self.maps.endpoints.remove(&key).map(drop));
@@ -249,8 +243,9 @@ impl Datapath for EbpfEngine {
         let rows = change
             .frontends
             .iter()
-            .map(|(frontend, row)| (key(frontend), row.as_ref().map(wanted)));
-        self.frontends.write(&self.maps, rows).1
+            .map(|(frontend, row)| (key(frontend), row.as_ref().map(|row| wanted(frontend, row))));
+        let written = self.frontends.write(&self.maps, rows).1;
+        written.and(ranges::apply(&mut self.maps, &change.ranges))
     }
 
     fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
@@ -295,8 +290,8 @@ impl Datapath for EbpfEngine {
                 return Ok(Some(format!("the datapath has no endpoint {address}")));
             }
         }
-        for (address, target) in &rows.host_ports {
-            if !self.maps.host_ports.holds(address, target)? {
+        for (address, wanted) in &rows.frontends {
+            if !self.frontends.is_there(&self.maps, address, wanted)? {
                 let port = frontends::show(address);
                 return Ok(Some(format!("the datapath has no host port {port}")));
             }
@@ -317,7 +312,7 @@ impl Datapath for EbpfEngine {
         if !self.takeover_pending {
             links::uplink(&mut self.netlink, &self.programs, ifindex)?;
         }
-        Ok(())
+        self.write_uplinks().map(drop)
     }
 
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
@@ -341,7 +336,7 @@ impl Datapath for EbpfEngine {
                     maps.backends.limit(),
                 ),
                 maps.routes.usage(),
-                maps.host_ports.usage(),
+                maps.ranges.usage(),
             ],
             drops: maps.drops().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the drop counters cannot be read");
@@ -360,20 +355,24 @@ impl Datapath for EbpfEngine {
     }
 
     fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
-        readback::take_flows(&self.maps, flows)
+        readback::take_flows(&self.maps, &mut self.netlink, flows)
     }
 
-    fn dismantle(self: Box<Self>) -> Result<(), Error> {
+    fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
         // Attachments first: programs that nothing leads to need no tables.
-        let links = self.pins.remove_all("link_");
-        links.and(self.pins.remove_all(""))
+        let filters = links::retain(&mut self.netlink, &BTreeSet::new());
+        let sockets = self.pins.remove_all("link_");
+        filters.map(drop).and(sockets).and(self.pins.remove_all(""))
     }
 }
 
 /// The pinned programs if they are what would be loaded, else newly loaded
 /// ones; with the record to write once everything else is done.
 fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
+    let (first_port, ports) = uplinks::ports();
     let constants = Constants {
+        first_port,
+        ports,
         node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
             operation: "read the cookie of the network namespace".into(),
             source,
@@ -416,12 +415,35 @@ fn key(frontend: &Frontend) -> ServiceAddress {
     ServiceAddress::new(frontend.address.into(), port, frontend.protocol as u8)
 }
 
-fn wanted(row: &FrontendRow) -> Wanted {
+/// As rows of the kernel; `frontend` says whose loopback it is.
+fn wanted(frontend: &Frontend, row: &FrontendRow) -> Wanted {
     let backend =
         |b: &ripstop_plan::Backend| Backend::new(b.address.into(), Port::from_host(b.port));
+    // By address as the tables have it, which is not the plan's order.
+    let sorted = |backends: &[ripstop_plan::Backend]| {
+        let mut backends: Vec<Backend> = backends.iter().map(backend).collect();
+        backends.sort_unstable();
+        backends.dedup();
+        backends
+    };
+    let mut sources: Vec<RouteKey> = row.source_ranges.iter().map(route_key).collect();
+    sources.sort_unstable();
+    let kind = match row.kind {
+        _ if frontend.address.is_loopback() => FLAG_HOST_ONLY,
+        FrontendKind::ClusterIp => 0,
+        FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => {
+            FLAG_MAGLEV
+        }
+    };
     Wanted {
-        backends: row.backends.iter().map(backend).collect(),
-        flags: 0,
+        backends: sorted(&row.backends),
+        outside: match &row.outside {
+            Outside::Cluster => None,
+            Outside::Local(backends) => Some(sorted(backends)),
+        },
+        affinity: row.affinity.unwrap_or(0),
+        sources,
+        kind,
     }
 }
 

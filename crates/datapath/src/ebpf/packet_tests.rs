@@ -8,17 +8,22 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::{MemoryTables, Sample};
 use ripstop_abi::{
-    Address, Backend, Config as Constants, Endpoint, HostPortTarget, PacketBytes, Port, Route,
-    RouteKey, ServiceAddress, Verdict, from_outside, from_pod,
+    Address, Backend, BackendKey, BackendRow, Config as Constants, Endpoint, FLAG_HOST_PORT,
+    FLAG_LOCAL, FLAG_RANGES, Frontend, PacketBytes, Port, RANGE_OUTSIDE, RANGE_PODS,
+    RANGE_SERVICES, Route, RouteKey, ServiceAddress, Slots, SlotsKey, SourceKey, Uplink, Verdict,
+    from_outside, from_pod, to_outside,
 };
 
 use super::config::Limits;
 use super::maps::Maps;
-use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs};
+use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs, TO_OUTSIDE};
 use super::sys;
 
 /// Where the kernel lets test packets come from.
 const LOOPBACK: u32 = 1;
+
+/// Of the node, for translated flows.
+const PORT: u16 = 2000;
 
 /// Programs over tables, and tables in memory with the same rows.
 struct Both {
@@ -34,18 +39,50 @@ fn address(text: &str) -> Address {
 const CLIENTS: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
 const NODES: [&str; 2] = ["172.30.1.11", "fd00:30:1::b"];
 const PODS: [&str; 2] = ["10.244.1.2", "fd00:244:1::2"];
+const SERVICES: [&str; 2] = ["10.96.0.5", "fd00:96::5"];
 const FAR_PODS: [&str; 2] = ["10.244.2.2", "fd00:244:2::2"];
 const GATEWAYS: [&str; 2] = ["172.30.1.12", "fd00:30:1::c"];
 
+fn pod_network(family: usize) -> &'static str {
+    ["10.244.0.0", "fd00:244::"][family]
+}
+
+fn range_key(text: &str, bits: u32) -> RouteKey {
+    let address = address(text);
+    let mapped = if address.is_v4() { 96 } else { 0 };
+    RouteKey {
+        prefix_len: mapped + bits,
+        address,
+    }
+}
+
 impl Both {
+    /// Translated flows get the one port that there is: what the kernel chooses
+    /// by chance cannot be told beforehand.
     fn new() -> Self {
         let maps = Maps::create(&Limits::default()).unwrap();
-        let programs = Programs::load(&maps, &Constants { node_netns: 0 }).unwrap();
+        let constants = Constants {
+            node_netns: 0,
+            first_port: PORT.into(),
+            ports: 1,
+        };
+        let programs = Programs::load(&maps, &constants).unwrap();
         let mut both = Self {
             maps,
             programs,
-            memory: MemoryTables::default(),
+            memory: MemoryTables {
+                ports: (PORT.into(), 1),
+                ..MemoryTables::default()
+            },
         };
+        let uplink = Uplink {
+            v4: address(NODES[0]),
+            v6: address(NODES[1]),
+        };
+        for ifindex in [0, LOOPBACK] {
+            both.maps.uplinks.put(ifindex, uplink, String::new).unwrap();
+            both.memory.uplinks.insert(ifindex, uplink);
+        }
         let endpoint = Endpoint::new(7, [2, 0, 0, 0, 0, 7]);
         for family in 0..2 {
             let pod = address(PODS[family]);
@@ -64,18 +101,66 @@ impl Both {
             };
             both.maps.routes.put(key, route, String::new).unwrap();
             both.memory.routes.push((key, route));
-            for protocol in [6, 17] {
-                let key =
-                    ServiceAddress::new(address(NODES[family]), Port::from_host(80), protocol);
-                let target = HostPortTarget {
-                    backend: Backend::new(pod, Port::from_host(8080)),
-                    endpoint,
-                };
-                both.maps.host_ports.put(key, target, String::new).unwrap();
-                both.memory.host_ports.insert(key, target);
+            let services = ["10.96.0.0", "fd00:96::"][family];
+            let everything = ["0.0.0.0", "::"][family];
+            for (text, bits, range) in [
+                (pod_network(family), [16, 48], RANGE_PODS),
+                (services, [16, 112], RANGE_SERVICES),
+                (everything, [0, 0], RANGE_OUTSIDE),
+            ] {
+                let key = range_key(text, bits[family]);
+                both.maps.ranges.put(key, range, String::new).unwrap();
+                both.memory.ranges.push((key, range));
+            }
+            let kinds = [
+                (80, PODS[family], FLAG_HOST_PORT | FLAG_LOCAL),
+                (81, PODS[family], 0),
+                (82, FAR_PODS[family], 0),
+                (83, PODS[family], FLAG_RANGES),
+            ];
+            for protocol in [6, 17, 132] {
+                for (port, backend, flags) in kinds {
+                    both.serve(NODES[family], port, protocol, flags, &[backend]);
+                }
+                both.serve(NODES[family], 84, protocol, 0, &[]);
+                both.serve(SERVICES[family], 80, protocol, 0, &[PODS[family]]);
             }
         }
         both
+    }
+
+    /// A frontend with one backend, or none, in both.
+    fn serve(&mut self, address_of: &str, port: u16, protocol: u8, flags: u16, to: &[&str]) {
+        let set = 1 + self.memory.frontends.len() as u32;
+        let at = ServiceAddress::new(address(address_of), Port::from_host(port), protocol);
+        let row = Frontend::new(set, to.len() as u16, flags).with_outside(to.len() as u16, 0);
+        let backends: Vec<_> = to
+            .iter()
+            .map(|to| Backend::new(address(to), Port::from_host(8080)))
+            .collect();
+        self.maps.frontends.put(&at, &row, String::new).unwrap();
+        for backend in &backends {
+            let mut slots = Slots::default();
+            slots.0[0] = 1;
+            let (slot, key) = (SlotsKey { set, chunk: 0 }, BackendKey { set, id: 1 });
+            self.maps.slots.put(&slot, &slots, String::new).unwrap();
+            let backend = BackendRow::new(*backend);
+            self.maps.backends.put(&key, &backend, String::new).unwrap();
+        }
+        if flags & FLAG_RANGES != 0 {
+            // Clients with the first client's network, of either family.
+            for (client, bits) in CLIENTS.into_iter().zip([96 + 25, 65]) {
+                let range = range_key(client, bits - if bits > 96 { 96 } else { 0 });
+                let key = SourceKey {
+                    prefix_len: 32 + range.prefix_len,
+                    set: set.to_be(),
+                    address: range.address,
+                };
+                self.maps.sources.put(&key, &1, String::new).unwrap();
+                self.memory.sources.push((set, range));
+            }
+        }
+        self.memory.serve(at, row, &backends);
     }
 
     /// The packet through one program, both ways.
@@ -84,17 +169,22 @@ impl Both {
         let mut packet = PacketBytes {
             bytes: &mut bytes,
             link: [0; 6],
+            ifindex: LOOPBACK,
             segment_size,
         };
         let verdict = match program {
-            FROM_POD => from_pod(&mut packet, &self.memory, false),
-            FROM_POD_PORTS => from_pod(&mut packet, &self.memory, true),
-            _ => from_outside(&mut packet, &self.memory, LOOPBACK),
+            FROM_POD => from_pod(&mut packet, &self.memory, false).verdict(),
+            FROM_POD_PORTS => from_pod(&mut packet, &self.memory, true).verdict(),
+            FROM_OUTSIDE => from_outside(&mut packet, &self.memory).verdict(),
+            _ => to_outside(&mut packet, &self.memory).verdict(),
         };
         // TC_ACT_UNSPEC, TC_ACT_REDIRECT, TC_ACT_SHOT of linux/pkt_cls.h.
         let expected = match verdict {
             Verdict::Stack => -1,
-            Verdict::Deliver { .. } | Verdict::Forward { .. } | Verdict::Route { .. } => 7,
+            Verdict::Deliver { .. }
+            | Verdict::Forward { .. }
+            | Verdict::Route { .. }
+            | Verdict::Answer(_) => 7,
             Verdict::Drop(_) => 2,
         };
         let loaded = self.programs.get(program);
@@ -117,7 +207,7 @@ impl Both {
     }
 
     fn all_agree(&self, original: &[u8], segment_size: u32) {
-        for program in [FROM_OUTSIDE, FROM_POD_PORTS, FROM_POD] {
+        for program in [FROM_OUTSIDE, FROM_POD_PORTS, FROM_POD, TO_OUTSIDE] {
             let _ = self.agree(program, original, segment_size);
         }
     }
@@ -126,6 +216,7 @@ impl Both {
 #[test]
 fn every_way_of_a_packet() {
     let both = Both::new();
+    for p in both.programs.stats().unwrap() { eprintln!("STAT {} {}", p.name, p.verified_instructions); }
     for family in 0..2 {
         let [client, node, pod, far] =
             [CLIENTS, NODES, PODS, FAR_PODS].map(|addresses| addresses[family]);
@@ -156,7 +247,8 @@ fn every_way_of_a_packet() {
                 run(FROM_POD_PORTS, &answer),
                 Verdict::Route { ifindex: LOOPBACK }
             );
-            assert_eq!(run(FROM_POD, &answer), Verdict::Stack);
+            // Another pod's program knows the flow, too.
+            assert_eq!(run(FROM_POD, &answer), Verdict::Route { ifindex: LOOPBACK });
             let to_nobody = make((pod, 8080), (node, 22));
             assert_eq!(run(FROM_POD_PORTS, &to_nobody), Verdict::Stack);
         }

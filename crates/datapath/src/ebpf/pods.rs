@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ripstop_abi::{
-    Address, Backend, Endpoint, FLAG_HOST_ONLY, FLAG_HOST_PORT, HostPortTarget, Port,
-    ServiceAddress,
+    Address, Backend, Endpoint, FLAG_HOST_ONLY, FLAG_HOST_PORT, Port, ServiceAddress,
 };
 use ripstop_model::{HostPort, LocalPod};
 
@@ -15,9 +14,8 @@ use super::frontends::Wanted;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodRows {
     pub(crate) endpoints: BTreeMap<Address, Endpoint>,
-    /// For packets from outside.
-    pub(crate) host_ports: BTreeMap<ServiceAddress, HostPortTarget>,
-    /// For sockets of this node.
+    /// Its ports of the node: frontends with one backend, which keep the client's
+    /// address.
     pub(crate) frontends: BTreeMap<ServiceAddress, Wanted>,
 }
 
@@ -28,19 +26,13 @@ impl PodRows {
         for address in &pod.addresses {
             rows.endpoints.insert((*address).into(), endpoint);
             for port in &pod.host_ports {
-                rows.add_host_port(port, *address, endpoint, node_addresses);
+                rows.add_host_port(port, *address, node_addresses);
             }
         }
         rows
     }
 
-    fn add_host_port(
-        &mut self,
-        port: &HostPort,
-        pod: IpAddr,
-        endpoint: Endpoint,
-        node_addresses: &[IpAddr],
-    ) {
+    fn add_host_port(&mut self, port: &HostPort, pod: IpAddr, node_addresses: &[IpAddr]) {
         let loopback: IpAddr = match pod {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
@@ -59,18 +51,17 @@ impl PodRows {
                 Port::from_host(port.host_port),
                 port.protocol as u8,
             );
-            let mut flags = FLAG_HOST_PORT;
+            let mut kind = FLAG_HOST_PORT;
             if address.is_loopback() {
-                flags |= FLAG_HOST_ONLY;
-            } else {
-                self.host_ports
-                    .insert(key, HostPortTarget { backend, endpoint });
+                kind |= FLAG_HOST_ONLY;
             }
             self.frontends.insert(
                 key,
                 Wanted {
                     backends: vec![backend],
-                    flags,
+                    outside: Some(vec![backend]),
+                    kind,
+                    ..Wanted::default()
                 },
             );
         }
@@ -105,44 +96,42 @@ mod tests {
         }
     }
 
-    /// Frontends with a `!` where they are for the node alone, then host ports.
-    fn rows(addresses: &[&str], host_ip: Option<&str>) -> (Vec<String>, Vec<String>) {
+    /// Frontends, with a `!` where they are for the node alone.
+    fn rows(addresses: &[&str], host_ip: Option<&str>) -> Vec<String> {
         let node = ["172.30.1.11", "fd00:30:1::b"].map(|a| a.parse().unwrap());
         let rows = PodRows::of(&pod(addresses, vec![port(host_ip)]), &node);
         let frontends = rows.frontends.iter().map(|(key, wanted)| {
-            let own = if wanted.flags & FLAG_HOST_ONLY == 0 {
+            let own = if wanted.kind & FLAG_HOST_ONLY == 0 {
                 ""
             } else {
                 "!"
             };
             format!("{}{own}", show(key))
         });
-        (
-            frontends.collect(),
-            rows.host_ports.keys().map(show).collect(),
-        )
+        frontends.collect()
     }
 
     #[test]
     fn host_ports_are_on_every_address_of_the_pod_s_families() {
-        let (frontends, host_ports) = rows(&["10.244.1.2"], None);
+        let frontends = rows(&["10.244.1.2"], None);
         assert_eq!(frontends, ["127.0.0.1:8080/TCP!", "172.30.1.11:8080/TCP"]);
-        assert_eq!(host_ports, ["172.30.1.11:8080/TCP"]);
-        let (frontends, host_ports) = rows(&["10.244.1.2", "fd00:244:1::2"], Some("0.0.0.0"));
-        assert_eq!(frontends.len(), 4);
+        let frontends = rows(&["10.244.1.2", "fd00:244:1::2"], Some("0.0.0.0"));
         assert_eq!(
-            host_ports,
-            ["172.30.1.11:8080/TCP", "[fd00:30:1::b]:8080/TCP"]
+            frontends,
+            [
+                "[::1]:8080/TCP!",
+                "127.0.0.1:8080/TCP!",
+                "172.30.1.11:8080/TCP",
+                "[fd00:30:1::b]:8080/TCP"
+            ]
         );
     }
 
     #[test]
     fn a_host_ip_is_the_only_one() {
-        let (frontends, host_ports) = rows(&["10.244.1.2", "fd00:244:1::2"], Some("172.30.1.99"));
+        let frontends = rows(&["10.244.1.2", "fd00:244:1::2"], Some("172.30.1.99"));
         assert_eq!(frontends, ["172.30.1.99:8080/TCP"]);
-        assert_eq!(host_ports, frontends);
-        let (frontends, host_ports) = rows(&["10.244.1.2"], Some("127.0.0.1"));
+        let frontends = rows(&["10.244.1.2"], Some("127.0.0.1"));
         assert_eq!(frontends, ["127.0.0.1:8080/TCP!"]);
-        assert!(host_ports.is_empty());
     }
 }

@@ -24,6 +24,7 @@ pub(crate) const FROM_POD: &str = "from_pod";
 /// For pods with host ports.
 pub(crate) const FROM_POD_PORTS: &str = "from_pod_ports";
 pub(crate) const FROM_OUTSIDE: &str = "from_outside";
+pub(crate) const TO_OUTSIDE: &str = "to_outside";
 
 pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 8] = [
     ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
@@ -42,7 +43,7 @@ pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 8] = [
     ),
 ];
 
-const PACKET_HOOKS: [&str; 3] = [FROM_POD, FROM_POD_PORTS, FROM_OUTSIDE];
+const PACKET_HOOKS: [&str; 4] = [FROM_POD, FROM_POD_PORTS, FROM_OUTSIDE, TO_OUTSIDE];
 
 /// What the kernel says of one of our programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl Programs {
     pub(crate) fn digest(constants: &Constants) -> u64 {
         // FNV-1a: it tells versions apart, nobody is kept out by it.
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        let netns = constants.node_netns.to_ne_bytes();
-        let bytes = OBJECT.0.iter().chain(&netns);
+        let constants = bytes_of(constants);
+        let bytes = OBJECT.0.iter().chain(&constants);
         bytes.fold(0xcbf2_9ce4_8422_2325, step)
     }
 
@@ -88,9 +89,9 @@ impl Programs {
     /// [`Error::Unsupported`], with what the verifier said if it was that.
     pub(crate) fn load(maps: &Maps, constants: &Constants) -> Result<Self, Error> {
         let mut object = Object::parse(&OBJECT.0).map_err(broken)?;
-        let netns = constants.node_netns.to_ne_bytes();
+        let constants = bytes_of(constants);
         object
-            .patch_map_data(HashMap::from([("CONFIG", (netns.as_slice(), true))]))
+            .patch_map_data(HashMap::from([("CONFIG", (constants.as_slice(), true))]))
             .map_err(broken)?;
         let data = link(&mut object, maps)?;
         let mut programs = Vec::new();
@@ -160,6 +161,20 @@ impl Program {
 
 fn pin(name: &str) -> String {
     format!("prog_{name}")
+}
+
+/// As they lie in the programs' read-only data.
+fn bytes_of(constants: &Constants) -> [u8; size_of::<Constants>()] {
+    let Constants {
+        node_netns,
+        first_port,
+        ports,
+    } = *constants;
+    let mut bytes = [0; size_of::<Constants>()];
+    bytes[..8].copy_from_slice(&node_netns.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&first_port.to_ne_bytes());
+    bytes[12..].copy_from_slice(&ports.to_ne_bytes());
+    bytes
 }
 
 /// Puts the descriptors of the tables into the code. Gives those that only the

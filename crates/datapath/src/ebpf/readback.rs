@@ -1,49 +1,62 @@
 //! The kernel's tables as people and other engines understand them.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use ripstop_abi::{Address, Backend, BackendKey, Flow, FlowKey, Port, ServiceAddress};
+use ipnet::IpNet;
+use ripstop_abi::{
+    Address, Backend, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey, ServiceAddress,
+};
 use ripstop_model::Protocol;
+use ripstop_netlink::Netlink;
 use ripstop_plan as plan;
 
 use super::maps::Maps;
+use super::{frontends, links};
 use crate::Error;
 use crate::state::{BackendState, FrontendState, TranslatedFlow};
 
 pub(crate) fn services(maps: &Maps) -> Result<Vec<FrontendState>, Error> {
-    let backends: BTreeMap<BackendKey, Backend> = maps.backends.rows()?.into_iter().collect();
     let mut services = Vec::new();
-    for (address, row) in maps.frontends.rows()? {
+    for (address, state) in frontends::states(maps)? {
         let Some(frontend) = frontend(&address) else {
             continue;
         };
-        let keys = (0..row.count().into()).map(|slot| BackendKey {
-            service: row.service(),
-            slot,
-        });
-        services.push(FrontendState {
-            frontend,
-            backends: keys
-                .filter_map(|key| backends.get(&key))
+        let connections = |backend: &Backend| state.connections.get(backend).copied().unwrap_or(0);
+        let backends = |backends: &[Backend]| {
+            let mut states: Vec<_> = backends
+                .iter()
                 .map(|backend| BackendState {
                     backend: plan::Backend {
                         address: backend.address.into(),
                         port: backend.port.host(),
                     },
-                    connections: 0,
+                    connections: connections(backend),
                     bytes: None,
                 })
-                .collect(),
-            outside: None,
-            affinity: None,
-            affinities_held: 0,
-            source_ranges: Vec::new(),
-            refused: 0,
+                .collect();
+            states.sort_by_key(|state| state.backend);
+            states
+        };
+        let sources = state.wanted.sources.iter();
+        let mut source_ranges: Vec<IpNet> = sources.filter_map(range).collect();
+        source_ranges.sort();
+        services.push(FrontendState {
+            frontend,
+            backends: backends(&state.wanted.backends),
+            outside: state.wanted.outside.as_deref().map(backends),
+            affinity: Some(state.wanted.affinity).filter(|seconds| *seconds != 0),
+            affinities_held: state.affinities_held,
+            source_ranges,
+            refused: state.refused,
         });
     }
     services.sort_by_key(|service| service.frontend);
     Ok(services)
+}
+
+fn range(key: &RouteKey) -> Option<IpNet> {
+    let bits = key.prefix_len - if key.address.is_v4() { 96 } else { 0 };
+    IpNet::new(key.address.into(), u8::try_from(bits).ok()?).ok()
 }
 
 /// A frontend as the plan names it.
@@ -61,22 +74,78 @@ fn protocol(number: u8) -> Option<Protocol> {
         .find(|protocol| *protocol as u8 == number)
 }
 
+/// By the rows of their requests: each says with which address and port it goes
+/// on.
 pub(crate) fn flows(maps: &Maps) -> Result<Vec<TranslatedFlow>, Error> {
     let flow = |(key, flow): (FlowKey, Flow)| {
+        let source = (flow.source, flow.source_port);
+        let translated = source != (key.source, key.source_port);
         Some(TranslatedFlow {
             protocol: protocol(u8::try_from(key.protocol).ok()?)?,
-            client: socket(key.client, key.client_port),
-            frontend: socket(flow.node, flow.node_port),
-            backend: socket(key.pod, key.pod_port),
-            source: None,
+            client: socket(key.source, key.source_port),
+            frontend: socket(key.destination, key.destination_port),
+            backend: socket(flow.destination, flow.destination_port),
+            source: translated.then(|| socket(source.0, source.1)),
         })
     };
-    Ok(maps.flows.rows()?.into_iter().filter_map(flow).collect())
+    let rows = maps.flows.rows()?.into_iter();
+    let requests = rows.filter(|(_, flow)| flow.flags & (FLOW_REPLY | FLOW_CLOSING) == 0);
+    Ok(requests.filter_map(flow).collect())
 }
 
-/// Nothing to do: a flow through a host port is found again by its next request.
-pub(crate) fn take_flows(_: &Maps, _: &[TranslatedFlow]) -> Result<(), Error> {
-    Ok(())
+/// Both rows of each flow.
+pub(crate) fn take_flows(
+    maps: &Maps,
+    netlink: &mut Netlink,
+    flows: &[TranslatedFlow],
+) -> Result<(), Error> {
+    let routes = netlink.routes().map_err(links::failed)?;
+    let link_to = |address: IpAddr| {
+        let covering = routes.iter().filter(|r| r.destination.contains(&address));
+        let best = covering.max_by_key(|route| route.destination.prefix_len());
+        best.map_or(0, |route| route.index)
+    };
+    let now = now();
+    let mut rows = Vec::new();
+    for flow in flows {
+        let source = flow.source.unwrap_or(flow.client);
+        let row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
+            let key = FlowKey {
+                source: from.0.ip().into(),
+                destination: from.1.ip().into(),
+                source_port: Port::from_host(from.0.port()),
+                destination_port: Port::from_host(from.1.port()),
+                protocol: flow.protocol as u32,
+            };
+            let becomes = Flow {
+                source: to.0.ip().into(),
+                destination: to.1.ip().into(),
+                source_port: Port::from_host(to.0.port()),
+                destination_port: Port::from_host(to.1.port()),
+                ifindex: link_to(to.1.ip()),
+                flags,
+                last: now,
+                ..Flow::default()
+            };
+            (key, becomes)
+        };
+        let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
+        rows.push(row((client, frontend), (source, backend), 0));
+        rows.push(row((backend, source), (frontend, client), FLOW_REPLY));
+    }
+    let describe = |row: usize| format!("flow {:?}", rows[row].0);
+    maps.flows.put_all(&rows, describe).1
+}
+
+/// As programs tell the time.
+fn now() -> u32 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the clock exists, and the time has a place.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u32
 }
 
 fn socket(address: Address, port: Port) -> SocketAddr {

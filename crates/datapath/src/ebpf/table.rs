@@ -66,6 +66,57 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         }
     }
 
+    /// Writes many rows at once. Gives the indexes of those that were refused,
+    /// and the first refusal with the name that `describe` has for it.
+    pub(crate) fn put_all(
+        &self,
+        rows: &[(K, V)],
+        describe: impl Fn(usize) -> String,
+    ) -> (Vec<usize>, Result<(), Error>) {
+        let keys: Vec<K> = rows.iter().map(|row| row.0).collect();
+        let values: Vec<V> = rows.iter().map(|row| row.1).collect();
+        let mut refused = Vec::new();
+        let mut result = Ok(());
+        let mut at = 0;
+        while at < keys.len() {
+            let map = self.map.as_fd();
+            // SAFETY: the sizes were compared in `new`; a value for each key.
+            let (written, outcome) =
+                unsafe { sys::map_update_batch(map, &keys[at..], &values[at..]) };
+            at += written;
+            if outcome.is_err() && at < keys.len() {
+                // Again, for what it is: a batch says less.
+                let one = self.put(&keys[at], &values[at], || describe(at));
+                if one.is_err() {
+                    refused.push(at);
+                    result = result.and(one);
+                }
+                at += 1;
+            }
+        }
+        (refused, result)
+    }
+
+    /// Removes many rows at once; those that are not there are no error.
+    ///
+    /// # Errors
+    /// The first that the kernel said; the other rows are removed.
+    pub(crate) fn remove_all(&self, keys: &[K]) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut at = 0;
+        while at < keys.len() {
+            // SAFETY: the sizes were compared in `new`.
+            let (removed, outcome) =
+                unsafe { sys::map_delete_batch(self.map.as_fd(), &keys[at..]) };
+            at += removed;
+            if outcome.is_err() && at < keys.len() {
+                result = result.and(self.remove(&keys[at]));
+                at += 1;
+            }
+        }
+        result
+    }
+
     /// Removes a row; one that is not there is no error.
     ///
     /// # Errors
@@ -149,7 +200,8 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
 
     /// Takes what is in the kernel for what is known.
     pub(crate) fn read(&mut self) -> Result<(), Error> {
-        self.rows = self.table.rows()?.into_iter().collect();
+        let rows = self.table.rows()?.into_iter();
+        self.rows = rows.map(|(key, row)| (key, row.settled())).collect();
         Ok(())
     }
 
@@ -159,7 +211,7 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
 
     /// True if the kernel has this row, whatever is known here.
     pub(crate) fn holds(&self, key: &K, value: &V) -> Result<bool, Error> {
-        Ok(self.table.get(key)?.as_ref() == Some(value))
+        Ok(self.table.get(key)?.map(TableRow::settled).as_ref() == Some(value))
     }
 
     /// True if the row was not there, or another one.

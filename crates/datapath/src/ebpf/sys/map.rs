@@ -106,6 +106,70 @@ pub(crate) unsafe fn map_update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -
     .map(drop)
 }
 
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+impl Batch {
+    fn new(map: BorrowedFd<'_>, keys: u64, values: u64, count: usize) -> Self {
+        Self {
+            in_batch: 0,
+            out_batch: 0,
+            keys,
+            values,
+            count: count as u32,
+            map: map.as_raw_fd() as u32,
+            element_flags: 0,
+            flags: 0,
+        }
+    }
+
+    /// Of `all` rows, how many were done.
+    fn done(&self, all: usize, result: &io::Result<()>) -> usize {
+        match result {
+            Ok(()) => all,
+            // The kernel leaves the number as it is where it does not even begin.
+            Err(_) if self.count as usize == all => 0,
+            Err(_) => self.count as usize,
+        }
+    }
+}
+
+/// Writes rows in their order; how many were written before one was refused.
+///
+/// # Safety
+/// As for [`map_lookup`]; as many values as keys.
+pub(crate) unsafe fn map_update_batch<K, V>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> (usize, io::Result<()>) {
+    let mut batch = Batch::new(map, pointer(keys), pointer(values), keys.len());
+    let result = bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut batch).map(drop);
+    (batch.done(keys.len(), &result), result)
+}
+
+/// Removes rows in their order; how many were removed before one was refused.
+///
+/// # Safety
+/// As for [`map_lookup`].
+pub(crate) unsafe fn map_delete_batch<K>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+) -> (usize, io::Result<()>) {
+    let mut batch = Batch::new(map, pointer(keys), 0, keys.len());
+    let result = bpf(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut batch).map(drop);
+    (batch.done(keys.len(), &result), result)
+}
+
 /// # Safety
 /// `data` is as long as a value of the map.
 pub(crate) unsafe fn map_update_bytes(

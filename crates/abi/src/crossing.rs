@@ -1,0 +1,544 @@
+//! Packets that cross the cluster's edge, or that are to a service and met no
+//! socket hook: led to a backend, given the node's address, refused.
+//!
+//! A flow has two rows: its packets as they come and what they become, and
+//! likewise for the answers. The rows say all, so that a flow goes on when the
+//! service behind it changes.
+
+use crate::answer;
+use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
+use crate::packet::Packet;
+use crate::service::{Behind, Chosen, From, behind};
+use crate::table::{
+    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY,
+    FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
+    ServiceAddress, Work,
+};
+use crate::translate::{Segment, finish, rewrite, segment};
+use crate::verdict::{Aside, DropReason, FinalVerdict, Verdict};
+use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
+use crate::{Address, Port};
+
+/// Ports that are tried for a flow before it is dropped.
+const ATTEMPTS: u32 = 8;
+
+/// For how many seconds after its last packet the port of a flow is kept for
+/// it. Connections that are silent for longer may lose it (RFC 5382, REQ-5
+/// asks for more; but only who is new and random takes it from them).
+const IDLE: u32 = 600;
+
+/// What is to be done with a packet.
+enum Act<'t> {
+    /// It becomes what the flow says.
+    Send(&'t FlowKey, &'t Flow),
+    Refuse(DropReason),
+    /// To this address as it is.
+    Pass,
+    Done(Verdict),
+}
+
+/// From a pod, and not simply to another one.
+#[inline(always)]
+pub(crate) fn from_pod<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let mut aside = Aside::default();
+    let packed = from_pod_packed::<H, P>(packet, tables, destination, &mut aside);
+    finished::<H, P>(packet, packed, &aside)
+}
+
+/// A function of its own: with a stack of its own.
+#[inline(never)]
+fn from_pod_packed<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+    aside: &mut Aside,
+) -> u64
+where
+    Frame<H>: Header,
+{
+    from_pod_decided::<H, P>(packet, tables, destination).pack(aside)
+}
+
+#[inline(always)]
+fn from_pod_decided<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(work) = tables.work() else {
+        return Verdict::Stack.into();
+    };
+    let segment = segment::<H, P>(packet, &mut work.key);
+    let act = if let Ok(segment) = &segment
+        && let Some(flow) = follow(tables, &work.key, segment)
+    {
+        if flow.flags & FLOW_LEAVES == 0 {
+            Act::Send(&work.key, flow)
+        } else {
+            Act::Done(Verdict::Stack)
+        }
+    } else if tables.endpoint(destination).is_some() || tables.route(destination).is_some() {
+        // No answer.
+        Act::Pass
+    } else if segment.is_ok()
+        && let Some(frontend) = frontend(tables, &work.key)
+    {
+        open(packet.ifindex(), tables, work, frontend, false)
+    } else {
+        match tables.range(destination) {
+            RANGE_SERVICES => match segment {
+                Ok(_) => Act::Refuse(DropReason::NoService),
+                Err(reason) => Act::Done(Verdict::Drop(reason)),
+            },
+            _ => Act::Done(Verdict::Stack),
+        }
+    };
+    perform::<H, P>(packet, tables, act, destination)
+}
+
+/// Came in from outside, and not simply to a pod.
+#[inline(always)]
+pub(crate) fn from_outside<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let mut aside = Aside::default();
+    let packed = from_outside_packed::<H, P>(packet, tables, destination, &mut aside);
+    finished::<H, P>(packet, packed, &aside)
+}
+
+/// A function of its own: with a stack of its own.
+#[inline(never)]
+fn from_outside_packed<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+    aside: &mut Aside,
+) -> u64
+where
+    Frame<H>: Header,
+{
+    from_outside_decided::<H, P>(packet, tables, destination).pack(aside)
+}
+
+#[inline(always)]
+fn from_outside_decided<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(work) = tables.work() else {
+        return Verdict::Stack.into();
+    };
+    let segment = segment::<H, P>(packet, &mut work.key);
+    let act = if let Ok(segment) = &segment
+        && let Some(flow) = follow(tables, &work.key, segment)
+    {
+        Act::Send(&work.key, flow)
+    } else if segment.is_ok()
+        && let Some(frontend) = frontend(tables, &work.key)
+    {
+        open(packet.ifindex(), tables, work, frontend, true)
+    } else if tables.endpoint(destination).is_some() {
+        Act::Pass
+    } else {
+        Act::Done(Verdict::Stack)
+    };
+    perform::<H, P>(packet, tables, act, destination)
+}
+
+#[inline(always)]
+fn perform<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    act: Act<'_>,
+    destination: &Address,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let flow = match act {
+        Act::Done(verdict) => return verdict.into(),
+        Act::Refuse(reason) => return answer::refuse::<H, P>(packet, reason).into(),
+        Act::Send(key, flow) => Some((key, flow)),
+        Act::Pass => None,
+    };
+    let to = flow.map_or(destination, |(_, flow)| &flow.destination);
+    let endpoint = tables.endpoint(to);
+    let route = match endpoint {
+        Some(_) => None,
+        None => tables.route(to),
+    };
+    if let Some(route) = route
+        && !fits::<H, P>(packet, route)
+    {
+        // The stack tells who sent it, if it is to be seen who that is.
+        return match flow {
+            None => Verdict::Stack.into(),
+            Some(_) => answer::too_long::<H, P>(packet, route.mtu).into(),
+        };
+    }
+    let mut ports = 0;
+    if let Some((key, flow)) = flow {
+        match rewrite::<H, P>(packet, key, flow) {
+            Ok(changed) => ports = changed,
+            Err(reason) => return Verdict::Drop(reason).into(),
+        }
+    }
+    if let Some(endpoint) = endpoint {
+        let verdict = deliver::<H, P>(packet, endpoint);
+        return FinalVerdict {
+            ports,
+            ..verdict.into()
+        };
+    }
+    if let Some(route) = route {
+        let verdict = forward::<H, P>(packet, route);
+        return FinalVerdict {
+            ports,
+            ..verdict.into()
+        };
+    }
+    // Not through the stack: it takes a packet with an address of its own as
+    // source, coming in by a link, for a forgery.
+    let ifindex = flow.map_or(0, |(_, flow)| flow.ifindex);
+    if ifindex == 0 {
+        // To another node, from a pod.
+        return FinalVerdict {
+            ports,
+            ..Verdict::Stack.into()
+        };
+    }
+    let verdict = one_hop_less::<H, P>(packet, Verdict::Route { ifindex });
+    FinalVerdict {
+        ports,
+        ..verdict.into()
+    }
+}
+
+/// The outcome, after the last touch.
+#[inline(always)]
+fn finished<H: Ip, P: Packet>(packet: &mut P, packed: u64, aside: &Aside) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let outcome = FinalVerdict::unpack(packed, aside);
+    if outcome.ports != 0 {
+        finish::<H, P>(packet, outcome.ports);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn frontend<'t, T: Tables>(tables: &'t T, key: &FlowKey) -> Option<&'t Frontend> {
+    let protocol = key.protocol as u8;
+    tables.frontend(&ServiceAddress::new(
+        key.destination,
+        key.destination_port,
+        protocol,
+    ))
+}
+
+/// The flow of a packet. `None` if it is of none, or begins a new one.
+#[inline(always)]
+fn follow<'t, T: Tables>(tables: &'t T, key: &FlowKey, segment: &Segment) -> Option<&'t Flow> {
+    let flow = tables.flow(key)?;
+    if flow.flags & FLOW_CLOSING != 0 && segment.begins_anew {
+        return None;
+    }
+    let now = tables.now();
+    if flow.flags & FLOW_REPLY == 0 && segment.begins {
+        // Who begins after a long time begins anew; so does who outlived the
+        // backend, if there are no connections to it.
+        let (set, id) = (flow.set, flow.id);
+        if now.wrapping_sub(flow.last) >= IDLE
+            || flow.flags & FLOW_TRACKS_BACKEND != 0 && !tables.is_alive(&BackendKey { set, id })
+        {
+            return None;
+        }
+    }
+    let closing = if segment.ends { FLOW_CLOSING } else { 0 };
+    if flow.last != now || closing & !flow.flags != 0 {
+        tables.touch(key, now, closing);
+    }
+    Some(flow)
+}
+
+/// The first packet of a flow to a frontend. `outside`: it came from there.
+#[inline(always)]
+fn open<'t>(
+    ifindex: u32,
+    tables: &impl Tables,
+    work: &'t mut Work,
+    frontend: &Frontend,
+    outside: bool,
+) -> Act<'t> {
+    let key = &work.key;
+    let flags = frontend.flags();
+    // Pods of other nodes are not outside of the cluster: they get all of it.
+    let from = if !outside {
+        From::Pod
+    } else if flags & FLAG_LOCAL == 0 {
+        From::Outside
+    } else if flags & FLAG_HOST_PORT != 0 || tables.range(&key.source) != RANGE_PODS {
+        From::OutsideToHere
+    } else {
+        From::Pod
+    };
+    let client = (key.source, key.source_port);
+    let Chosen { key: id, backend } = match behind(tables, frontend, client, from) {
+        Behind::Chosen(chosen) => chosen,
+        Behind::Keep => return Act::Done(Verdict::Stack),
+        Behind::Missing => return Act::Done(Verdict::Drop(DropReason::BackendMissing)),
+        Behind::Forbidden => return Act::Done(Verdict::Drop(DropReason::SourceRange)),
+        Behind::NobodyHere => return Act::Done(Verdict::Drop(DropReason::NoLocalBackend)),
+        Behind::Nobody => {
+            let protocol = key.protocol as u8;
+            let address = ServiceAddress::new(key.destination, key.destination_port, protocol);
+            tables.count_refused(&address);
+            return Act::Refuse(DropReason::NoBackends);
+        }
+    };
+    let to = backend.address;
+    let to_pod = tables.endpoint(&to).is_some() || tables.route(&to).is_some();
+    // A backend that is no pod: another node's, which answers the pod itself, or
+    // who came by here.
+    let mut link = 0;
+    if !to_pod {
+        let itself = tables.uplink(ifindex).and_then(|up| up.towards(&to)) == Some(to);
+        if itself || !outside && tables.range(&to) == RANGE_OUTSIDE {
+            return Act::Done(Verdict::Drop(DropReason::BackendAway));
+        }
+        if outside {
+            link = ifindex;
+        }
+    }
+    // Who answers must answer by this node: whom the client's own address leads
+    // elsewhere, or to itself, gets the node's.
+    let own = if outside {
+        from != From::OutsideToHere
+    } else {
+        to == key.source
+    };
+    if own {
+        let Some(address) = node_address(tables, link, &to) else {
+            return Act::Done(Verdict::Drop(DropReason::Rewrite));
+        };
+        work.flow.source = address;
+    } else {
+        if !outside {
+            tables.set_translated(&key.source);
+        }
+        work.flow.source = key.source;
+    }
+    let flow = &mut work.flow;
+    flow.destination = to;
+    flow.destination_port = backend.port;
+    flow.set = id.set;
+    flow.id = id.id;
+    flow.ifindex = link;
+    begin(ifindex, tables, work, own, 0)
+}
+
+/// By an uplink: what is a pod's, and to outside, gets the node's address.
+#[inline(always)]
+pub(crate) fn to_outside<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return Verdict::Stack.into();
+    };
+    let (source, destination) = (frame.ip.source(), frame.ip.destination());
+    let plain = frame.ip.is_plain();
+    if tables.endpoint(&source).is_none()
+        || !destination.is_routed()
+        || tables.range(&destination) != RANGE_OUTSIDE
+    {
+        return Verdict::Stack.into();
+    }
+    let mut aside = Aside::default();
+    let packed = left_packed::<H, P>(packet, tables, plain, &mut aside);
+    finished::<H, P>(packet, packed, &aside)
+}
+
+#[inline(never)]
+fn left_packed<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    plain: bool,
+    aside: &mut Aside,
+) -> u64
+where
+    Frame<H>: Header,
+{
+    let outcome = match left::<H, P>(packet, tables, plain) {
+        Ok(ports) => FinalVerdict {
+            ports,
+            ..Verdict::Stack.into()
+        },
+        Err(reason) => Verdict::Drop(reason).into(),
+    };
+    outcome.pack(aside)
+}
+
+/// Gives a packet that leaves the cluster the node's address.
+#[inline(always)]
+fn left<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    plain: bool,
+) -> Result<u32, DropReason>
+where
+    Frame<H>: Header,
+{
+    let Some(work) = tables.work() else {
+        return Err(DropReason::FlowState);
+    };
+    if !plain {
+        return Err(DropReason::Protocol);
+    }
+    let link = packet.ifindex();
+    let segment = segment::<H, P>(packet, &mut work.key)?;
+    if let Some(flow) = follow(tables, &work.key, &segment) {
+        return rewrite::<H, P>(packet, &work.key, flow);
+    }
+    let key = &work.key;
+    let of_link = tables
+        .uplink(link)
+        .and_then(|up| up.towards(&key.destination));
+    // A link without an address of that family is as it always was; and who
+    // answers somebody who came in by the pod's own address keeps that.
+    let Some(address) = of_link.filter(|_| segment.begins) else {
+        return Ok(0);
+    };
+    let flow = &mut work.flow;
+    flow.destination = key.destination;
+    flow.destination_port = key.destination_port;
+    flow.set = 0;
+    flow.id = 0;
+    flow.ifindex = link;
+    flow.source = address;
+    match begin(link, tables, work, true, FLOW_LEAVES) {
+        Act::Send(key, flow) => rewrite::<H, P>(packet, key, flow),
+        _ => Err(DropReason::PortsExhausted),
+    }
+}
+
+/// Remembers a flow of which the addresses are known. `own`: the source is the
+/// node's, and needs a port.
+#[inline(always)]
+fn begin<'t>(
+    ifindex: u32,
+    tables: &impl Tables,
+    work: &'t mut Work,
+    own: bool,
+    leaves: u32,
+) -> Act<'t> {
+    let Work {
+        key,
+        flow,
+        back,
+        answer,
+    } = work;
+    let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
+    flow.flags = leaves | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
+    flow.last = tables.now();
+    flow.source_port = key.source_port;
+    answer.source = key.destination;
+    answer.destination = key.source;
+    answer.source_port = key.destination_port;
+    answer.destination_port = key.source_port;
+    answer.set = flow.set;
+    answer.id = flow.id;
+    answer.ifindex = ifindex;
+    answer.flags = flow.flags & FLOW_TRACKS_BACKEND | FLOW_REPLY;
+    answer.last = flow.last;
+    back.source = flow.destination;
+    back.destination = flow.source;
+    back.source_port = flow.destination_port;
+    back.destination_port = flow.source_port;
+    back.protocol = key.protocol;
+    let claimed = if !own {
+        tables.remember(back, answer)
+    } else {
+        let claimed = claim(tables, back, answer);
+        flow.source_port = back.destination_port;
+        claimed
+    };
+    if let Err(reason) = claimed.and_then(|()| tables.remember(key, flow)) {
+        return Act::Done(Verdict::Drop(reason));
+    }
+    Act::Send(key, flow)
+}
+
+/// A port of the node for a flow: by chance, and one whose answers are no other
+/// flow's.
+#[inline(always)]
+fn claim(tables: &impl Tables, back: &mut FlowKey, answer: &Flow) -> Result<(), DropReason> {
+    let (first, count) = tables.ports();
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
+        back.destination_port = Port::from_host((first + chance as u32) as u16);
+        if tables.claim(back, answer)? {
+            return Ok(());
+        }
+        if let Some(known) = tables.flow(back)
+            && is_over(tables, known, back.protocol, answer.last)
+        {
+            return tables.remember(back, answer);
+        }
+    }
+    Err(DropReason::PortsExhausted)
+}
+
+/// Whether a flow, known by its answers, has ended or was silent for long.
+#[inline(always)]
+fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> bool {
+    let over = |flow: &Flow| flow.flags & FLOW_CLOSING != 0 || now.wrapping_sub(flow.last) >= IDLE;
+    if !over(answers) {
+        return false;
+    }
+    let requests = FlowKey {
+        source: answers.destination,
+        destination: answers.source,
+        source_port: answers.destination_port,
+        destination_port: answers.source_port,
+        protocol,
+    };
+    tables.flow(&requests).is_none_or(over)
+}
+
+/// With which address to send to `to`: that of the link, else the node's.
+#[inline(always)]
+fn node_address(tables: &impl Tables, link: u32, to: &Address) -> Option<Address> {
+    let of = |ifindex| tables.uplink(ifindex).and_then(|up| up.towards(to));
+    if link != 0
+        && let Some(address) = of(link)
+    {
+        return Some(address);
+    }
+    of(0)
+}
+
+#[cfg(test)]
+mod tests;

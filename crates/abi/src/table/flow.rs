@@ -1,0 +1,59 @@
+//! Flows whose packets are translated one by one.
+
+use crate::{Address, Port};
+
+/// The packets of one direction of a flow as they come. An ICMP echo has its
+/// identifier as the port of who asks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: Port,
+    pub destination_port: Port,
+    pub protocol: u32,
+}
+
+/// One side said that it has ended.
+pub const FLOW_CLOSING: u32 = 1;
+/// Packets of who was asked.
+pub const FLOW_REPLY: u32 = 2;
+/// The flow ends with its backend (all but TCP, whose connections live on).
+pub const FLOW_TRACKS_BACKEND: u32 = 4;
+
+/// The packets are translated where they leave the node.
+pub const FLOW_LEAVES: u32 = 8;
+
+/// What they become.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: Port,
+    pub destination_port: Port,
+    /// The backend that was chosen; 0, 0 if none was.
+    pub set: u32,
+    pub id: u32,
+    /// Link by which the first packet came, for the answers' way back.
+    pub ifindex: u32,
+    /// `FLOW_*`.
+    pub flags: u32,
+    /// When the last packet of this direction came, seconds since boot.
+    pub last: u32,
+    pub reserved: u32,
+}
+
+/// Room for what a packet program works with: its own stack is too small.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// The packet as it came.
+    pub key: FlowKey,
+    /// What it becomes.
+    pub flow: Flow,
+    /// The answers to that, as they will come.
+    pub back: FlowKey,
+    /// What those will become.
+    pub answer: Flow,
+}

@@ -1,0 +1,101 @@
+//! Where packets go: pods, other nodes, ranges, uplinks.
+
+use crate::Address;
+
+/// A pod of this node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host's end of the pod's link.
+    pub ifindex: u32,
+    /// Of the pod's end, as words in the order in which they are sent.
+    mac: [u16; 3],
+    /// Not zero: packets of this pod were led to backends one by one, so what
+    /// comes to it may be an answer to one of them.
+    translated: u16,
+}
+
+impl Endpoint {
+    pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        let mac = [
+            u16::from_ne_bytes([a, b]),
+            u16::from_ne_bytes([c, d]),
+            u16::from_ne_bytes([e, f]),
+        ];
+        Self {
+            ifindex,
+            mac,
+            translated: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn mac(&self) -> [u16; 3] {
+        self.mac
+    }
+
+    #[inline(always)]
+    pub const fn is_translated(&self) -> bool {
+        self.translated != 0
+    }
+
+    #[inline(always)]
+    pub const fn set_translated(&mut self) {
+        self.translated = 1;
+    }
+
+    pub(super) const fn without_flags(self) -> Self {
+        Self {
+            translated: 0,
+            ..self
+        }
+    }
+}
+
+/// Prefix of a range; the length counts the 96 bits before an IPv4 address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteKey {
+    pub prefix_len: u32,
+    pub address: Address,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub ifindex: u32,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    pub gateway: Address,
+}
+
+/// Pods of the cluster.
+pub const RANGE_PODS: u32 = 1;
+/// A node's own address.
+pub const RANGE_NODE: u32 = 2;
+/// A ServiceCIDR: who is no frontend there is refused.
+pub const RANGE_SERVICES: u32 = 3;
+/// Outside of the cluster, but pods keep their addresses.
+pub const RANGE_EXCLUDED: u32 = 4;
+/// Everything else of a family of which the cluster has pods: pods' packets
+/// leave with the node's address.
+pub const RANGE_OUTSIDE: u32 = 5;
+
+/// Addresses with which translated packets leave by a link; unspecified if it
+/// has none of that family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    pub v4: Address,
+    pub v6: Address,
+}
+
+impl Uplink {
+    /// The address of the family of `peer`.
+    #[inline(always)]
+    pub fn towards(&self, peer: &Address) -> Option<Address> {
+        let address = if peer.is_v4() { self.v4 } else { self.v6 };
+        (address != Address::default()).then_some(address)
+    }
+}

@@ -1,0 +1,129 @@
+//! Keys and values of the kernel's tables.
+//!
+//! All are `repr(C)` without implicit padding: the kernel compares keys as bytes.
+
+mod flow;
+mod link;
+mod service;
+mod socket;
+
+pub use flow::{FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow, FlowKey, Work};
+pub use link::{
+    Endpoint, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route,
+    RouteKey, Uplink,
+};
+pub use service::{
+    Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY,
+    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,
+    ServiceAddress, Slots, SlotsKey, SourceKey,
+};
+pub use socket::{ReverseKey, SOCKET_CONNECTED, SOCKET_UNCONNECTED, SocketState};
+
+use crate::Address;
+
+/// Version of everything in these files. A kernel that holds tables of another
+/// version gets new ones; change it with any layout or meaning.
+pub const SCHEMA: u32 = 2;
+
+/// A type that is a table's key or value: any of its bytes may be anything.
+///
+/// # Safety
+/// `repr(C)`, no padding, no invalid bit patterns.
+pub unsafe trait TableRow: Copy + 'static {
+    /// The row as user space wrote it: without what programs note in it.
+    #[must_use]
+    fn settled(self) -> Self {
+        self
+    }
+}
+
+macro_rules! table_rows {
+    ($($type:ty: $size:literal),+ $(,)?) => {$(
+        // SAFETY: plain integers throughout; without padding, as the sum of its
+        // fields' sizes is the size that is asserted here.
+        unsafe impl TableRow for $type {}
+        const _: () = assert!(size_of::<$type>() == $size);
+    )+};
+}
+
+table_rows! {
+    Address: 16,
+    ServiceAddress: 20,
+    Frontend: 24,
+    SlotsKey: 8,
+    Slots: 32,
+    MaglevRow: 512,
+    BackendKey: 8,
+    Backend: 20,
+    BackendRow: 40,
+    AffinityKey: 20,
+    Affinity: 8,
+    SourceKey: 24,
+    RouteKey: 20,
+    Route: 24,
+    Uplink: 32,
+    FlowKey: 40,
+    Flow: 60,
+    Work: 200,
+    ReverseKey: 28,
+    SocketState: 52,
+    Config: 16,
+    u32: 4,
+    u64: 8,
+}
+
+// SAFETY: as for the others; what programs note is its flag.
+unsafe impl TableRow for Endpoint {
+    fn settled(self) -> Self {
+        self.without_flags()
+    }
+}
+const _: () = assert!(size_of::<Endpoint>() == 12);
+
+/// Names of the tables, in the object and as pins. At most 15 bytes.
+pub mod names {
+    /// [`super::Address`] -> [`super::Endpoint`].
+    pub const ENDPOINTS: &str = "endpoints";
+    /// [`super::ServiceAddress`] -> [`super::Frontend`].
+    pub const FRONTENDS: &str = "frontends";
+    /// [`super::SlotsKey`] -> [`super::Slots`].
+    pub const SLOTS: &str = "slots";
+    /// [`super::SlotsKey`] -> [`super::MaglevRow`].
+    pub const MAGLEV: &str = "maglev";
+    /// [`super::BackendKey`] -> [`super::BackendRow`].
+    pub const BACKENDS: &str = "backends";
+    /// [`super::AffinityKey`] -> [`super::Affinity`], least recently used goes
+    /// first.
+    pub const AFFINITY: &str = "affinity";
+    /// [`super::SourceKey`] -> one, longest prefix first.
+    pub const SOURCES: &str = "sources";
+    /// [`super::RouteKey`] -> [`super::Route`], longest prefix first.
+    pub const ROUTES: &str = "routes";
+    /// [`super::RouteKey`] -> one of `RANGE_*`, longest prefix first.
+    pub const RANGES: &str = "ranges";
+    /// Interface index -> [`super::Uplink`]; 0 is the node.
+    pub const UPLINKS: &str = "uplinks";
+    /// [`super::FlowKey`] -> [`super::Flow`], least recently used goes first.
+    pub const FLOWS: &str = "flows";
+    /// [`super::ReverseKey`] -> [`super::ServiceAddress`], least recently used
+    /// goes first.
+    pub const REVERSE: &str = "reverse";
+    /// Socket -> [`super::SocketState`]; ends with the socket.
+    pub const SOCKETS: &str = "sockets";
+    /// One [`super::Work`] per CPU.
+    pub const WORK: &str = "work";
+    /// [`super::DropReason`](crate::DropReason) -> u64 per CPU.
+    pub const DROPS: &str = "drops";
+}
+
+/// Constants of one node, in the programs' read-only data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `SO_NETNS_COOKIE` of the node's own network namespace.
+    pub node_netns: u64,
+    /// First and number of the ports from which translated flows leave: those
+    /// that the node's own sockets do not get by themselves.
+    pub first_port: u32,
+    pub ports: u32,
+}

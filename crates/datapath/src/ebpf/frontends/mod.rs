@@ -1,0 +1,199 @@
+//! Frontends and their backends in the kernel.
+//!
+//! A frontend has a set: rows for its backends under numbers that are never
+//! used again, and slots that name those. A change writes the rows that differ,
+//! so that one backend of ten thousand costs as much as one of two.
+
+mod plan;
+mod read;
+mod row;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ripstop_abi::ServiceAddress;
+
+use super::maps::Maps;
+use super::table::Table;
+use crate::Error;
+use plan::Planned;
+pub(crate) use read::states;
+use row::Row;
+pub(crate) use row::Wanted;
+
+/// What is in the tables of frontends and all that they lead to.
+#[derive(Debug, Default)]
+pub(crate) struct Frontends {
+    rows: BTreeMap<ServiceAddress, Row>,
+    last_set: u32,
+    wrapped: bool,
+}
+
+impl Frontends {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn backend_count(&self) -> usize {
+        self.rows.values().map(|row| row.ids.len()).sum()
+    }
+
+    /// The row of that address, if it is as it should be.
+    pub(crate) fn get(&self, address: &ServiceAddress) -> Option<&Wanted> {
+        self.rows.get(address).map(|row| &row.wanted)
+    }
+
+    /// True if the kernel has the frontend's row, and it is that of this one.
+    pub(crate) fn is_there(
+        &self,
+        maps: &Maps,
+        address: &ServiceAddress,
+        wanted: &Wanted,
+    ) -> Result<bool, Error> {
+        let Some(row) = self.rows.get(address).filter(|row| row.is(wanted)) else {
+            return Ok(false);
+        };
+        let found = maps.frontends.get(address)?;
+        Ok(found.is_some_and(|found| found.set() == row.set))
+    }
+
+    /// Addresses of the rows with, or without, that flag.
+    pub(crate) fn with_flag(&self, flag: u16, set: bool) -> impl Iterator<Item = ServiceAddress> {
+        self.rows
+            .iter()
+            .filter(move |(_, row)| (row.wanted.flags() & flag != 0) == set)
+            .map(|(address, _)| *address)
+    }
+
+    /// Makes the kernel have these rows; `None` removes one. In this order: new
+    /// backends; slots that name them; frontends, each in one step; what is no
+    /// longer used.
+    ///
+    /// Gives what was written or removed. After an error all other rows are in
+    /// place, and those that did not fit are as they were.
+    pub(crate) fn write(
+        &mut self,
+        maps: &Maps,
+        wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
+    ) -> (Vec<String>, Result<(), Error>) {
+        let mut removed = Vec::new();
+        let mut planned = Vec::new();
+        for (address, wanted) in wanted {
+            let Some(wanted) = wanted else {
+                removed.extend(self.rows.contains_key(&address).then_some(address));
+                continue;
+            };
+            let old = self.rows.get(&address);
+            if old.is_some_and(|row| row.is(&wanted)) {
+                continue;
+            }
+            let old = old.filter(|row| row.intact).cloned();
+            let set = old.as_ref().map_or_else(|| self.fresh_set(), |row| row.set);
+            planned.push(Planned::new(address, old.as_ref(), wanted, set));
+        }
+        let (mut done, mut result) = self.put(maps, planned);
+        for address in removed {
+            match maps.frontends.remove(&address) {
+                Ok(()) => {
+                    done.push(format!("frontend {} (removed)", show(&address)));
+                    if let Some(row) = self.rows.remove(&address) {
+                        plan::everything(&row).remove(maps);
+                    }
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        (done, result)
+    }
+
+    fn put(&mut self, maps: &Maps, mut planned: Vec<Planned>) -> (Vec<String>, Result<(), Error>) {
+        let mut refused = BTreeSet::new();
+        let mut result = Ok(());
+        macro_rules! write {
+            ($table:ident, $rows:ident) => {
+                let (new, outcome) = put_all(&maps.$table, &planned, &refused, |plan| &plan.$rows);
+                refused.extend(new);
+                result = result.and(outcome);
+            };
+        }
+        write!(backends, backends);
+        for (index, plan) in planned.iter().enumerate() {
+            for (key, value) in &plan.sources {
+                let row = || format!("source range of {}", show(&plan.address));
+                if let Err(error) = maps.sources.put(key, value, row) {
+                    refused.insert(index);
+                    result = result.and(Err(error));
+                }
+            }
+        }
+        write!(slots, slots);
+        write!(maglev, maglev);
+        // The counters of those that are there go on.
+        for plan in planned.iter_mut().filter(|plan| plan.in_place) {
+            if let Ok(Some(row)) = maps.frontends.get(&plan.address) {
+                plan.frontend[0].1.refused = row.refused;
+            }
+        }
+        write!(frontends, frontend);
+        let mut done = Vec::new();
+        for (index, plan) in planned.into_iter().enumerate() {
+            if refused.contains(&index) {
+                plan.undo(maps);
+                continue;
+            }
+            done.push(format!("frontend {}", show(&plan.address)));
+            plan.unused.remove(maps);
+            let old = self.rows.insert(plan.address, plan.row);
+            if let Some(old) = old.filter(|_| !plan.in_place) {
+                plan::everything(&old).remove(maps);
+            }
+        }
+        (done, result)
+    }
+
+    /// A number that no row has.
+    fn fresh_set(&mut self) -> u32 {
+        loop {
+            let (next, wrapped) = self.last_set.overflowing_add(1);
+            self.wrapped |= wrapped;
+            self.last_set = next;
+            // After four billion changes numbers come again; zero is none.
+            let used = || self.wrapped && self.rows.values().any(|row| row.set == next);
+            if next != 0 && !used() {
+                return next;
+            }
+        }
+    }
+}
+
+/// Writes the rows of all plans that nothing was refused of. Gives the indexes
+/// of those that have a row which was refused now.
+fn put_all<K: ripstop_abi::TableRow, V: ripstop_abi::TableRow>(
+    table: &Table<K, V>,
+    planned: &[Planned],
+    refused: &BTreeSet<usize>,
+    rows_of: impl Fn(&Planned) -> &Vec<(K, V)>,
+) -> (Vec<usize>, Result<(), Error>) {
+    let mut rows = Vec::new();
+    let mut owners = Vec::new();
+    let plans = planned.iter().enumerate();
+    for (index, plan) in plans.filter(|(index, _)| !refused.contains(index)) {
+        let more = rows_of(plan);
+        rows.extend_from_slice(more);
+        owners.resize(rows.len(), index);
+    }
+    let describe = |row: usize| show(&planned[owners[row]].address);
+    let (refused, result) = table.put_all(&rows, describe);
+    (refused.into_iter().map(|row| owners[row]).collect(), result)
+}
+
+/// A frontend as people write it.
+pub(crate) fn show(address: &ServiceAddress) -> String {
+    let socket = SocketAddr::new(IpAddr::from(address.address), address.port.host());
+    match address.protocol {
+        6 => format!("{socket}/TCP"),
+        17 => format!("{socket}/UDP"),
+        132 => format!("{socket}/SCTP"),
+        other => format!("{socket}/{other}"),
+    }
+}

@@ -1,0 +1,91 @@
+//! The tables that packets are looked up in.
+
+use core::ptr::write_volatile;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::maps::lpm_trie::Key;
+use ripstop_abi::{
+    Address, DropReason, Endpoint, Flow, FlowKey, Route, RouteKey, Tables, Uplink, Work,
+};
+
+use crate::maps::{ENDPOINTS, FLOWS, ROUTES, UPLINKS, WORK, config};
+use crate::services::Kernel;
+
+const EEXIST: i32 = 17;
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn endpoint(&self, address: &Address) -> Option<&Endpoint> {
+        // SAFETY: rows are not reused before the program ends.
+        unsafe { ENDPOINTS.get(address) }
+    }
+
+    #[inline(always)]
+    fn route(&self, address: &Address) -> Option<&Route> {
+        // `ripstop_abi::RouteKey` by another name.
+        const { assert!(size_of::<Key<Address>>() == size_of::<RouteKey>()) };
+        ROUTES.get(Key::new(128, *address))
+    }
+
+    #[inline(always)]
+    fn set_translated(&self, address: &Address) {
+        if let Some(endpoint) = ENDPOINTS.get_ptr_mut(address) {
+            // SAFETY: a word that is only ever set.
+            unsafe { (*endpoint).set_translated() };
+        }
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        // SAFETY: as for endpoints.
+        unsafe { UPLINKS.get(&ifindex) }
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> (u32, u32) {
+        let config = config();
+        (config.first_port, config.ports)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
+        // SAFETY: a flow that is reused while it is read belongs to a table that
+        // is too small; the packet then goes to a wrong address, as any would
+        // whose flow is forgotten.
+        unsafe { FLOWS.get(key) }
+    }
+
+    #[inline(always)]
+    fn work(&self) -> Option<&mut Work> {
+        // SAFETY: this CPU's own; one packet program at a time runs on it.
+        unsafe { WORK.get_ptr_mut(0)?.as_mut() }
+    }
+
+    #[inline(always)]
+    fn touch(&self, key: &FlowKey, now: u32, flags: u32) {
+        if let Some(flow) = FLOWS.get_ptr_mut(key) {
+            // SAFETY: words of a row that is there; a lost flag is set again by
+            // the next packet.
+            unsafe {
+                write_volatile(&raw mut (*flow).last, now);
+                write_volatile(&raw mut (*flow).flags, (*flow).flags | flags);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
+        FLOWS
+            .insert(key, flow, 0)
+            .map_err(|_| DropReason::FlowState)
+    }
+
+    #[inline(always)]
+    fn claim(&self, key: &FlowKey, flow: &Flow) -> Result<bool, DropReason> {
+        match FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
+            Ok(()) => Ok(true),
+            Err(error) if error as i32 == -EEXIST => Ok(false),
+            Err(_) => Err(DropReason::FlowState),
+        }
+    }
+}

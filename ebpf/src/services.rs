@@ -1,0 +1,114 @@
+//! The tables that backends are chosen from.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::maps::lpm_trie::Key;
+use ripstop_abi::{
+    Address, Affinity, AffinityKey, Backend, BackendKey, Frontend, RouteKey, ServiceAddress,
+    Services, SlotsKey, SourceKey,
+};
+
+use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, MAGLEV, RANGES, SLOTS, SOURCES, Source};
+
+/// The kernel's tables.
+pub(crate) struct Kernel;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Adds to a counter that all CPUs share. The target has the instruction, but
+/// not all of those that the atomic types are made of.
+///
+/// # Safety
+/// The counter is aligned, and in a table.
+unsafe fn add(counter: *mut u64, count: u64) {
+    // SAFETY: by the caller.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, count) };
+}
+
+impl Services for Kernel {
+    #[inline(always)]
+    fn frontend(&self, address: &ServiceAddress) -> Option<&Frontend> {
+        // SAFETY: sets get fresh numbers, so a row that is reused while it is
+        // read is that of a service which just ended.
+        unsafe { FRONTENDS.get(address) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, key: &SlotsKey, slot: u32) -> Option<u32> {
+        // SAFETY: one load of one word.
+        unsafe { SLOTS.get(key) }?.0.get(slot as usize).copied()
+    }
+
+    #[inline(always)]
+    fn maglev(&self, key: &SlotsKey, entry: u32) -> Option<u32> {
+        // SAFETY: one load of one word.
+        unsafe { MAGLEV.get(key) }?.0.get(entry as usize).copied()
+    }
+
+    #[inline(always)]
+    fn take(&self, key: &BackendKey) -> Option<Backend> {
+        let row = BACKENDS.get_ptr_mut(key)?;
+        // SAFETY: ids are not used again, so a row that is reused while it is
+        // read is that of a backend which just went. The counter is aligned, and
+        // only ever added to.
+        unsafe {
+            add(&raw mut (*row).connections, 1);
+            Some((*row).backend)
+        }
+    }
+
+    #[inline(always)]
+    fn is_alive(&self, key: &BackendKey) -> bool {
+        // SAFETY: not read.
+        unsafe { BACKENDS.get(key) }.is_some()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: the row of another client, if it is reused while it is read,
+        // names a backend that this set does not have.
+        unsafe { AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        // Without room there is none, which is no reason to refuse anybody.
+        let _ = AFFINITY.insert(key, affinity, 0);
+    }
+
+    #[inline(always)]
+    fn range(&self, address: &Address) -> u32 {
+        const { assert!(size_of::<Key<Address>>() == size_of::<RouteKey>()) };
+        RANGES.get(Key::new(128, *address)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn may_reach(&self, set: u32, client: &Address) -> bool {
+        const { assert!(size_of::<Key<Source>>() == size_of::<SourceKey>()) };
+        let [a, b, c, d] = client.words();
+        SOURCES
+            .get(Key::new(160, [set.to_be(), a, b, c, d]))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn count_refused(&self, address: &ServiceAddress) {
+        if let Some(row) = FRONTENDS.get_ptr_mut(address) {
+            // SAFETY: aligned, and only ever added to while it is in the table.
+            unsafe { add(&raw mut (*row).refused, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments.
+        (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
