@@ -75,24 +75,11 @@ pub fn choose(
     last: Option<&SocketState>,
 ) -> Choice {
     for _ in 0..ATTEMPTS {
-        let Some(frontend) = services.frontend(destination) else {
-            return if services.range(&destination.address) == RANGE_SERVICES {
-                Choice::Refuse(DropReason::NoService)
-            } else {
-                Choice::Keep
-            };
+        let frontend = match reached(services, caller, destination) {
+            Ok(frontend) => frontend,
+            Err(choice) => return choice,
         };
-        let flags = frontend.flags();
-        // Another namespace's loopback is its own; and whether a pod is in the
-        // ranges is seen by its packets' source.
-        if flags & (FLAG_HOST_ONLY | FLAG_RANGES) != 0 && !caller.in_node_netns() {
-            return Choice::Keep;
-        }
         let (set, count) = (frontend.set(), frontend.count());
-        if count == 0 {
-            services.count_refused(destination);
-            return Choice::Refuse(DropReason::NoBackends);
-        }
         if let Some(last) = last
             && last.flags & SOCKET_UNCONNECTED != 0
             && last.set == set
@@ -138,6 +125,48 @@ pub(crate) enum Behind {
     Forbidden,
     /// Not a frontend for packets.
     Keep,
+}
+
+/// Whether a datagram socket may be connected to a destination. In pods it stays
+/// connected to the service itself, and its packets are led one by one: so they
+/// find another backend when theirs goes, which a socket that is connected to a
+/// backend never would.
+#[inline(always)]
+pub fn may_connect(
+    services: &impl Services,
+    caller: &impl Caller,
+    destination: &ServiceAddress,
+) -> Choice {
+    match reached(services, caller, destination) {
+        Ok(_) => Choice::Keep,
+        Err(choice) => choice,
+    }
+}
+
+/// The frontend that a socket reaches there, which has somebody behind it.
+#[inline(always)]
+fn reached<'s, S: Services>(
+    services: &'s S,
+    caller: &impl Caller,
+    destination: &ServiceAddress,
+) -> Result<&'s Frontend, Choice> {
+    let Some(frontend) = services.frontend(destination) else {
+        return Err(if services.range(&destination.address) == RANGE_SERVICES {
+            Choice::Refuse(DropReason::NoService)
+        } else {
+            Choice::Keep
+        });
+    };
+    // Another namespace's loopback is its own; and whether a pod is in the
+    // ranges is seen by its packets' source.
+    if frontend.flags() & (FLAG_HOST_ONLY | FLAG_RANGES) != 0 && !caller.in_node_netns() {
+        return Err(Choice::Keep);
+    }
+    if frontend.count() == 0 {
+        services.count_refused(destination);
+        return Err(Choice::Refuse(DropReason::NoBackends));
+    }
+    Ok(frontend)
 }
 
 /// From where a packet to a frontend comes.

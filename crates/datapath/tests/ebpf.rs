@@ -367,7 +367,10 @@ fn an_audit_repairs() {
     node.serve(SERVICES[1], Protocol::Tcp, &[b.at(8080)[1]]);
     let name = &b.local.host_ifname;
     std::fs::remove_file(node.bpffs().join("link_connect4")).unwrap();
-    let detach = [traffic::detach(b.local.host_ifindex)];
+    let detach = [traffic::detach(
+        b.local.host_ifindex,
+        traffic::Hook::Ingress,
+    )];
     node.run(|_| Netlink::new().unwrap().execute(detach))
         .unwrap();
     // Only one of the services, and one of the pods, is wanted.

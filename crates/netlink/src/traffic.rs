@@ -1,4 +1,4 @@
-//! BPF programs at the ingress of interfaces, as filters of the `clsact` qdisc
+//! BPF programs at the ends of interfaces, as filters of the `clsact` qdisc
 //! (tc-bpf(8)).
 //!
 //! Not tcx links: making one waits for a grace period of the kernel (10 to 20 ms)
@@ -28,6 +28,15 @@ const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 const PRIORITY: u16 = 0x5253;
 const HANDLE: u32 = 1;
 
+/// Where at an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// What comes in by it.
+    Ingress,
+    /// What goes out by it.
+    Egress,
+}
+
 /// Makes an interface able to have programs. Call with
 /// [`Request::unless_exists`]: it may be able to already.
 pub fn prepare(index: u32) -> Request {
@@ -46,10 +55,10 @@ pub fn prepare(index: u32) -> Request {
     )
 }
 
-/// Puts `program` at the ingress of a [prepared](prepare) interface. A program of
+/// Puts `program` at that hook of a [prepared](prepare) interface. A program of
 /// ours that is there already is replaced; no packet goes by in between.
-pub fn attach(index: u32, program: BorrowedFd<'_>, name: &str) -> Request {
-    let mut message = filter(index);
+pub fn attach(index: u32, hook: Hook, program: BorrowedFd<'_>, name: &str) -> Request {
+    let mut message = filter(index, hook);
     message.header.handle = TcHandle::from(HANDLE);
     let options = [
         TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
@@ -67,32 +76,35 @@ pub fn attach(index: u32, program: BorrowedFd<'_>, name: &str) -> Request {
     )
 }
 
-/// Takes our program away from the ingress of an interface.
-pub fn detach(index: u32) -> Request {
+/// Takes our program away from that hook of an interface.
+pub fn detach(index: u32, hook: Hook) -> Request {
     Request::change(
-        Rtnl::DelTrafficFilter(filter(index)),
+        Rtnl::DelTrafficFilter(filter(index, hook)),
         format!("detach the program of interface {index}"),
     )
 }
 
-/// Our place at the ingress of an interface.
-fn filter(index: u32) -> TcMessage {
+/// Our place at that hook of an interface.
+fn filter(index: u32, hook: Hook) -> TcMessage {
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.parent = TcHandle {
         major: TcHandle::CLSACT.major,
-        minor: TcHandle::MIN_INGRESS,
+        minor: match hook {
+            Hook::Ingress => TcHandle::MIN_INGRESS,
+            Hook::Egress => TcHandle::MIN_EGRESS,
+        },
     };
     message.header.info = u32::from(PRIORITY) << 16 | ALL_PROTOCOLS;
     message
 }
 
 impl Netlink {
-    /// The kernel's number for our program at the ingress of an interface.
+    /// The kernel's number for our program at that hook of an interface.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn ingress_program(&mut self, index: u32) -> Result<Option<u32>, Error> {
-        let request = Request::dump(Rtnl::GetTrafficFilter(filter(index)), "list filters");
+    pub fn program(&mut self, index: u32, hook: Hook) -> Result<Option<u32>, Error> {
+        let request = Request::dump(Rtnl::GetTrafficFilter(filter(index, hook)), "list filters");
         let found = self.dump(&request, |message| read(message, index))?;
         Ok(found.into_iter().next())
     }

@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::{Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose};
+use ripstop_abi::{
+    Caller, Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose, may_connect,
+};
 
 use super::{Exit, Family, Socket, V4, V6};
 use crate::services::Kernel;
@@ -21,7 +23,12 @@ fn connect6(context: SockAddrContext) -> i32 {
 fn connect<F: Family>(socket: &Socket<F>) -> Exit {
     let frontend = socket.destination();
     let tcp = frontend.protocol == IPPROTO_TCP;
-    match choose(&Kernel, socket, &frontend, None) {
+    let choice = if tcp || socket.in_node_netns() {
+        choose(&Kernel, socket, &frontend, None)
+    } else {
+        may_connect(&Kernel, socket, &frontend)
+    };
+    match choice {
         Choice::Keep => {
             // A datagram socket may be connected again, to something else.
             if !tcp && let Some(state) = socket.state() {

@@ -145,6 +145,16 @@ impl<F: Family> Socket<F> {
         }
     }
 
+    /// The port that the socket is connected to.
+    #[inline(always)]
+    fn connected_to(&self) -> Port {
+        // SAFETY: the context's socket lives longer than the program runs.
+        unsafe {
+            let socket = (*self.context).__bindgen_anon_1.sk;
+            Port::from_network(read_volatile(&raw const (*socket).dst_port))
+        }
+    }
+
     #[inline(always)]
     fn destination(&self) -> ServiceAddress {
         let (address, port) = self.peer();

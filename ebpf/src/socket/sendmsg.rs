@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::{Choice, Chosen, SOCKET_UNCONNECTED, SocketState, choose};
+use ripstop_abi::{Caller, Choice, Chosen, SOCKET_UNCONNECTED, SocketState, choose};
 
 use super::{Exit, Family, Socket, V4, V6};
 use crate::services::Kernel;
@@ -20,6 +20,11 @@ fn sendmsg6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn send<F: Family>(socket: &Socket<F>) -> Exit {
     let frontend = socket.destination();
+    // An IPv6 socket that is connected to an IPv4 address comes by here although
+    // it is connected; in a pod its packets are led one by one.
+    if socket.connected_to() == frontend.port && !socket.in_node_netns() {
+        return Exit::Proceed;
+    }
     let chosen = choose(&Kernel, socket, &frontend, socket.state().as_deref());
     let Chosen { key, backend } = match chosen {
         Choice::Keep => return Exit::Proceed,

@@ -97,7 +97,8 @@ impl Audit {
             .filter(|key| !keys.contains(key))
             .map(|key| (key, None))
             .collect();
-        self.written(engine.frontends.write(&engine.maps, rows.chain(stale)));
+        let rows = rows.chain(stale);
+        self.written(engine.frontends.write_services(&engine.maps, rows));
     }
 
     fn pods(&mut self, engine: &mut EbpfEngine, pods: &[LocalPod]) {
@@ -120,7 +121,7 @@ impl Audit {
             .filter(|key| !wanted.frontends.contains_key(key))
             .map(|key| (key, None))
             .collect();
-        self.written(engine.frontends.write(&engine.maps, stale));
+        self.written(engine.frontends.write_host_ports(&engine.maps, stale));
         let maps = &mut engine.maps;
         let rows = maps.endpoints.rows().keys();
         for key in rows

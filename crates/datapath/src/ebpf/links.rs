@@ -11,12 +11,18 @@ use std::time::Duration;
 
 use aya_obj::generated::bpf_attach_type;
 
-use ripstop_netlink::{Netlink, traffic};
+use ripstop_netlink::Netlink;
+use ripstop_netlink::traffic::{self, Hook};
 
 use super::pins::Pins;
-use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS};
+use super::programs::{
+    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, TO_OUTSIDE,
+};
 use super::sys::{self, LinkInfo};
 use crate::Error;
+
+/// Where on interfaces programs are.
+const HOOKS: [Hook; 2] = [Hook::Ingress, Hook::Egress];
 
 /// The cgroup whose sockets are translated.
 #[derive(Debug)]
@@ -66,13 +72,16 @@ pub(crate) fn sockets(
     Ok(attached)
 }
 
-/// Puts the program for what comes in on an uplink. True if it was not there.
+/// Puts the programs for what comes in and goes out on an uplink. True if one
+/// was not there.
 pub(crate) fn uplink(
     netlink: &mut Netlink,
     programs: &Programs,
     ifindex: u32,
 ) -> Result<bool, Error> {
-    ingress(netlink, programs, FROM_OUTSIDE, ifindex)
+    let came = filter(netlink, programs, FROM_OUTSIDE, ifindex, Hook::Ingress)?;
+    let goes = filter(netlink, programs, TO_OUTSIDE, ifindex, Hook::Egress)?;
+    Ok(came || goes)
 }
 
 /// Puts the program for what a pod sends on the host's end of its link. True if
@@ -84,13 +93,13 @@ pub(crate) fn pod(
     host_ports: bool,
 ) -> Result<bool, Error> {
     let program = if host_ports { FROM_POD_PORTS } else { FROM_POD };
-    ingress(netlink, programs, program, ifindex)
+    filter(netlink, programs, program, ifindex, Hook::Ingress)
 }
 
 /// True if one of these programs is on this interface.
 pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> {
     let found = Netlink::new()
-        .and_then(|mut netlink| netlink.ingress_program(ifindex))
+        .and_then(|mut netlink| netlink.program(ifindex, Hook::Ingress))
         .map_err(failed)?;
     let ours = [FROM_POD, FROM_POD_PORTS].map(|name| programs.get(name).id);
     Ok(found.is_some_and(|program| ours.contains(&program)))
@@ -98,12 +107,14 @@ pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> 
 
 /// Takes a program away; that it or its interface is gone is no error.
 pub(crate) fn detach(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
-    let result = netlink.execute([traffic::detach(ifindex).if_exists()]);
-    match result {
-        // No clsact there, hence no program.
-        Err(error) if error.errno() == Some(libc::EINVAL) => Ok(()),
-        other => other.map_err(failed),
+    for hook in HOOKS {
+        match netlink.execute([traffic::detach(ifindex, hook).if_exists()]) {
+            // No clsact there, hence no program.
+            Err(error) if error.errno() == Some(libc::EINVAL) => {}
+            other => other.map_err(failed)?,
+        }
     }
+    Ok(())
 }
 
 /// Takes programs of ours away from interfaces that are not among `ifindexes`.
@@ -114,12 +125,14 @@ pub(crate) fn retain(
 ) -> Result<Vec<String>, Error> {
     let mut detached = Vec::new();
     for link in netlink.links().map_err(failed)? {
-        if !ifindexes.contains(&link.index)
-            && netlink
-                .ingress_program(link.index)
-                .map_err(failed)?
-                .is_some()
-        {
+        if ifindexes.contains(&link.index) {
+            continue;
+        }
+        let mut has_any = false;
+        for hook in HOOKS {
+            has_any |= netlink.program(link.index, hook).map_err(failed)?.is_some();
+        }
+        if has_any {
             detach(netlink, link.index)?;
             detached.push(format!("program on {} (removed)", link.name));
         }
@@ -127,14 +140,15 @@ pub(crate) fn retain(
     Ok(detached)
 }
 
-fn ingress(
+fn filter(
     netlink: &mut Netlink,
     programs: &Programs,
     name: &str,
     ifindex: u32,
+    hook: Hook,
 ) -> Result<bool, Error> {
     let program = programs.get(name);
-    let found = netlink.ingress_program(ifindex).map_err(failed)?;
+    let found = netlink.program(ifindex, hook).map_err(failed)?;
     if found == Some(program.id) {
         return Ok(false);
     }
@@ -142,7 +156,7 @@ fn ingress(
     netlink
         .execute([
             traffic::prepare(ifindex).unless_exists(),
-            traffic::attach(ifindex, program.as_fd(), &shown),
+            traffic::attach(ifindex, hook, program.as_fd(), &shown),
         ])
         .map_err(failed)?;
     Ok(true)

@@ -158,7 +158,7 @@ impl EbpfEngine {
             .frontends
             .into_iter()
             .map(|(key, wanted)| (key, Some(wanted)));
-        let (written, result) = self.frontends.write(&self.maps, frontends);
+        let (written, result) = self.frontends.write_host_ports(&self.maps, frontends);
         result?;
         done.extend(written);
         let has_ports = !pod.host_ports.is_empty();
@@ -184,7 +184,7 @@ impl EbpfEngine {
             (known == Some(&wanted)).then_some((key, None))
         };
         let frontends: Vec<_> = rows.frontends.into_iter().filter_map(mine).collect();
-        results.push(self.frontends.write(&self.maps, frontends).1);
+        results.push(self.frontends.write_host_ports(&self.maps, frontends).1);
         for (key, endpoint) in rows.endpoints {
             if self.maps.endpoints.rows().get(&key) == Some(&endpoint) {
                 results.push(self.maps.endpoints.remove(&key).map(drop));
@@ -244,7 +244,7 @@ impl Datapath for EbpfEngine {
             .frontends
             .iter()
             .map(|(frontend, row)| (key(frontend), row.as_ref().map(|row| wanted(frontend, row))));
-        let written = self.frontends.write(&self.maps, rows).1;
+        let written = self.frontends.write_services(&self.maps, rows).1;
         written.and(ranges::apply(&mut self.maps, &change.ranges))
     }
 
@@ -428,19 +428,19 @@ fn wanted(frontend: &Frontend, row: &FrontendRow) -> Wanted {
     };
     let mut sources: Vec<RouteKey> = row.source_ranges.iter().map(route_key).collect();
     sources.sort_unstable();
+    let backends = sorted(&row.backends);
+    let outside = match &row.outside {
+        Outside::Cluster => None,
+        Outside::Local(backends) => Some(sorted(backends)),
+    };
     let kind = match row.kind {
         _ if frontend.address.is_loopback() => FLAG_HOST_ONLY,
-        FrontendKind::ClusterIp => 0,
-        FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => {
-            FLAG_MAGLEV
-        }
+        FrontendKind::ClusterIp if outside.as_ref().is_none_or(|own| *own == backends) => 0,
+        _ => FLAG_MAGLEV,
     };
     Wanted {
-        backends: sorted(&row.backends),
-        outside: match &row.outside {
-            Outside::Cluster => None,
-            Outside::Local(backends) => Some(sorted(backends)),
-        },
+        backends,
+        outside,
         affinity: row.affinity.unwrap_or(0),
         sources,
         kind,

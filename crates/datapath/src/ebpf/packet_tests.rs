@@ -216,7 +216,6 @@ impl Both {
 #[test]
 fn every_way_of_a_packet() {
     let both = Both::new();
-    for p in both.programs.stats().unwrap() { eprintln!("STAT {} {}", p.name, p.verified_instructions); }
     for family in 0..2 {
         let [client, node, pod, far] =
             [CLIENTS, NODES, PODS, FAR_PODS].map(|addresses| addresses[family]);

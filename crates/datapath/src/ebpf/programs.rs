@@ -240,15 +240,19 @@ fn load_one(
         Some(_) => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
         None => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
     };
+    // A signal stops the verifier; the kernel says to try again.
+    const ATTEMPTS: u32 = 10;
     let load = |log: &mut [u8]| {
-        sys::prog_load(
-            name,
-            kind,
-            attach,
-            &function.instructions,
-            &program.license,
-            log,
-        )
+        let mut attempt = 1;
+        loop {
+            let (code, license) = (&function.instructions, &program.license);
+            match sys::prog_load(name, kind, attach, code, license, log) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempt < ATTEMPTS => {
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
     };
     // The log costs time, so it is asked for only when it is needed.
     let loaded = load(&mut []).or_else(|first| {

@@ -25,6 +25,8 @@ pub(crate) use row::Wanted;
 #[derive(Debug, Default)]
 pub(crate) struct Frontends {
     rows: BTreeMap<ServiceAddress, Row>,
+    /// Services behind a port of the node that a pod has: theirs when it goes.
+    behind: BTreeMap<ServiceAddress, Wanted>,
     last_set: u32,
     wrapped: bool,
 }
@@ -65,13 +67,53 @@ impl Frontends {
             .map(|(address, _)| *address)
     }
 
+    /// Makes the kernel have these rows of services; `None` removes one. A port
+    /// of the node that a pod has stays the pod's.
+    pub(crate) fn write_services(
+        &mut self,
+        maps: &Maps,
+        wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
+    ) -> (Vec<String>, Result<(), Error>) {
+        let mut rest = Vec::new();
+        for (address, wanted) in wanted {
+            let taken = self.rows.get(&address).is_some_and(Row::is_host_port);
+            match wanted {
+                Some(wanted) if taken => drop(self.behind.insert(address, wanted)),
+                None if taken => drop(self.behind.remove(&address)),
+                wanted => rest.push((address, wanted)),
+            }
+        }
+        self.write(maps, rest)
+    }
+
+    /// Likewise for the ports of the node that a pod has. A service that had one
+    /// gets it back when the pod goes.
+    pub(crate) fn write_host_ports(
+        &mut self,
+        maps: &Maps,
+        wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
+    ) -> (Vec<String>, Result<(), Error>) {
+        let mut rows = Vec::new();
+        for (address, wanted) in wanted {
+            let had = self.rows.get(&address);
+            if wanted.is_some()
+                && let Some(row) = had.filter(|row| !row.is_host_port())
+            {
+                self.behind.insert(address, row.wanted.clone());
+            }
+            let wanted = wanted.or_else(|| self.behind.remove(&address));
+            rows.push((address, wanted));
+        }
+        self.write(maps, rows)
+    }
+
     /// Makes the kernel have these rows; `None` removes one. In this order: new
     /// backends; slots that name them; frontends, each in one step; what is no
     /// longer used.
     ///
     /// Gives what was written or removed. After an error all other rows are in
     /// place, and those that did not fit are as they were.
-    pub(crate) fn write(
+    fn write(
         &mut self,
         maps: &Maps,
         wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,

@@ -1,8 +1,8 @@
 //! A frontend: as it should be, and as it is in the kernel.
 
 use ripstop_abi::{
-    BACKENDS_PER_SLOTS, Backend, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK,
-    MaglevRow, RouteKey, Slots, SlotsKey, SourceKey,
+    BACKENDS_PER_SLOTS, Backend, FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend,
+    MAGLEV_CHUNK, MaglevRow, RouteKey, Slots, SlotsKey, SourceKey,
 };
 
 use crate::ebpf::maglev;
@@ -58,6 +58,10 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn is(&self, wanted: &Wanted) -> bool {
         self.intact && self.wanted == *wanted
+    }
+
+    pub(super) fn is_host_port(&self) -> bool {
+        self.wanted.kind & FLAG_HOST_PORT != 0
     }
 
     pub(super) fn id(&self, backend: &Backend) -> Option<u32> {
