@@ -1,4 +1,4 @@
-//! A node with one engine and two pods, without agent and lab.
+//! A node with one engine and three pods, without agent and lab.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use ripstop_netlink::netns::Netns;
 use crate::load::Sample;
 
 pub(crate) const PORT: u16 = 7000;
-pub(crate) const PODS: [&str; 2] = ["10.244.1.2", "10.244.1.3"];
+/// The first is the client.
+pub(crate) const PODS: [&str; 3] = ["10.244.1.2", "10.244.1.3", "10.244.1.4"];
 
 /// What an engine is opened with: the same for all of them.
 pub(crate) type Config = ebpf::Config;
@@ -57,7 +58,7 @@ impl Drop for Server {
     }
 }
 
-/// A node with an engine and two pods; dropped, it goes.
+/// A node with an engine and three pods; dropped, it goes.
 pub(crate) struct Rig<E> {
     engine: Option<E>,
     pub(crate) config: Config,
@@ -69,7 +70,7 @@ pub(crate) struct Rig<E> {
 impl<E: Engine> Rig<E> {
     pub(crate) fn new(purpose: &str) -> Result<Self> {
         let name = |part: &str| format!("bench-{}-{purpose}-{part}", std::process::id());
-        let names = ["node", "pod1", "pod2"].map(name).to_vec();
+        let names = ["node", "pod1", "pod2", "pod3"].map(name).to_vec();
         let bpffs = std::env::temp_dir().join(name("bpf"));
         std::fs::create_dir(&bpffs)?;
         mount(

@@ -101,20 +101,48 @@ fn cold_start<E: Engine>(world: &World<E>, start: Duration, report: &mut Report)
 }
 
 /// One endpoint of the last service is replaced by another, again and again.
+/// Until a connection reaches it, where it is the only one; else until it is
+/// written.
 fn changes<E: Engine>(world: &mut World<E>, report: &mut Report) -> Result<()> {
-    let services = world.services;
+    let World {
+        services,
+        endpoints,
+        ..
+    } = *world;
+    let few = endpoints <= ENDPOINTS;
     let mut times = Vec::with_capacity(CHANGES);
     for change in 0..CHANGES {
-        let pod = change % PODS.len();
+        let pod = 1 + change % ENDPOINTS;
+        let changed = if few {
+            slice(services - 1, [pods(pod)])
+        } else {
+            let all = addresses(endpoints)
+                .skip(1)
+                .chain([other(endpoints + change)]);
+            slice(services - 1, all)
+        };
         let start = now()?;
-        world.planner.upsert_slice(slice(services - 1, [pods(pod)]));
+        world.planner.upsert_slice(changed);
         world.apply()?;
-        times.push((world.probe.reached(services - 1, pod)? - start).as_secs_f64() * 1e3);
+        let end = if few {
+            world.probe.reached(services - 1, pod)?
+        } else {
+            now()?
+        };
+        times.push((end - start).as_secs_f64() * 1e3);
     }
+    let until = if few {
+        "a connection reaches it"
+    } else {
+        "it is written"
+    };
     report.add(Row {
-        what: format!("{}: one endpoint changed at {services} services", E::NAME),
+        what: format!(
+            "{}: one endpoint changed at {services} services with {endpoints}",
+            E::NAME
+        ),
         ours: format!(
-            "p50 {:.2} ms, p99 {:.2} ms until a connection reaches it",
+            "p50 {:.2} ms, p99 {:.2} ms until {until}",
             median(times.iter().copied()),
             quantile(times.iter().copied(), 0.99)
         ),
@@ -171,13 +199,14 @@ struct World<'a, E> {
     rig: Rig<E>,
     planner: Planner,
     services: usize,
+    endpoints: usize,
     bench: &'a str,
 }
 
 impl<'a, E: Engine> World<'a, E> {
     fn new(bench: &'a str, purpose: &str) -> Result<Self> {
         let rig = Rig::new(purpose)?;
-        let servers = [rig.serve(bench, 0)?, rig.serve(bench, 1)?];
+        let servers = [rig.serve(bench, 1)?, rig.serve(bench, 2)?];
         let probe = Probe::new(rig.client(bench, &["load-probe"])?)?;
         let planner = Planner::new(PlanConfig {
             node: "node".into(),
@@ -191,6 +220,7 @@ impl<'a, E: Engine> World<'a, E> {
             rig,
             planner,
             services: 0,
+            endpoints: 0,
             bench,
         })
     }
@@ -198,17 +228,10 @@ impl<'a, E: Engine> World<'a, E> {
     /// Gives the planner all objects; how long until the last one is reached.
     fn fill(&mut self, services: usize, endpoints: usize) -> Result<Duration> {
         let objects: Vec<_> = (0..services)
-            .map(|n| {
-                // Real pods first; the others are never reached, only carried.
-                let others = (2..endpoints).map(|n| {
-                    let [.., a, b, c] = (n as u32).to_be_bytes();
-                    IpAddr::from([10, 200 + a, b, c])
-                });
-                let real = PODS.len().min(endpoints);
-                (service(n), slice(n, (0..real).map(pods).chain(others)))
-            })
+            .map(|n| (service(n), slice(n, addresses(endpoints))))
             .collect();
         self.services = services;
+        self.endpoints = endpoints;
         let start = now()?;
         for (service, slice) in objects {
             self.planner.upsert_service(service);
@@ -248,6 +271,17 @@ impl<'a, E: Engine> World<'a, E> {
 
 fn pods(pod: usize) -> IpAddr {
     PODS[pod].parse().expect("an address")
+}
+
+/// Of a service's endpoints: the real pods first; the others are nowhere.
+fn addresses(endpoints: usize) -> impl Iterator<Item = IpAddr> {
+    let real = (1..=ENDPOINTS).map(pods);
+    real.chain((ENDPOINTS..).map(other)).take(endpoints)
+}
+
+fn other(number: usize) -> IpAddr {
+    let [.., a, b, c] = (number as u32).to_be_bytes();
+    IpAddr::from([10, 200 + a, b, c])
 }
 
 fn address(service: usize) -> SocketAddr {
@@ -295,7 +329,7 @@ fn now() -> Result<Duration> {
 /// `load-probe` in the first pod: connects to what it is told until the right
 /// pod answers, and says when that was.
 struct Probe {
-    process: Server,
+    _process: Server,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -305,7 +339,7 @@ impl Probe {
         let input = process.stdin.take().context("input of the probe")?;
         let output = process.stdout.take().context("output of the probe")?;
         Ok(Self {
-            process: Server(process),
+            _process: Server(process),
             input,
             output: BufReader::new(output),
         })
@@ -325,7 +359,7 @@ impl Probe {
         self.output.read_line(&mut line)?;
         match line.trim().parse() {
             Ok(nanos) => Ok(Duration::from_nanos(nanos)),
-            Err(_) => bail!("probe {} of {question}: {line}", self.process.0.id()),
+            Err(_) => bail!("{question}: {}", line.trim()),
         }
     }
 }
@@ -338,13 +372,16 @@ pub(crate) fn probe() -> Result<()> {
         let (target, wanted) = line.split_once(' ').unwrap_or((&line, ""));
         let target: SocketAddr = target.parse()?;
         let start = now()?;
-        while now()? - start < PATIENCE {
+        let reached = loop {
             match crate::load::who(target) {
-                Ok(pod) if wanted.is_empty() || pod.to_string() == wanted => break,
+                Ok(pod) if wanted.is_empty() || pod.to_string() == wanted => {
+                    break now()?.as_nanos().to_string();
+                }
+                other if now()? - start > PATIENCE => break format!("not reached: {other:?}"),
                 _ => std::thread::sleep(Duration::from_micros(50)),
             }
-        }
-        println!("{}", now()?.as_nanos());
+        };
+        println!("{reached}");
     }
     Ok(())
 }
