@@ -1,8 +1,9 @@
 //! A side's rules against one class: the row.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ripstop_model::{Action, ContainerPort, PortMatch, PortSet, PortsOf, Protocol};
+use ripstop_model::{Action, ContainerPort, PortMatch, PortSet, Protocol};
 
 use super::attribution::Attribution;
 use super::id::{PeersId, PortsId};
@@ -45,220 +46,187 @@ pub(super) fn matching(side: &Side, class: &ClassContent) -> Vec<u32> {
 /// A compiled row with the tables that it refers to.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
-    pub(super) row: RuleRow,
+    pub(super) row: Arc<RuleRow>,
     pub(super) tables: Vec<(PortsId, Arc<PortTable>)>,
 }
 
 /// What `rules` (from [`matching`]) say of the class.
 pub(super) fn compile(side: &Side, class: &ClassContent, rules: &[u32]) -> Compiled {
-    let mut columns = Columns::default();
-    let of_stage = |stage| {
-        let rules = rules.iter().map(|index| &side.rules[*index as usize]);
-        rules.filter(move |rule| rule.stage == stage)
+    let named = match side.names.is_empty() {
+        true => &side.ports,
+        false => &class.ports,
     };
-    let named = if side.names.is_empty() {
-        &side.ports
-    } else {
-        &class.ports
-    };
-    for stage in [Stage::Admin, Stage::Network, Stage::Baseline] {
-        for rule in of_stage(stage) {
-            let becomes = match rule.action {
-                Action::Accept => State::Done(Outcome {
-                    allowed: true,
-                    by: rule.by,
-                }),
-                Action::Deny => State::Done(Outcome {
-                    allowed: false,
-                    by: rule.by,
-                }),
-                Action::Pass => State::Passed,
-            };
-            columns.fill(rule.ports.as_deref(), named, becomes);
-        }
-        if stage == Stage::Network
-            && let Some(by) = side.isolated
-        {
-            let rest = match class.has(PeersId::OWN_NODE) {
-                true => Outcome {
-                    allowed: true,
-                    by: Attribution::OwnNode.id(),
-                },
-                false => Outcome { allowed: false, by },
-            };
-            columns.fill(None, &[], State::Done(rest));
-        }
-        columns.next_tier();
-    }
-    let rest = Outcome {
-        allowed: true,
-        by: Attribution::Default.id(),
-    };
-    columns.fill(None, &[], State::Done(rest));
-    columns.finish(rest)
-}
-
-/// What is known of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Open, but not for the rest of this tier.
-    Passed,
-    Done(Outcome),
-}
-
-/// The four columns of a row while rules fill them.
-#[derive(Debug)]
-struct Columns {
-    /// TCP, UDP, SCTP.
-    ports: [Column; 3],
-    other: State,
-}
-
-impl Default for Columns {
-    fn default() -> Self {
-        Self {
-            ports: [Column::default(), Column::default(), Column::default()],
-            other: State::Open,
-        }
-    }
-}
-
-impl Columns {
-    fn fill(&mut self, ports: Option<&[PortMatch]>, named: &[ContainerPort], state: State) {
-        let Some(ports) = ports else {
-            for column in &mut self.ports {
-                column.fill(0, u16::MAX, state);
-            }
-            if self.other == State::Open {
-                self.other = state;
-            }
-            return;
+    let otherwise = Otherwise::new(side, class);
+    let mut columns: [Column; 3] = Default::default();
+    let mut everywhere = Active::default();
+    for &index in rules {
+        let Some(ports) = &side.rules[index as usize].ports else {
+            everywhere.add(side, index);
+            continue;
         };
         for PortMatch { protocol, ports } in ports {
             match ports {
                 PortSet::Range(range) => {
-                    for column in self.of(*protocol) {
-                        column.fill(*range.start(), *range.end(), state);
+                    for (column, of) in columns.iter_mut().zip(PROTOCOLS) {
+                        if protocol.includes(of) {
+                            column.rule(*range.start(), *range.end(), index);
+                        }
                     }
                 }
                 PortSet::Named(name) => {
-                    for port in named.iter().filter(|port| *port.name == **name) {
-                        if protocol.includes(port.protocol) {
-                            self.column(port.protocol).fill(port.port, port.port, state);
+                    let ports = named.iter().filter(|port| *port.name == **name);
+                    for port in ports.filter(|port| protocol.includes(port.protocol)) {
+                        let at = PROTOCOLS.iter().position(|of| *of == port.protocol);
+                        if let Some(at) = at {
+                            columns[at].rule(port.port, port.port, index);
                         }
                     }
                 }
             }
         }
     }
-
-    fn column(&mut self, protocol: Protocol) -> &mut Column {
-        let [tcp, udp, sctp] = &mut self.ports;
-        match protocol {
-            Protocol::Tcp => tcp,
-            Protocol::Udp => udp,
-            Protocol::Sctp => sctp,
+    let mut tables = Vec::new();
+    let [tcp, udp, sctp] = columns.map(|column| {
+        let table = column.outcomes(side, everywhere.clone(), &otherwise);
+        if let [(_, one)] = table.0.as_slice() {
+            return Cell::All(*one);
         }
-    }
-
-    fn of(&mut self, protocols: PortsOf) -> impl Iterator<Item = &mut Column> {
-        let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-        let pairs = self.ports.iter_mut().zip(all);
-        pairs.filter_map(move |(column, p)| protocols.includes(p).then_some(column))
-    }
-
-    fn next_tier(&mut self) {
-        for column in &mut self.ports {
-            column.next_tier();
-        }
-        if self.other == State::Passed {
-            self.other = State::Open;
-        }
-    }
-
-    /// `rest` is what stays open, which is nothing any more.
-    fn finish(self, rest: Outcome) -> Compiled {
-        let mut tables = Vec::new();
-        let [tcp, udp, sctp] = self.ports.map(|column| {
-            let table = column.outcomes(rest);
-            if let [(_, one)] = table.0.as_slice() {
-                return Cell::All(*one);
-            }
-            let id = PortsId::of(&table);
-            tables.push((id, Arc::new(table)));
-            Cell::ByPort(id)
-        });
-        let other = outcome(self.other, rest);
-        Compiled {
-            row: RuleRow {
-                tcp,
-                udp,
-                sctp,
-                other,
-            },
-            tables,
-        }
+        let id = PortsId::of(&table);
+        tables.push((id, Arc::new(table)));
+        Cell::ByPort(id)
+    });
+    Compiled {
+        row: Arc::new(RuleRow {
+            tcp,
+            udp,
+            sctp,
+            other: everywhere.outcome(side, &otherwise),
+        }),
+        tables,
     }
 }
 
-fn outcome(state: State, rest: Outcome) -> Outcome {
-    match state {
-        State::Done(outcome) => outcome,
-        State::Open | State::Passed => rest,
-    }
-}
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// The ports of one protocol: each state from its first port up to the next's.
+/// What is decided where no rule is about it.
 #[derive(Debug)]
-struct Column(Vec<(u16, State)>);
+struct Otherwise {
+    /// After the NetworkPolicies, if there are any.
+    isolated: Option<Outcome>,
+    /// After everything.
+    default: Outcome,
+}
 
-impl Default for Column {
-    fn default() -> Self {
-        Self(vec![(0, State::Open)])
+impl Otherwise {
+    fn new(side: &Side, class: &ClassContent) -> Self {
+        let own_node = Outcome {
+            allowed: true,
+            by: Attribution::OwnNode.id(),
+        };
+        Self {
+            isolated: side.isolated.map(|by| match class.has(PeersId::OWN_NODE) {
+                true => own_node,
+                false => Outcome { allowed: false, by },
+            }),
+            default: Outcome {
+                allowed: true,
+                by: Attribution::Default.id(),
+            },
+        }
     }
+}
+
+/// The rules that are about one port, by stage; the least index comes first.
+#[derive(Clone, Debug, Default)]
+struct Active([BTreeSet<u32>; 3]);
+
+impl Active {
+    fn of(&mut self, side: &Side, index: u32) -> &mut BTreeSet<u32> {
+        &mut self.0[side.rules[index as usize].stage as usize]
+    }
+
+    fn add(&mut self, side: &Side, index: u32) {
+        self.of(side, index).insert(index);
+    }
+
+    fn remove(&mut self, side: &Side, index: u32) {
+        self.of(side, index).remove(&index);
+    }
+
+    fn outcome(&self, side: &Side, otherwise: &Otherwise) -> Outcome {
+        for (stage, rules) in self.0.iter().enumerate() {
+            let first = rules.first().map(|index| &side.rules[*index as usize]);
+            let allowed = match first.map(|rule| rule.action) {
+                Some(Action::Accept) => Some(true),
+                Some(Action::Deny) => Some(false),
+                // On to the next tier.
+                Some(Action::Pass) | None => None,
+            };
+            if let (Some(allowed), Some(rule)) = (allowed, first) {
+                let by = rule.by;
+                return Outcome { allowed, by };
+            }
+            if stage == Stage::Network as usize
+                && let Some(isolated) = otherwise.isolated
+            {
+                return isolated;
+            }
+        }
+        otherwise.default
+    }
+}
+
+/// The rules of one protocol's ports: where each begins and where it has ended.
+#[derive(Debug, Default)]
+struct Column(Vec<(u32, Edge, u32)>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Edge {
+    End,
+    Begin,
 }
 
 impl Column {
-    /// Gives what is open of `first..=last` a state.
-    fn fill(&mut self, first: u16, last: u16, state: State) {
-        if first > last || self.0.iter().all(|(_, state)| *state != State::Open) {
-            return;
+    fn rule(&mut self, first: u16, last: u16, index: u32) {
+        if first <= last {
+            self.0.push((first.into(), Edge::Begin, index));
+            self.0.push((u32::from(last) + 1, Edge::End, index));
         }
-        let from = self.split(first);
-        let to = match last.checked_add(1) {
-            Some(after) => self.split(after),
-            None => self.0.len(),
-        };
-        for (_, at) in &mut self.0[from..to] {
-            if *at == State::Open {
-                *at = state;
+    }
+
+    /// Goes through the ports from edge to edge. `active`: rules that are about
+    /// every port.
+    fn outcomes(mut self, side: &Side, mut active: Active, otherwise: &Otherwise) -> PortTable {
+        self.0.sort_unstable();
+        // A rule can name a port more than once.
+        let mut depths: HashMap<u32, u32> = HashMap::new();
+        let mut rows = vec![(0, active.outcome(side, otherwise))];
+        for edges in self.0.chunk_by(|a, b| a.0 == b.0) {
+            for (_, edge, index) in edges {
+                let depth = depths.entry(*index).or_default();
+                match edge {
+                    Edge::Begin => {
+                        *depth += 1;
+                        active.add(side, *index);
+                    }
+                    Edge::End => {
+                        *depth -= 1;
+                        if *depth == 0 {
+                            active.remove(side, *index);
+                        }
+                    }
+                }
+            }
+            // After the last port there is nothing to say.
+            let Ok(first) = u16::try_from(edges[0].0) else {
+                continue;
+            };
+            let outcome = active.outcome(side, otherwise);
+            match rows.last_mut() {
+                Some((at, last)) if *at == first => *last = outcome,
+                _ => rows.push((first, outcome)),
             }
         }
-        self.0.dedup_by_key(|(_, state)| *state);
-    }
-
-    /// Index of the interval that begins at `port`.
-    fn split(&mut self, port: u16) -> usize {
-        let at = self.0.partition_point(|(first, _)| *first < port);
-        if self.0.get(at).is_none_or(|(first, _)| *first != port) {
-            self.0.insert(at, (port, self.0[at - 1].1));
-        }
-        at
-    }
-
-    fn next_tier(&mut self) {
-        for (_, state) in &mut self.0 {
-            if *state == State::Passed {
-                *state = State::Open;
-            }
-        }
-        self.0.dedup_by_key(|(_, state)| *state);
-    }
-
-    fn outcomes(self, rest: Outcome) -> PortTable {
-        let rows = self.0.into_iter();
-        let mut rows: Vec<_> = rows.map(|(first, s)| (first, outcome(s, rest))).collect();
         rows.dedup_by_key(|(_, outcome)| *outcome);
         PortTable(rows)
     }

@@ -15,6 +15,7 @@ pub mod kernel;
 mod part;
 mod peers;
 mod planner;
+mod pool;
 mod prefixes;
 mod rows;
 mod rules;

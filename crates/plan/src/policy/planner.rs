@@ -264,20 +264,28 @@ impl PolicyPlanner {
     /// Pods of this node: their sides, and what these bring into force.
     fn plan_pods(&mut self, tables: &PolicyTables, change: &mut PolicyChange) {
         let mut addresses = std::mem::take(&mut self.forget_rows);
-        for pod in self.subjects.take_stale() {
-            addresses.extend(self.cluster.local_addresses(&pod));
+        let stale = self.subjects.take_stale();
+        for pod in stale.keys() {
+            addresses.extend(self.cluster.local_addresses(pod));
         }
         let mut fresh = Vec::new();
         let mut planned = HashMap::new();
         for address in addresses {
             let pod = self.cluster.local_at(address).cloned();
-            let row = pod.and_then(|pod| {
-                let known = planned.get(&pod).copied();
-                let row = known.unwrap_or_else(|| self.sides(&pod, &mut fresh));
-                planned.insert(pod, row);
-                row
-            });
             let before = tables.pods.get(&address).copied();
+            let row = pod.and_then(|pod| {
+                let delta = stale.get(&pod);
+                let delta = delta.and_then(|delta| self.subjects.same_delta(&pod, delta));
+                let same = before.zip(delta);
+                match same.as_ref().and_then(|same| planned.get(same).copied()) {
+                    Some(known) => known,
+                    None => {
+                        let row = self.sides(&pod, &mut fresh);
+                        planned.extend(same.map(|same| (same, row)));
+                        row
+                    }
+                }
+            });
             if before == row {
                 continue;
             }

@@ -37,7 +37,7 @@ const UDP: u8 = Protocol::Udp as u8;
 const SCTP: u8 = Protocol::Sctp as u8;
 
 /// What is in force on a pod of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PodPolicies {
     pub ingress: PolicyId,
     pub egress: PolicyId,
@@ -98,7 +98,8 @@ pub struct PolicyTables {
     /// By address of a local pod; one without a row is not restricted.
     pub pods: BTreeMap<IpAddr, PodPolicies>,
     pub classes: BTreeMap<IpNet, ClassId>,
-    pub rules: BTreeMap<(PolicyId, ClassId), RuleRow>,
+    /// Rows of many pairs say the same, and are one.
+    pub rules: BTreeMap<(PolicyId, ClassId), Arc<RuleRow>>,
     pub ports: BTreeMap<PortsId, Arc<PortTable>>,
     /// Names of what [`Outcome::by`] says.
     pub attributions: BTreeMap<AttributionId, Arc<Attribution>>,
@@ -109,7 +110,7 @@ pub struct PolicyTables {
 pub struct PolicyChange {
     pub pods: BTreeMap<IpAddr, Option<PodPolicies>>,
     pub classes: BTreeMap<IpNet, Option<ClassId>>,
-    pub rules: BTreeMap<(PolicyId, ClassId), Option<RuleRow>>,
+    pub rules: BTreeMap<(PolicyId, ClassId), Option<Arc<RuleRow>>>,
     pub ports: BTreeMap<PortsId, Option<Arc<PortTable>>>,
     pub attributions: BTreeMap<AttributionId, Option<Arc<Attribution>>>,
 }
@@ -198,7 +199,11 @@ impl PolicyTables {
         if pod == other {
             return everything(Attribution::Itself);
         }
-        let row = |class| self.rules.get(&(policy, class)).copied();
+        let row = |class| {
+            self.rules
+                .get(&(policy, class))
+                .map(|row| RuleRow::clone(row))
+        };
         row(self.class(other)).or_else(|| row(ClassId::base(other.is_ipv4())))
     }
 

@@ -8,6 +8,7 @@ use ripstop_model::ContainerPort;
 use super::attribution::Attribution;
 use super::compile::{ClassContent, Compiled, compile, matching};
 use super::id::{AttributionId, ClassId, PeersId, PolicyId, PortsId};
+use super::pool::Pool;
 use super::rows::{Cell, PolicyChange, PolicyTables, PortTable, RuleRow};
 use super::side::Side;
 
@@ -37,6 +38,7 @@ pub(super) struct Rules {
     sides_with_names: BTreeSet<PolicyId>,
     classes_with_names: BTreeSet<ClassId>,
     ports: HashMap<PortsId, (Arc<PortTable>, usize)>,
+    shared: Pool<RuleRow>,
     attributions: HashMap<AttributionId, usize>,
     stale_sides: BTreeSet<PolicyId>,
     stale_classes: BTreeSet<ClassId>,
@@ -275,10 +277,12 @@ impl Rules {
         compiled: Option<Compiled>,
     ) {
         let now = match change.rules.get(&pair) {
-            Some(changed) => *changed,
-            None => tables.rules.get(&pair).copied(),
+            Some(changed) => changed.clone(),
+            None => tables.rules.get(&pair).cloned(),
         };
-        let row = compiled.as_ref().map(|compiled| compiled.row);
+        let row = compiled
+            .as_ref()
+            .map(|compiled| self.shared.get(&compiled.row));
         if now == row {
             return;
         }
@@ -287,13 +291,13 @@ impl Rules {
             entry.or_insert_with(|| (table, 0)).1 += 1;
             self.stale_ports.insert(id);
         }
-        for id in now.iter().flat_map(tables_of) {
+        for id in now.iter().flat_map(|row| tables_of(row)) {
             if let Some((_, uses)) = self.ports.get_mut(&id) {
                 *uses -= 1;
             }
             self.stale_ports.insert(id);
         }
-        match row == tables.rules.get(&pair).copied() {
+        match row.as_ref() == tables.rules.get(&pair) {
             true => drop(change.rules.remove(&pair)),
             false => drop(change.rules.insert(pair, row)),
         }

@@ -17,8 +17,34 @@ pub(super) struct Subjects {
     cluster: BTreeMap<String, (ClusterNetworkPolicy, Parts)>,
     /// By namespace and name; in the order in which they are asked.
     locals: BTreeMap<ObjectKey, BTreeMap<Rank, Parts>>,
-    stale: BTreeSet<ObjectKey>,
+    stale: BTreeMap<ObjectKey, Delta>,
 }
+
+/// What has changed for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Delta {
+    /// The policies of these ranks, as they are to be found now.
+    Policies(BTreeSet<Rank>),
+    Everything,
+}
+
+impl Default for Delta {
+    fn default() -> Self {
+        Self::Policies(BTreeSet::new())
+    }
+}
+
+impl Delta {
+    fn add(&mut self, rank: &Rank) {
+        if let Self::Policies(ranks) = self {
+            ranks.insert(rank.clone());
+        }
+    }
+}
+
+/// What pods have in common for which the same has changed: policies with the
+/// hashes of what they say now.
+pub(super) type SameDelta = Vec<(Rank, Option<[u64; 2]>)>;
 
 impl Subjects {
     pub(super) fn set_network(
@@ -44,7 +70,7 @@ impl Subjects {
                 None => selected.remove(&rank),
             };
             if before.is_some() || chosen.is_some() {
-                self.stale.insert(pod.clone());
+                self.stale.entry(pod.clone()).or_default().add(&rank);
             }
         }
         match new {
@@ -72,14 +98,14 @@ impl Subjects {
             if let Some(rank) = &old_rank
                 && selected.remove(rank).is_some()
             {
-                self.stale.insert(pod.clone());
+                self.stale.entry(pod.clone()).or_default().add(rank);
             }
             if let Some((policy, parts)) = &new
                 && let Some(rank) = rank_of(parts)
                 && selects_cluster(policy, pod, cluster)
             {
+                self.stale.entry(pod.clone()).or_default().add(&rank);
                 selected.insert(rank, parts.clone());
-                self.stale.insert(pod.clone());
             }
         }
         match new {
@@ -95,7 +121,7 @@ impl Subjects {
 
     pub(super) fn remove_local(&mut self, pod: &ObjectKey) {
         self.locals.remove(pod);
-        self.stale.insert(pod.clone());
+        self.stale.insert(pod.clone(), Delta::Everything);
     }
 
     /// Asks all policies again about one pod, if it is of this node.
@@ -118,7 +144,7 @@ impl Subjects {
                 selected.insert(rank, parts.clone());
             }
         }
-        self.stale.insert(pod.clone());
+        self.stale.insert(pod.clone(), Delta::Everything);
     }
 
     /// As [`Self::select`], for the pods of a namespace.
@@ -137,7 +163,28 @@ impl Subjects {
         Some(parts.cloned().collect())
     }
 
-    pub(super) fn take_stale(&mut self) -> BTreeSet<ObjectKey> {
+    /// What has changed for a pod, if it is the same for all pods that had the
+    /// same in force before: then they have the same afterwards.
+    pub(super) fn same_delta(&self, pod: &ObjectKey, delta: &Delta) -> Option<SameDelta> {
+        let Delta::Policies(ranks) = delta else {
+            return None;
+        };
+        let selected = self.locals.get(pod)?;
+        let mut same = Vec::new();
+        for rank in ranks {
+            let parts = selected.get(rank);
+            let sides = parts.map(|parts| [&parts.ingress, &parts.egress]);
+            // Names are other ports in each pod.
+            if sides.iter().flatten().any(|side| has_names(side.as_ref())) {
+                return None;
+            }
+            let hash = |side: &Option<Arc<Part>>| side.as_ref().map_or(0, |part| part.hash);
+            same.push((rank.clone(), sides.map(|sides| sides.map(hash))));
+        }
+        Some(same)
+    }
+
+    pub(super) fn take_stale(&mut self) -> BTreeMap<ObjectKey, Delta> {
         std::mem::take(&mut self.stale)
     }
 
@@ -152,6 +199,10 @@ impl Subjects {
     pub(super) fn cluster_names(&self) -> impl Iterator<Item = &String> {
         self.cluster.keys()
     }
+}
+
+fn has_names(part: Option<&Arc<Part>>) -> bool {
+    part.is_some_and(|part| !part.names.is_empty())
 }
 
 fn rank_of(parts: &Parts) -> Option<Rank> {
