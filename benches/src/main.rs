@@ -8,6 +8,7 @@ mod cni;
 mod engine;
 mod lab;
 mod load;
+mod policy;
 mod report;
 mod rig;
 mod routed;
@@ -57,6 +58,8 @@ enum Part {
     Engine,
     /// Thousands of services in each engine: cold start, changes, rates, memory.
     Services,
+    /// Planning network policies, without a kernel.
+    Policy,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
     /// CNI ADD and DEL beside the reference plugins.
@@ -109,7 +112,10 @@ fn main() -> Result<()> {
     if wanted(Part::Services) {
         services::measure(args.repetitions, args.seconds, &mut report)?;
     }
-    let alone = [Part::Engine, Part::Services];
+    if wanted(Part::Policy) {
+        policy::measure(&mut report);
+    }
+    let alone = [Part::Engine, Part::Services, Part::Policy];
     if !args.parts.is_empty() && args.parts.iter().all(|part| alone.contains(part)) {
         return report.finish();
     }
