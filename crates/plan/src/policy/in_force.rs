@@ -35,15 +35,15 @@ impl InForce {
         let mut isolated_by = Vec::new();
         let mut is_open = false;
         for part in parts {
-            if let Rank::Network(key) = &part.rank {
+            if let Rank::Network(key) = &*part.rank {
                 isolated_by.push(key.clone());
             }
-            is_open |= matches!(part.rank, Rank::Network(_))
+            is_open |= matches!(*part.rank, Rank::Network(_))
                 && part
                     .rules
                     .iter()
                     .any(|rule| rule.peers.is_none() && rule.ports.is_none());
-            for (rule, by) in part.rules.iter().zip(&part.attributions) {
+            for (rule, (_, by)) in part.rules.iter().zip(&part.attributions) {
                 let named = rule.peers.and_then(|id| {
                     let peers = part.peers.iter().find(|(known, _)| *known == id);
                     peers.map(|(_, peers)| peers.to_string())

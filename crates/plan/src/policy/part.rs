@@ -23,16 +23,19 @@ pub(super) enum Rank {
 /// What one policy says about one direction.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) rank: Rank,
+    pub(super) rank: Arc<Rank>,
     /// Of everything in here.
     pub(super) hash: u64,
     pub(super) rules: Vec<PartRule>,
     /// What the rules' ids stand for.
     pub(super) peers: Vec<(PeersId, Arc<Peers>)>,
-    pub(super) attributions: Vec<Arc<Attribution>>,
+    pub(super) attributions: Vec<Named>,
     /// Port names that the rules use.
     pub(super) names: BTreeSet<String>,
 }
+
+/// An attribution with its id, which takes a while to make.
+pub(super) type Named = (AttributionId, Arc<Attribution>);
 
 /// A rule with its peers and its origin as ids.
 #[derive(Clone, Debug, Hash)]
@@ -113,7 +116,7 @@ struct Builder<'a> {
     namespace: Option<&'a str>,
     rules: Vec<PartRule>,
     peers: Vec<(PeersId, Arc<Peers>)>,
-    attributions: Vec<Arc<Attribution>>,
+    attributions: Vec<Named>,
     names: BTreeSet<String>,
 }
 
@@ -148,13 +151,13 @@ impl<'a> Builder<'a> {
             ports: rule.ports.clone(),
             by: by.id(),
         });
-        self.attributions.push(Arc::new(by));
+        self.attributions.push((by.id(), Arc::new(by)));
     }
 
     fn finish(self, rank: Rank) -> Arc<Part> {
         Arc::new(Part {
             hash: PolicyId::of(&(&rank, &self.rules)).number(),
-            rank,
+            rank: Arc::new(rank),
             rules: self.rules,
             peers: self.peers,
             attributions: self.attributions,

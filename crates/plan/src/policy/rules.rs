@@ -54,10 +54,9 @@ impl Rules {
         if !side.names.is_empty() {
             self.sides_with_names.insert(id);
         }
-        for attribution in &side.attributions {
-            let by = attribution.id();
-            *self.attributions.entry(by).or_default() += 1;
-            self.stale_attributions.insert(by, Arc::clone(attribution));
+        for (by, attribution) in &side.attributions {
+            *self.attributions.entry(*by).or_default() += 1;
+            self.stale_attributions.insert(*by, Arc::clone(attribution));
         }
         self.sides.insert(id, side);
         self.stale_sides.insert(id);
@@ -69,15 +68,14 @@ impl Rules {
             remove(&mut self.sides_of, peers, &id);
         }
         self.sides_with_names.remove(&id);
-        for attribution in &side.attributions {
-            let by = attribution.id();
-            if let Some(uses) = self.attributions.get_mut(&by) {
+        for (by, attribution) in &side.attributions {
+            if let Some(uses) = self.attributions.get_mut(by) {
                 *uses -= 1;
                 if *uses == 0 {
-                    self.attributions.remove(&by);
+                    self.attributions.remove(by);
                 }
             }
-            self.stale_attributions.insert(by, Arc::clone(attribution));
+            self.stale_attributions.insert(*by, Arc::clone(attribution));
         }
         self.stale_sides.insert(id);
         Some(side)

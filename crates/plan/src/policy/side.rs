@@ -7,7 +7,7 @@ use ripstop_model::{Action, ContainerPort, ObjectKey, Pod, PortMatch, Protocol};
 
 use super::attribution::{Attribution, Direction};
 use super::id::{AttributionId, PeersId, PolicyId};
-use super::part::{Part, Rank};
+use super::part::{Named, Part, Rank};
 use super::peers::Peers;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -27,7 +27,7 @@ pub(super) struct Side {
     /// Names that are resolved here, as the pod is the destination.
     pub(super) ports: Vec<ContainerPort>,
     pub(super) peers: Vec<(PeersId, Arc<Peers>)>,
-    pub(super) attributions: Vec<Arc<Attribution>>,
+    pub(super) attributions: Vec<Named>,
     /// Local pods that have it.
     pub(super) users: usize,
 }
@@ -92,7 +92,7 @@ impl<'a> SideKey<'a> {
         let mut side = Side::empty();
         let mut isolating = Vec::new();
         for part in self.parts {
-            let stage = match &part.rank {
+            let stage = match &*part.rank {
                 Rank::Admin(..) => Stage::Admin,
                 Rank::Network(key) => {
                     isolating.push(key.clone());
@@ -129,6 +129,10 @@ impl<'a> SideKey<'a> {
     }
 }
 
+fn named(attribution: Attribution) -> Named {
+    (attribution.id(), Arc::new(attribution))
+}
+
 impl Side {
     fn empty() -> Self {
         Self {
@@ -139,7 +143,7 @@ impl Side {
             names: BTreeSet::new(),
             ports: Vec::new(),
             peers: Vec::new(),
-            attributions: vec![Arc::new(Attribution::Default)],
+            attributions: vec![named(Attribution::Default)],
             users: 0,
         }
     }
@@ -155,8 +159,8 @@ impl Side {
 
     fn isolate(&mut self, by: Attribution) {
         self.isolated = Some(by.id());
-        self.attributions.push(Arc::new(by));
-        self.attributions.push(Arc::new(Attribution::OwnNode));
+        self.attributions.push(named(by));
+        self.attributions.push(named(Attribution::OwnNode));
     }
 
     /// Peers whose presence in a class makes a difference.

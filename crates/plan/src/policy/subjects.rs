@@ -16,7 +16,7 @@ pub(super) struct Subjects {
     network: BTreeMap<ObjectKey, (NetworkPolicy, Parts)>,
     cluster: BTreeMap<String, (ClusterNetworkPolicy, Parts)>,
     /// By namespace and name; in the order in which they are asked.
-    locals: BTreeMap<ObjectKey, BTreeMap<Rank, Parts>>,
+    locals: BTreeMap<ObjectKey, Selected>,
     stale: BTreeMap<ObjectKey, Delta>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Subjects {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Delta {
     /// The policies of these ranks, as they are to be found now.
-    Policies(BTreeSet<Rank>),
+    Policies(BTreeSet<Arc<Rank>>),
     Everything,
 }
 
@@ -35,16 +35,25 @@ impl Default for Delta {
 }
 
 impl Delta {
-    fn add(&mut self, rank: &Rank) {
+    fn add(&mut self, rank: &Arc<Rank>) {
         if let Self::Policies(ranks) = self {
-            ranks.insert(rank.clone());
+            ranks.insert(Arc::clone(rank));
+            if ranks.len() > MANY {
+                *self = Self::Everything;
+            }
         }
     }
 }
 
 /// What pods have in common for which the same has changed: policies with the
 /// hashes of what they say now.
-pub(super) type SameDelta = Vec<(Rank, Option<[u64; 2]>)>;
+pub(super) type SameDelta = Vec<(Arc<Rank>, Option<[u64; 2]>)>;
+
+/// What selects a pod, in the order in which it is asked.
+type Selected = BTreeMap<Arc<Rank>, Parts>;
+
+/// Changes of one pod from which on it is cheaper not to remember which.
+const MANY: usize = 32;
 
 impl Subjects {
     pub(super) fn set_network(
@@ -56,7 +65,7 @@ impl Subjects {
         if self.network.get(key).map(|(old, _)| old) == policy.as_ref() {
             return;
         }
-        let rank = Rank::Network(key.clone());
+        let rank = Arc::new(Rank::Network(key.clone()));
         let new = policy.map(|policy| {
             let parts = Parts::network(&policy);
             (policy, parts)
@@ -132,9 +141,12 @@ impl Subjects {
         selected.clear();
         let from = ObjectKey::new(&pod.namespace, "");
         let network = self.network.range(from..);
-        for (key, (policy, parts)) in network.take_while(|(k, _)| k.namespace == pod.namespace) {
-            if selects(policy, pod, cluster) {
-                selected.insert(Rank::Network(key.clone()), parts.clone());
+        let network = network.take_while(|(key, _)| key.namespace == pod.namespace);
+        for (policy, parts) in network.map(|(_, policy)| policy) {
+            if let Some(rank) = rank_of(parts)
+                && selects(policy, pod, cluster)
+            {
+                selected.insert(rank, parts.clone());
             }
         }
         for (policy, parts) in self.cluster.values() {
@@ -179,7 +191,7 @@ impl Subjects {
                 return None;
             }
             let hash = |side: &Option<Arc<Part>>| side.as_ref().map_or(0, |part| part.hash);
-            same.push((rank.clone(), sides.map(|sides| sides.map(hash))));
+            same.push((Arc::clone(rank), sides.map(|sides| sides.map(hash))));
         }
         Some(same)
     }
@@ -205,9 +217,9 @@ fn has_names(part: Option<&Arc<Part>>) -> bool {
     part.is_some_and(|part| !part.names.is_empty())
 }
 
-fn rank_of(parts: &Parts) -> Option<Rank> {
+fn rank_of(parts: &Parts) -> Option<Arc<Rank>> {
     let part = parts.ingress.as_ref().or(parts.egress.as_ref())?;
-    Some(part.rank.clone())
+    Some(Arc::clone(&part.rank))
 }
 
 fn selects(policy: &NetworkPolicy, pod: &ObjectKey, cluster: &Cluster) -> bool {
@@ -226,9 +238,9 @@ fn selects_cluster(policy: &ClusterNetworkPolicy, pod: &ObjectKey, cluster: &Clu
 }
 
 fn of_namespace<'a>(
-    locals: &'a mut BTreeMap<ObjectKey, BTreeMap<Rank, Parts>>,
+    locals: &'a mut BTreeMap<ObjectKey, Selected>,
     namespace: &'a str,
-) -> impl Iterator<Item = (&'a ObjectKey, &'a mut BTreeMap<Rank, Parts>)> {
+) -> impl Iterator<Item = (&'a ObjectKey, &'a mut Selected)> {
     locals
         .range_mut(ObjectKey::new(namespace, "")..)
         .take_while(move |(pod, _)| pod.namespace == namespace)
