@@ -264,8 +264,17 @@ impl<'a, E: Engine> World<'a, E> {
                 tables += field("memlock:").unwrap_or(0);
             }
         }
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let resident = status.lines().find_map(|line| {
+            let kib = line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?;
+            kib.parse::<u64>().ok()
+        });
         #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52")]
-        Ok(format!("{:.1} MB of maps", tables as f64 / 1e6))
+        Ok(format!(
+            "{:.1} MB resident with the plan, {:.1} MB of maps",
+            resident.unwrap_or(0) as f64 * 1024.0 / 1e6,
+            tables as f64 / 1e6
+        ))
     }
 }
 
