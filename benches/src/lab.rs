@@ -51,6 +51,11 @@ impl Lab {
         command
     }
 
+    /// Name under `/run/netns` of a node.
+    pub(crate) fn netns(&self, node: &str) -> String {
+        format!("{}.{node}", self.name)
+    }
+
     /// An object of the lab's API, by kubectl.
     pub(crate) fn get(&self, what: &[&str]) -> Result<Value> {
         let kubeconfig = self.run("kubeconfig", &[])?;

@@ -5,6 +5,7 @@
 //! made in namespaces of its own and removed afterwards.
 
 mod cni;
+mod dns;
 mod engine;
 mod lab;
 mod load;
@@ -68,11 +69,18 @@ enum Part {
     Start,
     /// 200 pods on 20 nodes.
     Scale,
+    /// The DNS server beside other servers with the same names.
+    Dns,
 }
 
 /// The load's two ends, started by the benchmark inside namespaces and pods.
 #[derive(Debug, Subcommand)]
 enum Load {
+    /// Our DNS server with the names that its peers have.
+    #[command(hide = true)]
+    DnsServe { address: SocketAddr },
+    #[command(hide = true)]
+    DnsMemory,
     #[command(name = "load-serve", hide = true)]
     Serve { address: SocketAddr },
     #[command(name = "load-probe", hide = true)]
@@ -90,6 +98,8 @@ enum Load {
 fn main() -> Result<()> {
     let args = Args::parse();
     match args.load {
+        Some(Load::DnsServe { address }) => return dns::serve(address),
+        Some(Load::DnsMemory) => return dns::tell_memory(),
         Some(Load::Serve { address }) => return load::serve(address),
         Some(Load::Probe) => return services::probe(),
         Some(Load::Run {
@@ -133,6 +143,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Start) {
         start::boutique(&binaries, &args.boutique, args.repetitions, &mut report)?;
+    }
+    if wanted(Part::Dns) {
+        dns::measure(&binaries, args.repetitions, args.seconds, &mut report)?;
     }
     if wanted(Part::Scale) {
         start::scale(&binaries, &mut report)?;

@@ -8,8 +8,12 @@ use crate::run::{cargo, checked, install};
 const TOOLS: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+    ("dnsperf", "/usr/bin/dnsperf"),
     ("iproute2", "/sbin/ip"),
+    ("knot", "/usr/sbin/knotd"),
     ("kubernetes-client", "/usr/bin/kubectl"),
+    ("unbound", "/usr/sbin/unbound"),
 ];
 
 #[derive(Debug, clap::Args)]

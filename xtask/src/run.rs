@@ -47,6 +47,8 @@ pub(crate) fn install(packages: &[(&str, &str)]) -> Result<()> {
     let apt = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive")
+            // Servers among them are not started (invoke-rc.d(8)).
+            .env("RUNLEVEL", "1")
             .args(["-qq", "-o=Dpkg::Use-Pty=0"]);
         apt
     };

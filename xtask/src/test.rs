@@ -10,6 +10,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iproute2", "/sbin/ip"),
+    ("knot-dnsutils", "/usr/bin/kdig"),
     ("kubernetes-client", "/usr/bin/kubectl"),
     ("wget", "/usr/bin/wget"),
 ];

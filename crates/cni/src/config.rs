@@ -14,6 +14,8 @@ pub struct Config {
     pub name: String,
     /// The `portMappings` capability: ports of the node that lead to the pod.
     pub port_mappings: Vec<PortMapping>,
+    /// The `dns` capability: the search list of the pod's resolv.conf.
+    pub dns_search: Vec<String>,
     /// `cni.dev/valid-attachments`, for GC; `None` if the key is absent.
     pub valid_attachments: Option<Vec<Attachment>>,
 }
@@ -59,6 +61,13 @@ struct Raw {
 struct RawRuntime {
     port_mappings: Vec<PortMapping>,
     bandwidth: Option<Value>,
+    dns: RawDns,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawDns {
+    searches: Vec<String>,
 }
 
 impl Config {
@@ -99,6 +108,7 @@ impl Config {
                 .into_iter()
                 .filter(|mapping| mapping.host_port != 0)
                 .collect(),
+            dns_search: raw.runtime.dns.searches,
             valid_attachments: raw.valid_attachments,
         })
     }

@@ -25,6 +25,9 @@ pub struct Record {
     pub mtu: u32,
     /// Name of the CNI network that made it.
     pub network: String,
+    /// The pod's search list for names; empty if the runtime did not tell.
+    #[serde(default)]
+    pub search: Vec<String>,
 }
 
 impl Record {
@@ -191,6 +194,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             mtu: 1500,
             network: "ripstop".to_owned(),
+            search: Vec::new(),
         }
     }
 

@@ -45,6 +45,12 @@ pub struct LabOptions {
     /// Of `ripstop agent`; its default if empty.
     #[serde(default)]
     pub datapath: String,
+    /// Of `ripstop agent`.
+    #[serde(default)]
+    pub dns_expand_search: bool,
+    /// Of `ripstop agent`; its default if empty.
+    #[serde(default)]
+    pub pod_names: String,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -88,6 +94,8 @@ impl Default for LabOptions {
             nodeport_addresses: Vec::new(),
             no_masquerade: Vec::new(),
             datapath: String::new(),
+            dns_expand_search: false,
+            pod_names: String::new(),
             mtu: 1500,
             real_probe_timing: false,
         }

@@ -17,7 +17,7 @@ mod verify;
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::IpNet;
 use ripstop_datapath::Datapath;
@@ -29,6 +29,7 @@ use ripstop_netlink::link::Link;
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::{Netlink, link};
 
+use super::names::Names;
 use attachments::Attachments;
 use reaper::Reaper;
 
@@ -54,6 +55,7 @@ pub(crate) struct CniServer {
     node: Netns,
     sockets: Sockets,
     mtu: u32,
+    names: OnceLock<Names>,
 }
 
 impl CniServer {
@@ -78,6 +80,7 @@ impl CniServer {
             node: Netns::current()?,
             sockets,
             mtu: config.mtu,
+            names: OnceLock::new(),
         }))
     }
 
@@ -85,6 +88,21 @@ impl CniServer {
     /// lock from this call to the end: pods come and go under it.
     pub(crate) fn pods(&self) -> Vec<LocalPod> {
         self.attachments.pods()
+    }
+
+    /// From here on, `names` knows pods' search lists. To be called once.
+    pub(crate) fn follow_searches(&self, names: &Names) {
+        let _ = self.names.set(names.clone());
+        for record in self.attachments.attached_records() {
+            self.tell_names(&record, true);
+        }
+    }
+
+    fn tell_names(&self, record: &Record, there: bool) {
+        if let Some(names) = self.names.get() {
+            let search = there.then_some(record.search.as_slice());
+            names.set_search(&record.pod.addresses, search);
+        }
     }
 
     /// Addresses in use by pod range: range, used, available.

@@ -123,6 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         },
         Arc::clone(&datapath),
     )?;
+    pods.follow_searches(&names);
     let counts = Arc::new(Counts::default());
     counts.engine_reason(opened_engine.reason);
     let switch = Switch { opener, running };

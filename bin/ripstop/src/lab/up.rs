@@ -57,6 +57,17 @@ pub(super) struct Args {
     /// Engine that carries services and pods.
     #[arg(long, value_enum)]
     datapath: Option<Mode>,
+    /// Walk pods' search lists on the node, as of `ripstop agent`.
+    #[arg(long)]
+    dns_expand_search: bool,
+    /// Which names of pods there are, as of `ripstop agent`.
+    #[arg(
+        long,
+        value_name = "off|verified|always",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pod_names: String,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -107,6 +118,8 @@ impl Args {
             nodeport_addresses: self.nodeport_addresses.clone(),
             no_masquerade: self.no_masquerade.clone(),
             datapath: self.datapath.map(Mode::flag).unwrap_or_default(),
+            dns_expand_search: self.dns_expand_search,
+            pod_names: self.pod_names.clone(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

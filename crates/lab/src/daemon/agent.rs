@@ -54,6 +54,8 @@ pub(super) fn flags(
         ("--bpffs", path(paths.bpffs().join(&node.name))),
         ("--cgroup-root", cgroup.display().to_string()),
         ("--cluster-domain", CLUSTER_DOMAIN.to_owned()),
+        // The machine's own servers cannot be reached from a lab.
+        ("--resolv-conf", "/dev/null".to_owned()),
         (
             "--cluster-dns",
             list(&mut plan.cluster_dns.iter().map(ToString::to_string)),
@@ -70,6 +72,11 @@ pub(super) fn flags(
     .into_iter()
     .chain(given(options))
     .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .chain(
+        options
+            .dns_expand_search
+            .then(|| "--dns-expand-search".to_owned()),
+    )
     .collect()
 }
 
@@ -80,6 +87,7 @@ fn given(options: &LabOptions) -> impl Iterator<Item = (&'static str, String)> {
         ("--nodeport-addresses", options.nodeport_addresses.join(",")),
         ("--no-masquerade", excluded.join(",")),
         ("--datapath", options.datapath.clone()),
+        ("--pod-names", options.pod_names.clone()),
     ];
     given.into_iter().filter(|(_, value)| !value.is_empty())
 }

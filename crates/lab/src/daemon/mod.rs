@@ -6,6 +6,7 @@
 
 mod agent;
 mod kept;
+mod kube_dns;
 mod nodes;
 pub mod report;
 
@@ -116,6 +117,7 @@ async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError>
     let store = Store::open_with(Some(&lab.paths.journal()), config)?;
     let client = store.client();
     kept::forget_other_nodes(&client, &lab.plan);
+    kube_dns::create(&client, &lab.plan);
 
     let listening = || DaemonError::io("listening for kubectl");
     let local = local_listener(&lab.record).map_err(listening())?;

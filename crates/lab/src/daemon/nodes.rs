@@ -82,7 +82,7 @@ fn write_cni_config(paths: &LabPaths, node: &str) -> io::Result<()> {
         "plugins": [{
             "type": "ripstop-cni",
             "socket": paths.agent_dir(node).join("cni.sock"),
-            "capabilities": {"portMappings": true}
+            "capabilities": {"portMappings": true, "dns": true}
         }]
     });
     let path = paths.cni_config(node);

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodSpec};
+use serde_json::{Value, json};
 
 /// Limits of the file (`MaxDNSNameservers` and others in Kubernetes' validation).
 const MAX_NAMESERVERS: usize = 3;
@@ -19,50 +20,68 @@ pub(super) struct ClusterDns {
 
 /// The lines of a resolv.conf, before they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Resolver {
+pub(super) struct Resolver {
     servers: Vec<String>,
     searches: Vec<String>,
     /// Name and value.
     options: Vec<(String, Option<String>)>,
 }
 
-/// The file for a pod. `node` is the text of the node's own file, which pods
-/// with policy Default get.
-pub(super) fn resolv_conf(
-    spec: &PodSpec,
-    namespace: &str,
-    cluster: &ClusterDns,
-    node: &str,
-) -> String {
-    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let in_cluster = match policy {
-        "ClusterFirstWithHostNet" => true,
-        // A hostNetwork pod with ClusterFirst falls back to Default.
-        "ClusterFirst" => !spec.host_network.unwrap_or(false),
-        _ => false,
-    };
-    let mut resolver = match (in_cluster, policy) {
-        (true, _) if !cluster.servers.is_empty() => Resolver::cluster(namespace, cluster),
-        (_, "None") => Resolver::default(),
-        _ => Resolver::parse(node),
-    };
-    if let Some(config) = &spec.dns_config {
-        resolver.merge(config);
-    }
-    resolver.limit();
-    resolver.to_string()
-}
-
 impl Resolver {
-    fn cluster(namespace: &str, cluster: &ClusterDns) -> Self {
+    /// For a pod. `node` is the text of the node's own file, which pods with
+    /// policy Default get.
+    pub(super) fn of_pod(
+        spec: &PodSpec,
+        namespace: &str,
+        cluster: &ClusterDns,
+        node: &str,
+    ) -> Self {
+        let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+        let in_cluster = match policy {
+            "ClusterFirstWithHostNet" => true,
+            // A hostNetwork pod with ClusterFirst falls back to Default.
+            "ClusterFirst" => !spec.host_network.unwrap_or(false),
+            _ => false,
+        };
+        let mut resolver = match (in_cluster, policy) {
+            (true, _) if !cluster.servers.is_empty() => {
+                Self::cluster(namespace, cluster, &Self::parse(node))
+            }
+            (_, "None") => Self::default(),
+            _ => Self::parse(node),
+        };
+        if let Some(config) = &spec.dns_config {
+            resolver.merge(config);
+        }
+        resolver.limit();
+        resolver
+    }
+
+    /// As the CNI convention for the capability `dns` has it.
+    pub(super) fn capability(&self) -> Value {
+        let options = self.options.iter().map(|(name, value)| match value {
+            Some(value) => format!("{name}:{value}"),
+            None => name.clone(),
+        });
+        json!({
+            "servers": self.servers,
+            "searches": self.searches,
+            "options": options.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The node's own search list comes after the cluster's, as kubelet has it.
+    fn cluster(namespace: &str, cluster: &ClusterDns, node: &Self) -> Self {
         let domain = &cluster.domain;
+        let mut searches = vec![
+            format!("{namespace}.svc.{domain}"),
+            format!("svc.{domain}"),
+            domain.clone(),
+        ];
+        add_new(&mut searches, node.searches.iter());
         Self {
             servers: cluster.servers.iter().map(ToString::to_string).collect(),
-            searches: vec![
-                format!("{namespace}.svc.{domain}"),
-                format!("svc.{domain}"),
-                domain.clone(),
-            ],
+            searches,
             options: vec![("ndots".to_owned(), Some("5".to_owned()))],
         }
     }
@@ -156,15 +175,11 @@ mod tests {
             domain: "cluster.local".to_owned(),
             servers: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
         };
-        resolv_conf(
-            &serde_json::from_value(spec).unwrap(),
-            "shop",
-            &cluster,
-            NODE,
-        )
+        let spec = serde_json::from_value(spec).unwrap();
+        Resolver::of_pod(&spec, "shop", &cluster, NODE).to_string()
     }
 
-    const CLUSTER: &str = "search shop.svc.cluster.local svc.cluster.local cluster.local\n\
+    const CLUSTER: &str = "search shop.svc.cluster.local svc.cluster.local cluster.local example.com\n\
                            nameserver 10.96.0.10\nnameserver fd00:96::a\noptions ndots:5\n";
     const OF_NODE: &str = "search example.com\nnameserver 192.0.2.1\noptions edns0\n";
 
@@ -208,7 +223,7 @@ mod tests {
         });
         assert_eq!(
             conf(serde_json::json!({"containers": [], "dnsConfig": config})),
-            "search shop.svc.cluster.local svc.cluster.local cluster.local my.example\n\
+            "search shop.svc.cluster.local svc.cluster.local cluster.local example.com my.example\n\
              nameserver 10.96.0.10\nnameserver fd00:96::a\nnameserver 192.0.2.53\n\
              options ndots:2 edns0\n"
         );

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::cni::{self, Attachment, PluginError};
 use super::node::Node;
-use super::resolv::resolv_conf;
+use super::resolv::Resolver;
 use super::volumes::{self, VolumeError};
 use super::{facts::Facts, hosts, quantity};
 
@@ -118,8 +118,6 @@ impl Sandbox {
         pod: &Pod,
         name: &hosts::PodName,
     ) -> Result<(), SandboxError> {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let own = |path: &str| fs::read_to_string(path).unwrap_or_default();
         for (file, text) in [
             ("hostname", format!("{}\n", name.uts)),
@@ -127,15 +125,7 @@ impl Sandbox {
                 "hosts",
                 hosts::hosts(pod, name, &self.ips, &own("/etc/hosts")),
             ),
-            (
-                "resolv.conf",
-                resolv_conf(
-                    &spec,
-                    namespace,
-                    &node.context.dns,
-                    &own("/etc/resolv.conf"),
-                ),
-            ),
+            ("resolv.conf", dns(node, pod).to_string()),
         ] {
             write(&self.dir.join(file), text.as_bytes())?;
         }
@@ -231,7 +221,7 @@ async fn attach(
         .map_err(failed)?;
     let attachment = Attachment {
         args: cni_args(pod, &id),
-        capabilities: capabilities(pod),
+        capabilities: capabilities(pod, &dns(node, pod)),
         netns: netns.clone(),
         id,
     };
@@ -333,9 +323,17 @@ fn cni_args(pod: &Pod, id: &str) -> String {
     )
 }
 
+/// How the pod finds names.
+fn dns(node: &Node, pod: &Pod) -> Resolver {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    Resolver::of_pod(&spec, namespace, &node.context.dns, &own)
+}
+
 /// What the pod asks of plugins that can do it.
 /// <https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md>
-fn capabilities(pod: &Pod) -> Map<String, Value> {
+fn capabilities(pod: &Pod, dns: &Resolver) -> Map<String, Value> {
     let spec = pod.spec.as_ref();
     let ports = spec
         .into_iter()
@@ -353,6 +351,7 @@ fn capabilities(pod: &Pod) -> Map<String, Value> {
         })
         .collect();
     let mut capabilities = Map::new();
+    capabilities.insert("dns".to_owned(), dns.capability());
     if !mappings.is_empty() {
         capabilities.insert("portMappings".to_owned(), mappings.into());
     }
@@ -398,8 +397,9 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(
-            Value::Object(capabilities(&pod)),
+            Value::Object(capabilities(&pod, &Resolver::default())),
             json!({
+                "dns": {"servers": [], "searches": [], "options": []},
                 "portMappings": [{"hostPort": 5353, "containerPort": 53, "protocol": "udp",
                                   "hostIP": "192.0.2.1"}],
                 "bandwidth": {"egressRate": 10_000_000, "egressBurst": u32::MAX},

@@ -58,7 +58,10 @@ impl CniServer {
 
         let mut datapath = self.datapath();
         match datapath.add_pod(&record.pod) {
-            Ok(()) => self.attachments.attached(&record),
+            Ok(()) => {
+                self.attachments.attached(&record);
+                self.tell_names(&record, true);
+            }
             Err(error) => {
                 self.attachments.leaving(&record);
                 drop(datapath);
@@ -101,6 +104,7 @@ fn draft(call: &Call, mtu: u32) -> Result<Record, Error> {
         netns: call.netns()?.clone(),
         mtu,
         network: call.config.name.clone(),
+        search: call.config.dns_search.clone(),
     })
 }
 

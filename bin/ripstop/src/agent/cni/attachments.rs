@@ -192,6 +192,16 @@ impl Attachments {
         attached.map(|entry| entry.record.pod.clone()).collect()
     }
 
+    /// Records of the pods that there are.
+    pub(super) fn attached_records(&self) -> Vec<Record> {
+        let state = self.state();
+        let attached = state
+            .known
+            .values()
+            .filter(|entry| entry.phase == Phase::Attached);
+        attached.map(|entry| entry.record.clone()).collect()
+    }
+
     /// Attachments of a network that no request works on.
     pub(super) fn idle_of_network(&self, network: &str) -> Vec<Attachment> {
         let state = self.state();

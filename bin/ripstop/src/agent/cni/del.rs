@@ -22,6 +22,7 @@ impl CniServer {
     pub(super) fn detach(&self, record: Record) -> Result<(), Error> {
         let mut datapath = self.datapath();
         self.attachments.leaving(&record);
+        self.tell_names(&record, false);
         let removed = datapath.remove_pod(&record.pod);
         drop(datapath);
         // The address is used again only after the link is gone, but packets to

@@ -1,0 +1,127 @@
+//! The DNS server beside others that have the same names, each with one core of
+//! its own; how soon a service has its name; what the names take of memory.
+
+mod created;
+mod names;
+mod peers;
+mod probe;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+pub(crate) use names::{serve, tell_memory};
+
+use crate::report::{Report, Row, median, quantile};
+use names::{ADDRESS, SERVICES};
+use peers::Peer;
+
+/// The core that servers have; the load has the others.
+const SERVER_CORE: &str = "0";
+const LOAD_CORES: &str = "1-3";
+/// Of the server's highest rate, for latencies.
+const PART_LOAD: f64 = 0.2;
+
+pub(crate) fn measure(
+    binaries: &Path,
+    repetitions: usize,
+    seconds: u64,
+    report: &mut Report,
+) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let queries = dir.path().join("queries");
+    std::fs::write(&queries, names::queries())?;
+    let peers = [Peer::Ours, Peer::Unbound, Peer::Dnsmasq, Peer::Knot];
+    let mut rates = [const { Vec::new() }; 4];
+    let mut latencies = [const { Vec::new() }; 4];
+    for repetition in 1..=repetitions {
+        for (index, peer) in peers.iter().enumerate() {
+            report.progress(&format!(
+                "dns: {peer:?}, repetition {repetition} of {repetitions}"
+            ));
+            let port = 5400 + u16::try_from(index)?;
+            let at = SocketAddr::new(ADDRESS, port);
+            let _server = peer.start(dir.path(), at)?;
+            probe::wait_until_served(at)?;
+            rates[index].push(dnsperf(at, &queries, seconds)?);
+        }
+    }
+    for (index, peer) in peers.iter().enumerate() {
+        report.progress(&format!("dns: latency of {peer:?}"));
+        let at = SocketAddr::new(ADDRESS, 5400 + u16::try_from(index)?);
+        let _server = peer.start(dir.path(), at)?;
+        probe::wait_until_served(at)?;
+        let rate = median(rates[index].iter().copied()) * PART_LOAD;
+        latencies[index] = probe::latencies(at, rate, seconds.max(3))?;
+    }
+    for (index, goal) in [(1, "1.00"), (2, "1.00"), (3, "1.30")] {
+        report.add(Row {
+            what: format!("dns, questions/s of one core, {SERVICES} services, half of them misses"),
+            ours: format!("{:.0}/s", median(rates[0].iter().copied())),
+            peer: format!(
+                "{:?}: {:.0}/s",
+                peers[index],
+                median(rates[index].iter().copied())
+            ),
+            ratio: Some(median(
+                rates[0].iter().zip(&rates[index]).map(|(a, b)| a / b),
+            )),
+            goal: goal.into(),
+        });
+    }
+    let shown = |of: &[f64]| {
+        let at = |q| quantile(of.iter().copied(), q);
+        format!("p50 {:.0} µs, p99 {:.0} µs", at(0.5), at(0.99))
+    };
+    for index in 1..peers.len() {
+        report.add(Row {
+            what: "dns, latency at 20 % of its own highest rate".into(),
+            ours: shown(&latencies[0]),
+            peer: format!("{:?}: {}", peers[index], shown(&latencies[index])),
+            ratio: None,
+            goal: String::new(),
+        });
+    }
+    names::memory(report)?;
+    report.progress("dns: services until they have names");
+    created::measure(binaries, report)
+}
+
+/// Highest rate that the server answers, questions per second.
+fn dnsperf(server: SocketAddr, queries: &Path, seconds: u64) -> Result<f64> {
+    let output = Command::new("taskset")
+        .args([
+            "-c", LOAD_CORES, "dnsperf", "-q", "200", "-c", "8", "-T", "2",
+        ])
+        .args([
+            "-s",
+            &server.ip().to_string(),
+            "-p",
+            &server.port().to_string(),
+        ])
+        .args(["-l", &seconds.to_string(), "-d"])
+        .arg(queries)
+        .output()
+        .context("run dnsperf (dnsperf)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figure = |what: &str| {
+        let line = text.lines().find(|line| line.trim().starts_with(what))?;
+        let number = line.split(':').nth(1)?.split_whitespace().next()?;
+        number.parse::<f64>().ok()
+    };
+    let rate = figure("Queries per second").with_context(|| format!("dnsperf said {text}"))?;
+    let lost = figure("Queries lost").unwrap_or_default();
+    let sent = figure("Queries sent").unwrap_or_default();
+    ensure!(
+        lost <= sent / 1000.0,
+        "{lost} of {sent} questions were lost"
+    );
+    // Half of the names exist: a server that has lost its table is fast.
+    ensure!(
+        text.contains("NOERROR") && text.contains("NXDOMAIN"),
+        "{text}"
+    );
+    Ok(rate)
+}
