@@ -35,7 +35,7 @@ pub(crate) fn measure(
     std::fs::write(&queries, names::queries())?;
     let peers = [Peer::Ours, Peer::Unbound, Peer::Dnsmasq, Peer::Knot];
     let mut rates = [const { Vec::new() }; 4];
-    let mut latencies = [const { Vec::new() }; 4];
+    let mut latencies = [const { (Vec::new(), 0) }; 4];
     for repetition in 1..=repetitions {
         for (index, peer) in peers.iter().enumerate() {
             report.progress(&format!(
@@ -71,9 +71,13 @@ pub(crate) fn measure(
             goal: goal.into(),
         });
     }
-    let shown = |of: &[f64]| {
+    let shown = |(of, lost): &(Vec<f64>, usize)| {
         let at = |q| quantile(of.iter().copied(), q);
-        format!("p50 {:.0} µs, p99 {:.0} µs", at(0.5), at(0.99))
+        let lost = match lost {
+            0 => String::new(),
+            lost => format!(", {lost} of {} lost", of.len()),
+        };
+        format!("p50 {:.0} µs, p99 {:.0} µs{lost}", at(0.5), at(0.99))
     };
     for index in 1..peers.len() {
         report.add(Row {

@@ -1,7 +1,7 @@
 //! The cluster's names, shared between those who change and those who ask.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -78,7 +78,9 @@ pub struct Zone {
     changes: AtomicU64,
     known: Mutex<bool>,
     becomes_known: Condvar,
-    is_known: std::sync::atomic::AtomicBool,
+    is_known: AtomicBool,
+    /// Pods have been listed ([`PodNames::Verified`]).
+    pods_known: AtomicBool,
 }
 
 impl Zone {
@@ -122,7 +124,8 @@ impl Zone {
             changes: AtomicU64::new(0),
             known: Mutex::new(false),
             becomes_known: Condvar::new(),
-            is_known: std::sync::atomic::AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
+            pods_known: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +158,22 @@ impl Zone {
         self.is_known.store(true, Ordering::Release);
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.becomes_known.notify_all();
+    }
+
+    /// From here on, a pod that is not known does not exist.
+    pub fn set_pods_known(&self) {
+        self.pods_known.store(true, Ordering::Release);
+    }
+
+    /// Whether it can be told what there is at a name of the cluster.
+    pub(crate) fn can_tell(&self, name: &Name) -> bool {
+        let of_pods = || {
+            let below = name.below(&self.domain).unwrap_or_default();
+            below > 1 && name.label(below - 1) == b"pod"
+        };
+        let waits =
+            self.config.pods == PodNames::Verified && !self.pods_known.load(Ordering::Acquire);
+        self.is_known() && !(waits && of_pods())
     }
 
     pub fn is_known(&self) -> bool {

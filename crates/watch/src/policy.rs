@@ -40,6 +40,15 @@ pub async fn watch_policies(
     );
 }
 
+/// Pods alone, for who asks which pods there are and does not follow policies.
+pub async fn watch_pods(
+    client: Client,
+    health: Arc<ApiHealth>,
+    sink: impl Fn(Event) + Send + Sync,
+) {
+    follow::<PodObject>(&client, &health, &sink, &|| {}).await;
+}
+
 impl Followed for PodObject {
     const KIND: ObjectKind = ObjectKind::Pod;
     type Model = Pod;

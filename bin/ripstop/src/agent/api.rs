@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use anyhow::{Context, Result};
 use ripstop_watch::{ApiHealth, Reporter};
 
+use super::args::PodNameMode;
 use super::feed::Input;
 use super::{Args, thread};
 
@@ -25,12 +26,19 @@ pub(crate) fn follow(
         .context("runtime of the API client")?;
     let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
     let (reporter, recorder) = ripstop_watch::recorder(&args.node_name);
+    // Names of pods are the only ones that need to know pods.
+    let verified = args.pod_names == PodNameMode::Verified;
     thread::start("api", move || {
         // A receiver that is gone means that the agent ends.
-        let tell = move |event| drop(sender.send(Input::Api(event)));
+        let tell = |event| drop(sender.send(Input::Api(event)));
         runtime.block_on(async {
-            let watch = ripstop_watch::watch(client.clone(), health, tell);
-            tokio::join!(watch, recorder.run(client));
+            let watch = ripstop_watch::watch(client.clone(), Arc::clone(&health), tell);
+            let pods = async {
+                if verified {
+                    ripstop_watch::watch_pods(client.clone(), health, tell).await;
+                }
+            };
+            tokio::join!(watch, pods, recorder.run(client.clone()));
         });
     })?;
     Ok(reporter)

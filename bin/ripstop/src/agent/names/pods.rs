@@ -35,6 +35,7 @@ impl PodAddresses {
                 for key in gone.cloned().collect::<Vec<_>>() {
                     self.set(&key, &[]);
                 }
+                self.zone.set_pods_known();
             }
         }
     }
