@@ -5,6 +5,7 @@ mod datapath;
 mod dns;
 mod lab;
 mod policy;
+mod preflight;
 mod run_dir;
 mod service;
 mod status;
@@ -35,6 +36,8 @@ enum Command {
     Datapath(datapath::Args),
     /// Ask for names as pods do, and see what pods asked for.
     Dns(dns::Args),
+    /// What this kernel offers, and which engine it would get; changes nothing.
+    Preflight(preflight::Args),
     /// A whole cluster network on this machine.
     Lab(lab::Args),
 }
@@ -68,6 +71,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(args) => policy::run(&args),
         Command::Datapath(args) => datapath::run(&args),
         Command::Dns(args) => dns::run(&args),
+        Command::Preflight(args) => preflight::run(&args),
         Command::Lab(args) => lab::run(args),
     }
 }

@@ -15,6 +15,7 @@ mod maps;
 mod packet_tests;
 mod pins;
 mod pods;
+mod preflight;
 mod programs;
 mod ranges;
 mod readback;
@@ -37,6 +38,7 @@ use ripstop_netlink::Netlink;
 use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
 
 pub use config::{Config, Limits};
+pub use preflight::{Loaded, try_load};
 pub use programs::ProgramStats;
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
@@ -369,15 +371,7 @@ impl Datapath for EbpfEngine {
 /// The pinned programs if they are what would be loaded, else newly loaded
 /// ones; with the record to write once everything else is done.
 fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
-    let (first_port, ports) = uplinks::ports();
-    let constants = Constants {
-        first_port,
-        ports,
-        node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
-            operation: "read the cookie of the network namespace".into(),
-            source,
-        })?,
-    };
+    let constants = constants()?;
     let wanted = State {
         schema: SCHEMA.into(),
         digest: Programs::digest(&constants),
@@ -399,6 +393,19 @@ fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
     }
     programs.pin(pins)?;
     Ok((programs, wanted))
+}
+
+/// What the programs are told of this node.
+fn constants() -> Result<Constants, Error> {
+    let (first_port, ports) = uplinks::ports();
+    Ok(Constants {
+        first_port,
+        ports,
+        node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
+            operation: "read the cookie of the network namespace".into(),
+            source,
+        })?,
+    })
 }
 
 /// Makes the kernel count runs and run time of programs, all of the machine's,

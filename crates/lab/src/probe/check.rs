@@ -11,6 +11,8 @@ use crate::container::spec::ProcessSpec;
 pub struct Task {
     /// The container to do it in.
     pub enter: ProcessSpec,
+    /// The pod that this is: `NAMESPACE/NAME`.
+    pub source: String,
     /// Addresses under which servers shall see us.
     pub own: Vec<IpAddr>,
     pub checks: Vec<Check>,

@@ -99,6 +99,7 @@ pub async fn from_pod(
     let wanted = checks.len();
     let task = Task {
         enter,
+        source: format!("{}/{}", source.namespace, source.place.pod),
         own: source.addresses.clone(),
         checks,
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),

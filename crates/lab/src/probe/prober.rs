@@ -58,13 +58,13 @@ fn try_all(task: &Task) -> io::Result<Vec<Finding>> {
     let limit = Duration::from_millis(task.timeout_ms);
     Ok(runtime.block_on(
         stream::iter(&task.checks)
-            .map(|check| attempt(check, &task.own, limit))
+            .map(|check| attempt(check, task, limit))
             .buffered(CONCURRENCY)
             .collect(),
     ))
 }
 
-async fn attempt(check: &Check, own: &[IpAddr], limit: Duration) -> Finding {
+async fn attempt(check: &Check, task: &Task, limit: Duration) -> Finding {
     let begin = Instant::now();
     let result = match timeout(limit, reach(check, limit)).await {
         Ok(result) => result,
@@ -74,14 +74,14 @@ async fn attempt(check: &Check, own: &[IpAddr], limit: Duration) -> Finding {
         )),
     };
     let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (error, by) = judge(check, own, result);
+    let (error, by) = judge(check, task, result);
     Finding { micros, error, by }
 }
 
 /// What is wrong, and who answered.
 fn judge(
     check: &Check,
-    own: &[IpAddr],
+    task: &Task,
     result: io::Result<Identity>,
 ) -> (Option<String>, Option<String>) {
     match (&check.expect, result) {
@@ -97,7 +97,14 @@ fn judge(
         }
         (_, Err(error)) => (Some(error.to_string()), None),
         (Expect::Connection, Ok(identity)) => (None, identity.pod),
-        (Expect::Answer(pods), Ok(identity)) => (identity.problem(pods, own), identity.pod),
+        (Expect::Answer(pods), Ok(mut identity)) => {
+            // Who reaches itself through a service is seen as its node where
+            // packets are translated: its own address would be a martian one.
+            if identity.pod.as_ref() == Some(&task.source) {
+                identity.client = None;
+            }
+            (identity.problem(pods, &task.own), identity.pod)
+        }
     }
 }
 
