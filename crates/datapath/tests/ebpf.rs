@@ -1,6 +1,7 @@
 //! Real sockets between namespaces, through a real engine. Needs root.
 
 mod common;
+mod nftables;
 
 use std::net::SocketAddr;
 use std::path::Path;

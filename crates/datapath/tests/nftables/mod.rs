@@ -1,10 +1,8 @@
-//! Real sockets between namespaces, through the kernel's NAT. Needs root.
-
-mod common;
+//! The nftables engine: real sockets, through the kernel's NAT.
 
 use std::net::SocketAddr;
 
-use common::{Node, Pod, ip, net, service};
+use crate::common::{Node, Pod, ip, net, service};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
@@ -36,13 +34,13 @@ fn prepared(node: &mut Node<NftEngine>) {
 }
 
 fn node(test: &str) -> Node<NftEngine> {
-    let mut node = common::node(&format!("nft-{test}"));
+    let mut node = crate::common::node(&format!("nft-{test}"));
     prepared(&mut node);
     node
 }
 
 fn nodes(test: &str) -> [Node<NftEngine>; 2] {
-    let mut nodes: [Node<NftEngine>; 2] = common::nodes(&format!("nft-{test}"));
+    let mut nodes: [Node<NftEngine>; 2] = crate::common::nodes(&format!("nft-{test}"));
     nodes.iter_mut().for_each(prepared);
     let [one, other] = &mut nodes;
     one.route_to(other, 1500);
@@ -126,7 +124,7 @@ fn endpoints_come_and_go() {
     for (family, to) in SERVICES.into_iter().enumerate() {
         let both = [b.at(8080)[family], c.at(8080)[family]];
         node.serve(to, Protocol::Tcp, &both);
-        let hits = |client: &mut common::process::Process, pod: &Pod| {
+        let hits = |client: &mut crate::common::process::Process, pod: &Pod| {
             let answers = (0..64).map(|_| client.tcp(to));
             answers
                 .filter(|a| a.starts_with(&format!("{} sees", pod.local.container_id)))
