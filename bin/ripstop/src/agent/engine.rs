@@ -1,7 +1,6 @@
 //! Which engine the node has, and why.
 
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -183,7 +182,6 @@ fn write(path: PathBuf, kind: Kind) -> Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, kind.name())
         .and_then(|()| fs::rename(&new, &path))
-        .map_err(io::Error::from)
         .with_context(|| path.display().to_string())
 }
 

@@ -11,12 +11,18 @@ use crate::container::spec::ProcessSpec;
 pub struct Task {
     /// The container to do it in.
     pub enter: ProcessSpec,
-    /// The pod that this is: `NAMESPACE/NAME`.
-    pub source: String,
-    /// Addresses under which servers shall see us.
-    pub own: Vec<IpAddr>,
+    pub own: Client,
     pub checks: Vec<Check>,
     pub timeout_ms: u64,
+}
+
+/// Who tries.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Client {
+    /// `NAMESPACE/NAME`
+    pub pod: String,
+    /// Under which servers shall see it.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One attempt.

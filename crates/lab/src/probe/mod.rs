@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-pub use check::{Check, Expect, Finding, Protocol, Task};
+pub use check::{Check, Client, Expect, Finding, Protocol, Task};
 pub use plan::{Plan, Source, Target};
 
 use crate::enter::{EnterError, way_in};
@@ -99,8 +99,10 @@ pub async fn from_pod(
     let wanted = checks.len();
     let task = Task {
         enter,
-        source: format!("{}/{}", source.namespace, source.place.pod),
-        own: source.addresses.clone(),
+        own: Client {
+            pod: format!("{}/{}", source.namespace, source.place.pod),
+            addresses: source.addresses.clone(),
+        },
         checks,
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
     };

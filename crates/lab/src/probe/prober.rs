@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::check::{Check, Expect, Finding, Identity, Protocol, Task};
+use super::check::{Check, Client, Expect, Finding, Identity, Protocol, Task};
 use super::ping;
 use crate::container;
 
@@ -58,13 +58,13 @@ fn try_all(task: &Task) -> io::Result<Vec<Finding>> {
     let limit = Duration::from_millis(task.timeout_ms);
     Ok(runtime.block_on(
         stream::iter(&task.checks)
-            .map(|check| attempt(check, task, limit))
+            .map(|check| attempt(check, &task.own, limit))
             .buffered(CONCURRENCY)
             .collect(),
     ))
 }
 
-async fn attempt(check: &Check, task: &Task, limit: Duration) -> Finding {
+async fn attempt(check: &Check, own: &Client, limit: Duration) -> Finding {
     let begin = Instant::now();
     let result = match timeout(limit, reach(check, limit)).await {
         Ok(result) => result,
@@ -74,14 +74,14 @@ async fn attempt(check: &Check, task: &Task, limit: Duration) -> Finding {
         )),
     };
     let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (error, by) = judge(check, task, result);
+    let (error, by) = judge(check, own, result);
     Finding { micros, error, by }
 }
 
 /// What is wrong, and who answered.
 fn judge(
     check: &Check,
-    task: &Task,
+    own: &Client,
     result: io::Result<Identity>,
 ) -> (Option<String>, Option<String>) {
     match (&check.expect, result) {
@@ -100,10 +100,10 @@ fn judge(
         (Expect::Answer(pods), Ok(mut identity)) => {
             // Who reaches itself through a service is seen as its node where
             // packets are translated: its own address would be a martian one.
-            if identity.pod.as_ref() == Some(&task.source) {
+            if identity.pod.as_ref() == Some(&own.pod) {
                 identity.client = None;
             }
-            (identity.problem(pods, &task.own), identity.pod)
+            (identity.problem(pods, &own.addresses), identity.pod)
         }
     }
 }
@@ -186,12 +186,21 @@ mod tests {
 
     #[test]
     fn results_are_judged() {
-        let own = ["10.0.0.1".parse().unwrap()];
+        let own = Client {
+            pod: "x/c".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        };
         let refused = || Err(io::Error::from(io::ErrorKind::ConnectionRefused));
         let from = |pod: &str| {
             Ok(Identity {
                 pod: Some(pod.to_owned()),
                 client: None,
+            })
+        };
+        let seen = |pod: &str, client: &str| {
+            Ok(Identity {
+                pod: Some(pod.to_owned()),
+                client: Some(client.parse().unwrap()),
             })
         };
         let of_a = || check(Expect::Answer(vec!["x/a".into()]));
@@ -204,6 +213,18 @@ mod tests {
             ),
             (of_a(), from("x/a"), None),
             (of_a(), from("x/b"), Some("answered by x/b, expected x/a")),
+            (of_a(), seen("x/a", "10.0.0.1"), None),
+            (
+                of_a(),
+                seen("x/a", "172.30.1.11"),
+                Some("the server saw 172.30.1.11, we are 10.0.0.1"),
+            ),
+            // Oneself, as one's node.
+            (
+                check(Expect::Answer(vec!["x/c".into()])),
+                seen("x/c", "172.30.1.11"),
+                None,
+            ),
             (of_a(), refused(), Some("connection refused")),
             (check(Expect::Connection), Ok(Identity::default()), None),
         ];
@@ -219,11 +240,14 @@ mod tests {
         let mut open = check(Expect::Answer(vec!["x/a".into()]));
         open.port = address.port();
         let limit = Duration::from_millis(200);
-        let finding = attempt(&open, &[], limit).await;
+        let finding = attempt(&open, &Client::default(), limit).await;
         assert_eq!(finding.error, None);
         drop(listener);
         let mut closed = check(Expect::Refused);
         closed.port = address.port();
-        assert_eq!(attempt(&closed, &[], limit).await.error, None);
+        assert_eq!(
+            attempt(&closed, &Client::default(), limit).await.error,
+            None
+        );
     }
 }
