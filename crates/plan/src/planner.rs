@@ -63,9 +63,13 @@ impl Update {
 struct Entry {
     key: Arc<ObjectKey>,
     service: Option<Service>,
-    slices: BTreeMap<String, EndpointSlice>,
+    /// By name. Most services have one or two: no tree.
+    slices: Vec<EndpointSlice>,
     asked: Asked,
     health: Option<u16>,
+    /// Is among the services to plan, or to name.
+    stale: bool,
+    stale_names: bool,
 }
 
 impl Entry {
@@ -73,15 +77,23 @@ impl Entry {
         Self {
             key: Arc::new(key),
             service: None,
-            slices: BTreeMap::new(),
+            slices: Vec::new(),
             asked: Asked::default(),
             health: None,
+            stale: false,
+            stale_names: false,
         }
+    }
+
+    /// Where a slice is, or would be.
+    fn slice(&self, name: &str) -> Result<usize, usize> {
+        let slices = &self.slices;
+        slices.binary_search_by(|slice| slice.key.name.as_str().cmp(name))
     }
 
     /// Whether the choice among its endpoints depends on this node's zone.
     fn has_zone_hints(&self) -> bool {
-        let mut endpoints = self.slices.values().flat_map(|slice| &slice.endpoints);
+        let mut endpoints = self.slices.iter().flat_map(|slice| &slice.endpoints);
         endpoints.any(|endpoint| !endpoint.zone_hints.is_empty())
     }
 }
@@ -99,8 +111,8 @@ type Claimant = (u8, Arc<ObjectKey>);
 pub struct Planner {
     config: PlanConfig,
     services: HashMap<Arc<ObjectKey>, Entry>,
-    /// Service name by slice key: a slice's removal does not say whose it was.
-    service_of_slice: HashMap<ObjectKey, String>,
+    /// By slice: its removal does not say whose it was.
+    service_of_slice: HashMap<ObjectKey, Arc<ObjectKey>>,
     nodes: HashMap<String, Node>,
     service_cidrs: HashMap<String, ServiceCidr>,
     frontend_claims: Claims<Frontend, Claimant>,
@@ -112,11 +124,11 @@ pub struct Planner {
     tables: Tables,
     health: BTreeMap<u16, HealthCheck>,
     /// Services whose rows may have changed.
-    stale_services: BTreeSet<Arc<ObjectKey>>,
+    stale_services: Vec<Arc<ObjectKey>>,
     /// Frontends that somebody has given up.
     stale_frontends: BTreeSet<Frontend>,
     stale_health: BTreeSet<u16>,
-    stale_names: BTreeSet<Arc<ObjectKey>>,
+    stale_names: Vec<Arc<ObjectKey>>,
     stale_routes: BTreeSet<IpNet>,
     problems_changed: bool,
 }
@@ -181,7 +193,7 @@ impl Planner {
         entry.service = Some(service);
         let key = entry.key.clone();
         self.ask(&key);
-        self.stale_names.insert(key);
+        self.mark_names(&key);
     }
 
     /// One that is not known is no error.
@@ -192,7 +204,7 @@ impl Planner {
         if entry.service.take().is_some() {
             let key = entry.key.clone();
             self.ask(&key);
-            self.stale_names.insert(key);
+            self.mark_names(&key);
         }
         self.forget_if_empty(key);
     }
@@ -200,24 +212,23 @@ impl Planner {
     /// A slice as it is now; it may have moved to another service.
     pub fn upsert_slice(&mut self, slice: EndpointSlice) {
         let service = ObjectKey::new(&slice.key.namespace, &slice.service);
-        match self.service_of_slice.get(&slice.key) {
-            Some(before) if *before == slice.service => {}
-            Some(_) => {
-                self.remove_slice(&slice.key);
-                self.service_of_slice
-                    .insert(slice.key.clone(), slice.service.clone());
-            }
-            None => {
-                self.service_of_slice
-                    .insert(slice.key.clone(), slice.service.clone());
-            }
+        let before = self.service_of_slice.get(&slice.key);
+        let known = before.is_some_and(|before| **before == service);
+        if before.is_some() && !known {
+            self.remove_slice(&slice.key);
         }
         let entry = self.entry(&service);
-        if entry.slices.get(&slice.key.name) == Some(&slice) {
-            return;
+        let key = entry.key.clone();
+        match entry.slice(&slice.key.name) {
+            Ok(at) if entry.slices[at] == slice => return,
+            Ok(at) => entry.slices[at] = slice,
+            Err(at) => {
+                let name = slice.key.clone();
+                entry.slices.insert(at, slice);
+                self.service_of_slice.insert(name, key.clone());
+            }
         }
-        entry.slices.insert(slice.key.name.clone(), slice);
-        self.touch_endpoints(&service);
+        self.touch_endpoints(&key);
     }
 
     /// One that is not known is no error.
@@ -225,9 +236,10 @@ impl Planner {
         let Some(service) = self.service_of_slice.remove(key) else {
             return;
         };
-        let service = ObjectKey::new(&key.namespace, service);
-        if let Some(entry) = self.services.get_mut(&service) {
-            entry.slices.remove(&key.name);
+        if let Some(entry) = self.services.get_mut(&service)
+            && let Ok(at) = entry.slice(&key.name)
+        {
+            entry.slices.remove(at);
         }
         self.touch_endpoints(&service);
         self.forget_if_empty(&service);
@@ -316,7 +328,7 @@ impl Planner {
     /// Endpoints of a service, whatever their state; none if there is no slice.
     pub fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &SliceEndpoint> {
         let entry = self.services.get(service);
-        let slices = entry.into_iter().flat_map(|entry| entry.slices.values());
+        let slices = entry.into_iter().flat_map(|entry| entry.slices.iter());
         slices.flat_map(|slice| &slice.endpoints)
     }
 
@@ -360,21 +372,34 @@ impl Planner {
             }
         }
         self.stale_health.extend(health);
-        self.stale_services.insert(key.clone());
+        if !std::mem::replace(&mut entry.stale, true) {
+            self.stale_services.push(key.clone());
+        }
+    }
+
+    fn mark_names(&mut self, key: &ObjectKey) {
+        if let Some(entry) = self.services.get_mut(key)
+            && !std::mem::replace(&mut entry.stale_names, true)
+        {
+            self.stale_names.push(entry.key.clone());
+        }
     }
 
     /// Marks what depends on the endpoints of a service.
     fn touch_endpoints(&mut self, service: &ObjectKey) {
-        let Some(entry) = self.services.get(service) else {
+        let Some(entry) = self.services.get_mut(service) else {
             return;
         };
         let Some(service) = &entry.service else {
             return;
         };
-        self.stale_services.insert(entry.key.clone());
+        let headless = service.headless;
+        if !std::mem::replace(&mut entry.stale, true) {
+            self.stale_services.push(entry.key.clone());
+        }
         self.stale_health.extend(entry.health);
-        if service.headless {
-            self.stale_names.insert(entry.key.clone());
+        if headless && !std::mem::replace(&mut entry.stale_names, true) {
+            self.stale_names.push(entry.key.clone());
         }
     }
 
@@ -406,10 +431,11 @@ impl Planner {
             }
         }
         if zone.as_deref() != self.zone() {
-            let entries = self.services.values();
-            let hinted = entries.filter(|entry| entry.has_zone_hints());
-            self.stale_services
-                .extend(hinted.map(|entry| entry.key.clone()));
+            for entry in self.services.values_mut() {
+                if entry.has_zone_hints() && !std::mem::replace(&mut entry.stale, true) {
+                    self.stale_services.push(entry.key.clone());
+                }
+            }
         }
     }
 

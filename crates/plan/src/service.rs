@@ -132,18 +132,14 @@ fn has_family(service: &Service, address: IpAddr) -> bool {
 /// of a port.
 pub(crate) struct Rows<'a> {
     service: &'a Service,
-    slices: &'a BTreeMap<String, EndpointSlice>,
+    slices: &'a [EndpointSlice],
     here: Here<'a>,
     /// By port and whether it is IPv4.
     choices: BTreeMap<(usize, bool), Choice>,
 }
 
 impl<'a> Rows<'a> {
-    pub(crate) fn new(
-        service: &'a Service,
-        slices: &'a BTreeMap<String, EndpointSlice>,
-        here: Here<'a>,
-    ) -> Self {
+    pub(crate) fn new(service: &'a Service, slices: &'a [EndpointSlice], here: Here<'a>) -> Self {
         Self {
             service,
             slices,
@@ -158,7 +154,7 @@ impl<'a> Rows<'a> {
         let ipv4 = claim.frontend.address.is_ipv4();
         let choice = self.choices.entry((claim.port, ipv4)).or_insert_with(|| {
             let port = &service.ports[claim.port];
-            endpoints::choose(service, self.slices.values(), port, ipv4, self.here)
+            endpoints::choose(service, self.slices.iter(), port, ipv4, self.here)
         });
         let (backends, outside) = match claim.kind {
             FrontendKind::ClusterIp => match service.internal_policy {

@@ -1,7 +1,6 @@
 //! What was marked, planned.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use ripstop_model::{ObjectKey, ObjectKind, ObjectRef, Problem, Reason};
@@ -29,9 +28,10 @@ impl Planner {
             }
         }
         for key in std::mem::take(&mut self.stale_names) {
-            let names = self.services.get(&key).and_then(|entry| {
+            let names = self.services.get_mut(&key).and_then(|entry| {
+                entry.stale_names = false;
                 let service = entry.service.as_ref()?;
-                names::names(service, entry.slices.values())
+                names::names(service, entry.slices.iter())
             });
             update.names.insert(ObjectKey::clone(&key), names);
         }
@@ -77,48 +77,44 @@ impl Planner {
     }
 
     fn plan_frontends(&mut self, update: &mut Update) {
+        let (node, zone) = (self.config.node.clone(), self.zone().map(str::to_owned));
         let here = Here {
-            node: &self.config.node,
-            zone: self.zone(),
+            node: &node,
+            zone: zone.as_deref(),
         };
         let mut set = |frontend: Frontend, row: Option<FrontendRow>| {
             if self.tables.frontends.get(&frontend) != row.as_ref() {
                 update.rows.frontends.insert(frontend, row);
             }
         };
-        for key in &self.stale_services {
-            let Some(entry) = self.services.get(key) else {
+        for key in self.stale_services.drain(..) {
+            let Some(entry) = self.services.get_mut(&key) else {
                 continue;
             };
+            entry.stale = false;
             let Some(service) = &entry.service else {
                 continue;
             };
             let mut rows = Rows::new(service, &entry.slices, here);
             for claim in &entry.asked.claims {
-                if self.owns(key, claim.frontend) {
+                let owner = self.frontend_claims.owner(claim.frontend);
+                if owner.is_some_and(|(_, owner)| *owner == key) {
                     set(claim.frontend, Some(rows.row(claim)));
                 }
             }
         }
         // What was given up goes to who waits for it, or to nobody.
-        for frontend in &self.stale_frontends {
-            let owner = self.frontend_claims.owner(*frontend);
+        for frontend in std::mem::take(&mut self.stale_frontends) {
+            let owner = self.frontend_claims.owner(frontend);
             let row = owner.and_then(|(_, owner)| {
                 let entry = self.services.get(owner)?;
                 let claims = &entry.asked.claims;
-                let at = claims.binary_search_by_key(frontend, |claim| claim.frontend);
+                let at = claims.binary_search_by_key(&frontend, |claim| claim.frontend);
                 let mut rows = Rows::new(entry.service.as_ref()?, &entry.slices, here);
                 Some(rows.row(&claims[at.ok()?]))
             });
-            set(*frontend, row);
+            set(frontend, row);
         }
-        self.stale_services.clear();
-        self.stale_frontends.clear();
-    }
-
-    fn owns(&self, key: &Arc<ObjectKey>, frontend: Frontend) -> bool {
-        let owner = self.frontend_claims.owner(frontend);
-        owner.is_some_and(|(_, owner)| Arc::ptr_eq(owner, key) || owner == key)
     }
 
     fn plan_health(&mut self, update: &mut Update) {
@@ -130,7 +126,7 @@ impl Planner {
                     zone: self.zone(),
                 };
                 let service = entry.service.as_ref()?;
-                Some(service::health(service, entry.slices.values(), here))
+                Some(service::health(service, entry.slices.iter(), here))
             });
             if self.health.get(&port) == check.as_ref() {
                 continue;
