@@ -125,6 +125,19 @@ impl Lab {
         self.must("exec", &[&[pod, "--"], command].concat())
     }
 
+    /// Asks the agent of a node: `ripstop WORDS --lab NAME --node NODE`.
+    ///
+    /// # Panics
+    /// If ripstop cannot be started.
+    pub fn agent(&self, node: &str, words: &[&str]) -> Printed {
+        let output = Command::new(ripstop())
+            .args(words)
+            .args(["--lab", &self.name, "--node", node])
+            .stdin(Stdio::null())
+            .output();
+        output.expect("run ripstop").into()
+    }
+
     /// Runs kubectl against the lab's API.
     ///
     /// # Panics

@@ -116,7 +116,8 @@ pub(super) const WORKLOADS: u8 = 6;
 pub(super) fn rank(kind: &str) -> u8 {
     match kind {
         "CustomResourceDefinition" => 0,
-        "Namespace" => 1,
+        // Services may want addresses of its ranges.
+        "Namespace" | "ServiceCIDR" => 1,
         "ServiceAccount" | "ConfigMap" | "Secret" | "IngressClass" => 2,
         "NetworkPolicy" => 3,
         "Service" | "Endpoints" | "EndpointSlice" => 4,
