@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ripstop_datapath::{Datapath, Error, NextHop, ResolvedRoute};
+use ripstop_host::memory;
 use ripstop_host::routes::{self, NodeRoutes};
 use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
 use ripstop_plan::{Tables, Update};
@@ -87,6 +88,7 @@ impl Effects {
         zone.retain(|service| names.get(service).is_some_and(Option::is_some));
         zone.update(names);
         zone.set_known();
+        memory::give_back();
         if let Some(repaired) = repaired {
             info!(
                 frontends = tables.frontends.len(),
@@ -152,6 +154,8 @@ impl Effects {
             }
             self.counts.audited(repaired);
         }
+        // Since the last audit everything may have been listed again.
+        memory::give_back();
     }
 
     /// Makes routes and datapath exactly what is planned; says what differed.
