@@ -2,6 +2,7 @@
 
 mod check;
 mod matrix;
+mod service;
 mod show;
 mod target;
 mod world;

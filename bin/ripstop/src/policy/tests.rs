@@ -601,3 +601,70 @@ fn online_boutique() {
          egress\n  accept everybody, every port: networkpolicy default/redis-cart egress[0]\n"
     );
 }
+
+#[test]
+fn a_service_is_asked_through_its_pods() {
+    let policies = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: shop}
+spec:
+  selector: {tier: back}
+  ports: [{name: web, port: 80, targetPort: http}, {name: dns, port: 53, protocol: UDP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alone, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: shop, labels: {tier: back, app: a}}
+spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 8081}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, namespace: shop, labels: {tier: back, app: b}}
+spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 8082}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: shop}
+spec: {podSelector: {matchLabels: {tier: back}}, ingress: [{ports: [{port: 8081}]}]}
+";
+    let file = written(&format!("{PODS}{policies}"));
+    let ask = |to: &str, port: &str| {
+        run(
+            &["check", "--from", "shop/web", "--to", to, "--port", port],
+            file.path(),
+        )
+    };
+    for port in ["80", "web", "80/tcp"] {
+        assert_eq!(
+            ask("service/shop/all", port).unwrap(),
+            "yes: shop/web to shop/a 8081/TCP\n  \
+             egress of shop/web: allowed: no policy is about it\n  \
+             ingress of shop/a: allowed: networkpolicy shop/p ingress[0]\n\
+             no: shop/web to shop/b 8082/TCP\n  \
+             egress of shop/web: allowed: no policy is about it\n  \
+             ingress of shop/b: denied: isolated by shop/p, allowed by none\n"
+        );
+    }
+    for (to, port, message) in [
+        ("svc/all", "80", "no service default/all in the manifests"),
+        (
+            "svc/shop/all",
+            "81",
+            "--port 81: service shop/all has 80/TCP, 53/UDP",
+        ),
+        (
+            "svc/shop/all",
+            "53/TCP",
+            "--port 53/TCP: service shop/all has 80/TCP, 53/UDP",
+        ),
+        ("svc/shop/alone", "80", "service shop/alone selects no pods"),
+    ] {
+        assert_eq!(ask(to, port).unwrap_err().to_string(), message);
+    }
+}

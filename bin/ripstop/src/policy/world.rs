@@ -12,6 +12,7 @@ use ripstop_watch::Converted;
 use serde_json::{Value, json};
 
 use super::Input;
+use super::service::Service;
 
 /// Label that the API gives every namespace.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -24,6 +25,7 @@ const ANOTHER: &str = " (another)";
 pub(super) struct World {
     /// What people name: one for each pod and for each object that makes pods.
     pub(super) pods: BTreeMap<ObjectKey, Pod>,
+    pub(super) services: BTreeMap<ObjectKey, Service>,
     pub(super) planner: PolicyPlanner,
     pub(super) tables: PolicyTables,
     pub(super) namespace: String,
@@ -35,6 +37,7 @@ impl World {
         let manifests = manifest::check(&sources, vec![cluster_policies()]).map_err(Errors)?;
         let mut world = Self {
             pods: BTreeMap::new(),
+            services: BTreeMap::new(),
             planner: PolicyPlanner::new(""),
             tables: PolicyTables::default(),
             namespace: input.namespace.clone(),
@@ -94,6 +97,11 @@ impl World {
             "Node" => {
                 let node = ripstop_watch::node_identity(&serde_json::from_value(value)?);
                 self.planner.upsert_node(node);
+                return Ok(());
+            }
+            "Service" => {
+                let key = ObjectKey::new(namespace, &object.name);
+                self.services.insert(key, Service::read(&value)?);
                 return Ok(());
             }
             "NetworkPolicy" => {

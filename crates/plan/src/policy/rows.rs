@@ -18,9 +18,12 @@
 //! Who keeps both families in one trie adds ::ffff:0:0/96 -> [`ClassId::V4`]:
 //! short IPv6 prefixes cover the mapped addresses.
 //!
-//! Order for an engine without transactions: new rules and ports, classes, pods,
-//! then what goes; a reader takes the pod's row first. Then no packet meets a
-//! pair of ids that has no rule yet.
+//! Order for an engine without transactions: new rules and ports; classes that
+//! are set, the longest prefixes first, and then those that go, the shortest
+//! first; pods; then the rules and ports that go. A reader takes the pod's row
+//! before the class. Then each packet gets the verdict from before or the one
+//! from after (a test puts changes in place row by row). A pod of this node whose
+//! address has no row has not been planned: nothing is to pass.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
