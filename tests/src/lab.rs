@@ -27,19 +27,18 @@ impl From<Output> for Printed {
     }
 }
 
-/// The `ripstop` under test, built beside the test programs.
+/// The `ripstop` under test, built beside the test programs or one folder up.
 ///
 /// # Panics
 /// If it has not been built.
 pub fn ripstop() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test");
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/PROFILE/deps/test");
+    let folders = test.ancestors().skip(1).take(2);
+    let built = |folder: &&Path| folder.join("ripstop").exists();
+    let folder = folders.filter(built).last().unwrap_or(&test);
     let path = folder.join("ripstop");
     assert!(
-        path.exists() && folder.join("ripstop-cni").exists(),
+        folder.join("ripstop-cni").exists(),
         "no {}: run the tests with `cargo xtask test`, or `cargo build` first",
         path.display()
     );

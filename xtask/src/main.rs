@@ -1,6 +1,7 @@
 //! Tasks of this repository that cargo alone does not do: `cargo xtask --help`.
 
 mod bench;
+mod conformance;
 mod ebpf;
 mod kernel;
 mod run;
@@ -14,6 +15,8 @@ use clap::Parser;
 enum Task {
     /// Run all tests (as root: they make namespaces and load programs).
     Test(test::Args),
+    /// Print what works of Services, by scenario, engine and family (as root).
+    Conformance(conformance::Args),
     /// Compile the kernel programs (ebpf/) into the committed object.
     Ebpf(ebpf::Args),
     /// Run a command on Debian's own kernel, in a virtual machine.
@@ -25,6 +28,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Test(args) => test::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Kernel(args) => kernel::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -1,0 +1,161 @@
+//! The server: says on each port who it is and who asked.
+//!
+//! Streams: a line with a number and that many bytes are answered by a line of
+//! JSON and that many bytes, as often as the client wants. Datagrams: each is
+//! answered by one.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::wire::Answer;
+
+/// Flags of `ripstop-conformance serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the server calls itself.
+    #[arg(long)]
+    name: String,
+    /// Ports of streams.
+    #[arg(long, value_delimiter = ',')]
+    tcp: Vec<u16>,
+    /// Ports of datagrams.
+    #[arg(long, value_delimiter = ',')]
+    udp: Vec<u16>,
+    /// Goes on when it is told to end, until it is killed.
+    #[arg(long)]
+    stubborn: bool,
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// If a port cannot be had.
+pub fn run(args: &Args) -> Result<()> {
+    // Blocked in every thread: the first process of a container has no default
+    // action for signals.
+    let end = SigSet::from(Signal::SIGTERM);
+    end.thread_block()?;
+    listen(&args.name, &args.tcp, &args.udp)?;
+    loop {
+        end.wait()?;
+        if !args.stubborn {
+            return Ok(());
+        }
+    }
+}
+
+/// Serves in threads of its own from now on.
+///
+/// # Errors
+/// If a port cannot be had.
+pub fn listen(name: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
+    for address in addresses() {
+        for port in tcp {
+            let port = *port;
+            accept(name, Protocol::TCP, SocketAddr::new(address, port))
+                .with_context(|| format!("{address} port {port}/TCP"))?;
+            // Where the kernel has it.
+            match accept(name, Protocol::SCTP, SocketAddr::new(address, port)) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => {}
+                other => other.with_context(|| format!("{address} port {port}/SCTP"))?,
+            }
+        }
+        for port in udp {
+            echo(name, SocketAddr::new(address, *port))
+                .with_context(|| format!("{address} port {port}/UDP"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Wildcards of the families that this machine has.
+fn addresses() -> Vec<IpAddr> {
+    let v6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+        .into_iter()
+        .chain(v6)
+        .collect()
+}
+
+fn bound(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
+    let kind = match protocol {
+        Protocol::UDP => Type::DGRAM,
+        _ => Type::STREAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if protocol != Protocol::UDP {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn accept(name: &str, protocol: Protocol, address: SocketAddr) -> io::Result<()> {
+    let listener = bound(protocol, address)?;
+    listener.listen(1024)?;
+    let name = name.to_owned();
+    thread::spawn(move || {
+        while let Ok((socket, client)) = listener.accept() {
+            let Some(seen) = client.as_socket() else {
+                continue;
+            };
+            let answer = Answer {
+                server: name.clone(),
+                port: address.port(),
+                seen,
+            };
+            // The client sees what goes wrong.
+            thread::spawn(move || converse(socket, &answer));
+        }
+    });
+    Ok(())
+}
+
+fn converse(socket: Socket, answer: &Answer) -> io::Result<()> {
+    let mut reader = BufReader::new(socket.try_clone()?);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        let bytes = line.trim().parse().map_err(io::Error::other)?;
+        let mut message = vec![0; bytes];
+        reader.read_exact(&mut message)?;
+        let mut text = serde_json::to_vec(answer)?;
+        text.push(b'\n');
+        text.extend(message);
+        (&socket).write_all(&text)?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::from(bound(Protocol::UDP, address)?);
+    let (name, port) = (name.to_owned(), address.port());
+    thread::spawn(move || {
+        let mut question = [0; 4096];
+        loop {
+            // An error is an ICMP message to an earlier answer.
+            let Ok((_, seen)) = socket.recv_from(&mut question) else {
+                continue;
+            };
+            let answer = Answer {
+                server: name.clone(),
+                port,
+                seen,
+            };
+            if let Ok(text) = serde_json::to_vec(&answer) {
+                let _ = socket.send_to(&text, seen);
+            }
+        }
+    });
+    Ok(())
+}
