@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use crate::wire::Ask;
 pub const OUTSIDE: &str = "outside";
 /// Where it serves.
 pub const OUTSIDE_PORT: u16 = 9000;
-/// The limit for a broken product, no measurement.
-const LIMIT: Duration = Duration::from_secs(30);
+/// The limit for a broken product, no measurement; seconds.
+static PATIENCE: AtomicU64 = AtomicU64::new(30);
 
 #[derive(Debug)]
 pub struct Cluster {
@@ -47,9 +47,7 @@ impl Cluster {
         let lab = Lab::unborn();
         let mut args = vec!["--nodes", "3", "--subnets", "2", "--zones", "2"];
         args.extend(["--ip-family", stack.name()]);
-        if engine != Engine::Ebpf {
-            args.extend(["--datapath", engine.name()]);
-        }
+        args.extend(["--datapath", engine.name()]);
         args.extend(["--no-masquerade", unmasked(stack)]);
         if let Some(range) = node_port_range(stack) {
             args.extend(["--nodeport-addresses", range]);
@@ -296,17 +294,26 @@ pub fn merge(into: &mut Value, from: &Value) {
     }
 }
 
+/// How long something that should become so is waited for.
+pub fn set_patience(seconds: u64) {
+    PATIENCE.store(seconds, Ordering::Relaxed);
+}
+
+fn patience() -> Duration {
+    Duration::from_secs(PATIENCE.load(Ordering::Relaxed))
+}
+
 /// Tries until it succeeds.
 ///
 /// # Errors
 /// The last one, after a time that no healthy cluster takes.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience());
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) if start.elapsed() > LIMIT => {
-                bail!("not within {LIMIT:?}: {what}: {error:#}")
+            Err(error) if start.elapsed() > limit => {
+                bail!("not within {limit:?}: {what}: {error:#}")
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

@@ -25,6 +25,9 @@ pub struct Options {
     /// How many scenarios run at the same time in a cluster.
     #[arg(long, default_value_t = 8)]
     pub parallel: usize,
+    /// How long something that should become so is waited for, seconds.
+    #[arg(long, default_value_t = 30)]
+    pub patience: u64,
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }

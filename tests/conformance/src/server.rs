@@ -6,10 +6,17 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::thread;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::wire::Answer;
@@ -62,7 +69,7 @@ pub fn listen(name: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
             // Where the kernel has it.
             match accept(name, Protocol::SCTP, SocketAddr::new(address, port)) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-                Err(error) if error.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
                 other => other.with_context(|| format!("{address} port {port}/SCTP"))?,
             }
         }
@@ -137,14 +144,18 @@ fn converse(socket: Socket, answer: &Answer) -> io::Result<()> {
     Ok(())
 }
 
+/// Answers come from the address that was asked, on machines with several.
 fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
-    let socket = UdpSocket::from(bound(Protocol::UDP, address)?);
+    let socket = bound(Protocol::UDP, address)?;
+    match address {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    }
     let (name, port) = (name.to_owned(), address.port());
     thread::spawn(move || {
-        let mut question = [0; 4096];
         loop {
             // An error is an ICMP message to an earlier answer.
-            let Ok((_, seen)) = socket.recv_from(&mut question) else {
+            let Ok((seen, asked)) = receive(&socket) else {
                 continue;
             };
             let answer = Answer {
@@ -153,9 +164,59 @@ fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
                 seen,
             };
             if let Ok(text) = serde_json::to_vec(&answer) {
-                let _ = socket.send_to(&text, seen);
+                let _ = send(&socket, &text, seen, &asked);
             }
         }
     });
     Ok(())
+}
+
+/// Who asked, and at which address.
+fn receive(socket: &Socket) -> nix::Result<(SocketAddr, ControlMessageOwned)> {
+    let mut question = [0; 4096];
+    let mut space = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut parts = [io::IoSliceMut::new(&mut question)];
+    let message = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::empty(),
+    )?;
+    let address = message.address.ok_or(Errno::EINVAL)?;
+    let seen = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::V4((*v4).into()),
+        (_, Some(v6)) => SocketAddr::V6((*v6).into()),
+        _ => return Err(Errno::EAFNOSUPPORT),
+    };
+    let asked = message.cmsgs()?.next().ok_or(Errno::EINVAL)?;
+    Ok((seen, asked))
+}
+
+fn send(
+    socket: &Socket,
+    text: &[u8],
+    to: SocketAddr,
+    from: &ControlMessageOwned,
+) -> nix::Result<()> {
+    let parts = [io::IoSlice::new(text)];
+    let to = SockaddrStorage::from(to);
+    // Whichever interface the route says.
+    let (mut v4, mut v6);
+    let from = match from {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            v4 = *info;
+            v4.ipi_ifindex = 0;
+            // What the kernel takes as source.
+            v4.ipi_spec_dst = v4.ipi_addr;
+            ControlMessage::Ipv4PacketInfo(&v4)
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            v6 = *info;
+            v6.ipi6_ifindex = 0;
+            ControlMessage::Ipv6PacketInfo(&v6)
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    let flags = MsgFlags::empty();
+    sendmsg(socket.as_raw_fd(), &parts, &[from], flags, Some(&to)).map(drop)
 }

@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-pub use asker::Asker;
-pub use service::{Kind, Service};
+pub use asker::{Asker, Socket, refused};
+pub use service::{Endpoint, Kind, Service};
 
-use crate::cluster::{Cluster, at, merge};
+use crate::cluster::{Cluster, at, eventually, merge};
 use crate::engine::Family;
 use crate::path::{NODES, Path, Server};
 use crate::place::{Place, lock};
@@ -162,6 +162,22 @@ impl<'a> Stage<'a> {
     /// If none can be started.
     pub fn from(&self, place: &Place) -> Result<Asker> {
         Ok(Asker::new(self.cluster.client(place)?))
+    }
+
+    /// Clients in a pod of the scenario's own, as soon as it runs.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn from_own(&self, pod: &str) -> Result<Asker> {
+        let place = Place::pod(pod);
+        eventually("the pod runs", || {
+            let asker = self.from(&place)?;
+            let runs = asker.run(&["true"]);
+            if runs.is_err() {
+                self.cluster.forget(&place);
+            }
+            runs.map(|_| asker)
+        })
     }
 
     /// Clients of the path's place.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, set_patience};
 use crate::engine::{Engine, Family, Stack};
 use crate::matrix::{Column, Matrix, Row, Verdict};
 use crate::options::{Options, Output};
@@ -54,6 +54,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 /// # Errors
 /// If no scenario has been chosen.
 pub fn run(options: &Options, program: &str) -> Result<Matrix> {
+    set_patience(options.patience);
     let scenarios = chosen(options);
     ensure!(
         !scenarios.is_empty(),

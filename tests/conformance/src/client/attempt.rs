@@ -115,12 +115,22 @@ fn ask_stream(stream: &mut BufReader<Socket>, bytes: usize) -> io::Result<(Answe
 
 fn ask_datagram(socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<(Answer, SocketAddr)> {
     let question = b"?";
-    match to {
-        Some(to) => socket.send_to(question, to)?,
-        None => socket.send(question)?,
+    let sent = match to {
+        Some(to) => socket.send_to(question, to),
+        None => socket.send(question),
     };
+    match sent {
+        // The node's own packet filter refuses: what it says is to be read.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        sent => drop(sent?),
+    }
     let mut buffer = [0; MAX_DATAGRAM];
-    let (length, source) = socket.recv_from(&mut buffer)?;
+    let (length, source) = loop {
+        match socket.recv_from(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => break received?,
+        }
+    };
     let peer = match to {
         Some(_) => source,
         None => socket.peer_addr()?,

@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::cluster::{at, eventually};
 use crate::path::{BESIDE, FAR, NEAR, Path};
 use crate::scenario::Scenario;
-use crate::stage::Stage;
+use crate::stage::{Stage, refused};
+use crate::wire::Transport;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -105,8 +106,8 @@ fn others_refuse(stage: &Stage<'_>) -> Result<()> {
     eventually("an answer", || client.tcp(to)?.answered())?;
     for port in [NEAR.port, NEAR.port + 1, 443] {
         let to = at(service.cluster_ip()?, port);
-        client.tcp(to)?.refused()?;
-        client.udp(to)?.refused()?;
+        refused(&client, Transport::Tcp, to)?;
+        refused(&client, Transport::UdpUnconnected, to)?;
     }
     Ok(())
 }

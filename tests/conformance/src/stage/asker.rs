@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cluster::eventually;
 use crate::place::Client;
 use crate::wire::{Ask, Attempt, Outcome, Told, Transport};
 
@@ -188,6 +189,16 @@ impl Asker {
             other => bail!("{other:?}"),
         }
     }
+}
+
+/// Waits until attempts are refused. Datagrams more than once: kernels limit how
+/// many ICMP errors they send to one address (`icmp_ratelimit`).
+///
+/// # Errors
+/// If they are not.
+pub fn refused(client: &Asker, transport: Transport, to: SocketAddr) -> Result<()> {
+    eventually("a refusal", || client.once(transport, to)?.refused())
+        .with_context(|| format!("{transport:?} to {to}"))
 }
 
 /// A socket that stays. Dropped, it is closed.
