@@ -3,6 +3,7 @@
 mod bench;
 mod conformance;
 mod ebpf;
+mod fuzz;
 mod kernel;
 mod run;
 mod test;
@@ -21,6 +22,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Run a command on Debian's own kernel, in a virtual machine.
     Kernel(kernel::Args),
+    /// Give the decoders hostile bytes for a while.
+    Fuzz(fuzz::Args),
     /// Measure beside the peers (as root).
     Bench(bench::Args),
 }
@@ -31,6 +34,7 @@ fn main() -> Result<()> {
         Task::Conformance(args) => conformance::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Kernel(args) => kernel::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
     }
 }

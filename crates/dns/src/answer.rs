@@ -122,7 +122,7 @@ pub fn answer(zone: &Zone, packet: &[u8], asker: Asker<'_>, out: &mut Vec<u8>) -
     };
     flags.authoritative = realm != Realm::Upstream && rcode != Rcode::ServFail;
     if verdict == Verdict::Reply && rcode == Rcode::NxDomain && !asker.search.is_empty() {
-        let candidates = search::rest(&name, asker.search);
+        let candidates = search::rest(zone, &table, &name, asker.search);
         let mut unknown = candidates.into_iter();
         while let Some(candidate) = unknown.next() {
             let step = alias(zone, &table, &query, &candidate, &mut reply);
