@@ -207,3 +207,42 @@ fn many_blocks_of_one_rule_are_one_class() {
     assert!(!ask(&tables, "10.0.0.1", "19.0.0.9", 80).allowed);
     assert_eq!(tables.class(ip("fd00::1")), ClassId::V6);
 }
+
+fn block(cidr: &str, except: &[&str]) -> Peer {
+    Peer::Block {
+        cidr: cidr.parse().unwrap(),
+        except: except.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+/// Found by the truth table: who is no peer at all is still not everybody.
+#[test]
+fn an_exception_of_all_addresses_has_a_class() {
+    let mut planner = PolicyPlanner::new("node");
+    let mut tables = PolicyTables::default();
+    local(&mut planner, pod("web", "web", "10.0.0.1"));
+    let all_but = vec![block("0.0.0.0/0", &["10.0.0.9/32"])];
+    planner.upsert_policy(policy("p", "web", all_but));
+    settle(&mut planner, &mut tables);
+    assert!(ask(&tables, "10.0.0.1", "10.0.0.8", 80).allowed);
+    assert!(!ask(&tables, "10.0.0.1", "10.0.0.9", 80).allowed);
+}
+
+/// Found by the truth table: the class of everybody is the same whether or not a
+/// rule has ever named everybody.
+#[test]
+fn everybodys_class_forgets_what_named_everybody() {
+    let later = policy("p", "web", vec![block("10.0.0.0/8", &["10.0.0.2/32"])]);
+    let plan = |policies: Vec<NetworkPolicy>| {
+        let mut planner = PolicyPlanner::new("node");
+        let mut tables = PolicyTables::default();
+        local(&mut planner, pod("web", "web", "10.0.0.1"));
+        for policy in policies {
+            planner.upsert_policy(policy);
+            settle(&mut planner, &mut tables);
+        }
+        tables
+    };
+    let everybody = policy("p", "web", vec![block("0.0.0.0/0", &[])]);
+    assert_eq!(plan(vec![everybody, later.clone()]), plan(vec![later]));
+}
