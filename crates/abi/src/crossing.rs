@@ -20,7 +20,7 @@ use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 use crate::{Address, Port};
 
 /// Ports that are tried for a flow before it is dropped.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 4;
 
 /// For how many seconds after its last packet the port of a flow is kept for
 /// it. Connections that are silent for longer may lose it (RFC 5382, REQ-5

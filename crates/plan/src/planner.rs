@@ -465,10 +465,14 @@ fn without<'a>(all: &'a [Claim], others: &'a [Claim]) -> impl Iterator<Item = &'
 
 fn configured(config: &PlanConfig) -> impl Iterator<Item = (IpNet, Range)> {
     let all = |nets: &'_ [IpNet], range| nets.iter().map(move |net| (*net, range)).collect();
-    let kinds: [Vec<_>; 3] = [
+    // The node itself answers for names, at an address of a service.
+    let dns = config.cluster_dns.iter();
+    let dns = dns.map(|address| (IpNet::from(*address), Range::Node));
+    let kinds: [Vec<_>; 4] = [
         all(&config.cluster_cidrs, Range::Pods),
         all(&config.service_cidrs, Range::Services),
         all(&config.no_masquerade, Range::Excluded),
+        dns.collect(),
     ];
     kinds.into_iter().flatten()
 }

@@ -221,6 +221,9 @@ impl World {
         for address in self.nodes.values().flat_map(|node| &node.addresses) {
             ranges.insert(IpNet::from(*address), Range::Node);
         }
+        for dns in &self.config.cluster_dns {
+            ranges.insert(IpNet::from(*dns), Range::Node);
+        }
         let nodes = self.nodes.values().flat_map(|node| &node.pod_cidrs);
         for net in self.config.cluster_cidrs.iter().chain(nodes) {
             ranges.insert(*net, Range::Pods);
