@@ -38,6 +38,15 @@ fn start_with(
     servers: Vec<UpstreamServer>,
     stubs: Vec<Stub>,
 ) -> Vec<SocketAddr> {
+    let upstream = UpstreamConfig {
+        servers,
+        stubs,
+        ..UpstreamConfig::default()
+    };
+    start_on(addresses, upstream)
+}
+
+fn start_on(addresses: &[IpAddr], upstream: UpstreamConfig) -> Vec<SocketAddr> {
     let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
     let many = (0..100u8).map(|i| IpAddr::from([10, 244, 1, i])).collect();
     let names = ServiceNames::Cluster {
@@ -55,11 +64,6 @@ fn start_with(
         .find_map(|_| Sockets::bind(addresses, 0).ok())
         .unwrap();
     let bound = sockets.addresses().collect();
-    let upstream = UpstreamConfig {
-        servers,
-        stubs,
-        ..UpstreamConfig::default()
-    };
     let config = ServerConfig {
         upstream,
         expand_search: false,
@@ -317,6 +321,57 @@ async fn pipelined_questions_are_all_answered() {
     }
     ids.sort_unstable();
     assert_eq!(ids, (0..60).collect::<Vec<_>>());
+}
+
+/// A server over TLS is asked if its certificate is good, and not otherwise.
+#[tokio::test]
+async fn servers_over_tls_are_checked() {
+    let signed = rcgen::generate_simple_self_signed(vec!["dns.test".to_owned()]).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![signed.cert.der().clone()],
+        rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap(),
+    )
+    .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Who does not trust the certificate ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move {
+                while let Ok(length) = stream.read_u16().await {
+                    let mut query = vec![0; usize::from(length)];
+                    stream.read_exact(&mut query).await.unwrap();
+                    let reply = resolved(&query, false);
+                    stream.write_u16(reply.len() as u16).await.unwrap();
+                    stream.write_all(&reply).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    for (name, good) in [("dns.test", true), ("other.test", false)] {
+        let config = UpstreamConfig {
+            servers: vec![format!("tls://{address}#{name}").parse().unwrap()],
+            roots: signed.cert.pem().into_bytes(),
+            ..UpstreamConfig::default()
+        };
+        let server = start_on(&[LOCALHOST], config)[0];
+        for question in [question("example.org."), question("www.example.org.")] {
+            let reply = ask_udp(server, &question).await;
+            assert_eq!(reply.answers.len(), usize::from(good), "{name}");
+        }
+    }
 }
 
 #[tokio::test]
