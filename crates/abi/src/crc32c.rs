@@ -8,13 +8,19 @@
 /// The polynomial, lowest power in the highest bit.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// x^(8 * 2^n) modulo the polynomial.
-const POWERS: [u32; 16] = {
-    let mut powers = [0; 16];
-    // x^8, lowest power in the highest bit.
-    let mut power = 1 << (31 - 8);
+/// Lengths are in words (RFC 9260, 3.2: chunks are padded), and below 2^12: no
+/// packet is longer.
+const BITS: usize = 12;
+
+/// x^(32 * 2^n) modulo the polynomial.
+const POWERS: [u32; BITS] = {
+    let mut powers = [0; BITS];
+    // x^8, lowest power in the highest bit; then squared twice.
+    let x8 = 1 << (31 - 8);
+    let x16 = multiply(x8, x8);
+    let mut power = multiply(x16, x16);
     let mut n = 0;
-    while n < 16 {
+    while n < BITS {
         powers[n] = power;
         power = multiply(power, power);
         n += 1;
@@ -37,10 +43,10 @@ const fn multiply(mut a: u32, mut b: u32) -> u32 {
 
 /// By power, place of four bits, and those bits: their product. The verifier
 /// follows each step of a multiplication, and has not the patience for many.
-static PRODUCTS: [[[u32; 16]; 8]; 16] = {
-    let mut products = [[[0; 16]; 8]; 16];
+static PRODUCTS: [[[u32; 16]; 8]; BITS] = {
+    let mut products = [[[0; 16]; 8]; BITS];
     let mut n = 0;
-    while n < 16 {
+    while n < BITS {
         let mut place = 0;
         while place < 8 {
             let mut bits = 0;
@@ -56,25 +62,26 @@ static PRODUCTS: [[[u32; 16]; 8]; 16] = {
 };
 
 /// Difference of the checksums of two messages that differ in one word, `change`
-/// (as read in little-endian order), which has `behind` bytes behind it.
+/// (as read in little-endian order), which has `behind` bytes behind it, a multiple
+/// of four and below 16,000.
 ///
 /// The message holds the checksum as this number in little-endian order.
 #[inline(never)]
 pub(crate) fn difference(change: u32, behind: u32) -> u32 {
-    // The word itself is divided, too: four more bytes.
-    let zeros = behind.wrapping_add(4);
+    // The word itself is divided, too.
+    let zeros = behind / 4 + 1;
     let mut difference = change;
     let mut n = 0;
-    while n < 16 {
-        if zeros >> n & 1 != 0 {
-            let mut product = 0;
-            let mut place = 0;
-            while place < 8 {
-                product ^= PRODUCTS[n][place][(difference >> (4 * place) & 15) as usize];
-                place += 1;
-            }
-            difference = product;
+    while n < BITS {
+        let mut product = 0;
+        let mut place = 0;
+        while place < 8 {
+            product ^= PRODUCTS[n][place][(difference >> (4 * place) & 15) as usize];
+            place += 1;
         }
+        // Without a branch, for the verifier's sake.
+        let set = (zeros >> n & 1).wrapping_neg();
+        difference = (product & set) | (difference & !set);
         n += 1;
     }
     difference
@@ -103,9 +110,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_changed_word_changes_the_sum_by_the_difference(
-            mut bytes in prop::collection::vec(any::<u8>(), 4..3000),
+            words in prop::collection::vec(any::<[u8; 4]>(), 1..3000),
             new in any::<[u8; 4]>(),
         ) {
+            let mut bytes = words.concat();
             let before = crc32c(&bytes);
             let old: [u8; 4] = bytes[..4].try_into().unwrap();
             bytes[..4].copy_from_slice(&new);
