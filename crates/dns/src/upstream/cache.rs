@@ -82,3 +82,60 @@ impl Cache {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message, MessageType, OpCode, Query as ForeignQuery, ResponseCode};
+    use hickory_proto::rr::{Name as ForeignName, RecordType};
+
+    use super::*;
+    use crate::Name;
+    use crate::query::Query;
+
+    fn key(name: &str) -> Key {
+        let name = Name::parse(name).unwrap();
+        let packet = [
+            &[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+            name.wire(),
+            &[0, 1, 0, 1],
+        ]
+        .concat();
+        Key::new(&name, &Query::parse(&packet).unwrap())
+    }
+
+    fn answer(rcode: ResponseCode, now: Instant) -> Arc<Answer> {
+        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+        message.metadata.response_code = rcode;
+        let name = ForeignName::from_ascii("a.example.").unwrap();
+        message.add_query(ForeignQuery::query(name, RecordType::A));
+        Arc::new(Answer::new(message, false, now).unwrap())
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_is_asked_for() {
+        let now = Instant::now();
+        let cache = Cache::new(64 << 10);
+        let used = key("used.example");
+        cache.put(used.clone(), answer(ResponseCode::NoError, now), now);
+        for n in 0..5000 {
+            let answer = answer(ResponseCode::NoError, now);
+            cache.put(key(&format!("n{n}.example")), answer, now);
+            assert!(cache.get(&used, now).is_some(), "after {n}");
+        }
+        let bytes = cache.len() * (used.size() + answer(ResponseCode::NoError, now).size());
+        assert!(bytes <= 64 << 10, "{} answers", cache.len());
+        assert!(cache.get(&key("n0.example"), now).is_none());
+        assert!(cache.get(&used, now + STALE).is_none(), "a day is too old");
+    }
+
+    #[test]
+    fn a_failure_does_not_take_the_place_of_data() {
+        let now = Instant::now();
+        let cache = Cache::new(64 << 10);
+        let key = key("a.example");
+        cache.put(key.clone(), answer(ResponseCode::ServFail, now), now);
+        cache.put(key.clone(), answer(ResponseCode::NXDomain, now), now);
+        cache.put(key.clone(), answer(ResponseCode::ServFail, now), now);
+        assert!(!cache.get(&key, now).unwrap().is_failure());
+    }
+}

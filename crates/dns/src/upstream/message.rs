@@ -224,3 +224,100 @@ pub(crate) fn append(
     whole.metadata.truncation = true;
     whole.to_vec().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_proto::op::{Edns, Query as ForeignQuery};
+    use hickory_proto::rr::rdata::{A, SOA};
+    use hickory_proto::rr::{Name, RData};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn message(rcode: ResponseCode) -> Message {
+        let mut message = Message::new(7, MessageType::Response, hickory_proto::op::OpCode::Query);
+        message.metadata.response_code = rcode;
+        message.add_query(ForeignQuery::query(name("eXample.oRg."), RecordType::A));
+        message
+    }
+
+    fn with_address(ttl: u32) -> Message {
+        let mut message = message(ResponseCode::NoError);
+        let data = RData::A(A(Ipv4Addr::new(192, 0, 2, 1)));
+        message.add_answer(Record::from_rdata(name("eXample.oRg."), ttl, data));
+        message
+    }
+
+    fn nothing(ttl: u32, minimum: u32) -> Message {
+        let mut message = message(ResponseCode::NXDomain);
+        let soa = SOA::new(name("ns.org."), name("h.org."), 1, 2, 3, 4, minimum);
+        message.add_authority(Record::from_rdata(name("org."), ttl, RData::SOA(soa)));
+        message
+    }
+
+    fn reply(answer: &Answer, now: Instant, limit: usize) -> Message {
+        let mut question = Message::query();
+        question.add_query(ForeignQuery::query(name("EXAMPLE.org."), RecordType::A));
+        question.edns = Some(Edns::new());
+        let packet = question.to_vec().unwrap();
+        let mut out = Vec::new();
+        answer.write(&Query::parse(&packet).unwrap(), limit, now, &mut out);
+        let reply = Message::from_vec(&out).unwrap();
+        assert_eq!(reply.queries[0].name().to_ascii(), "EXAMPLE.org.");
+        reply
+    }
+
+    #[test]
+    fn time_passes_for_an_answer() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let answer = Answer::new(with_address(100), false, start).unwrap();
+        assert!(answer.is_fresh(at(99)) && !answer.is_fresh(at(100)));
+        assert!(
+            !answer.is_due(at(89)) && answer.is_due(at(90)),
+            "asked for again before"
+        );
+        for (seconds, ttl) in [
+            (0, 100),
+            (40, 60),
+            (99, 1),
+            (100, STALE_TTL),
+            (5000, STALE_TTL),
+        ] {
+            let reply = reply(&answer, at(seconds), 1232);
+            assert_eq!(reply.answers[0].ttl, ttl, "after {seconds} s");
+            assert_eq!(reply.answers[0].name.to_ascii(), "EXAMPLE.org.");
+        }
+        let cut = reply(&answer, start, 40);
+        assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.edns.is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_as_long_as_its_zone_says() {
+        let start = Instant::now();
+        let fresh_for = |message| {
+            let answer = Answer::new(message, false, start).unwrap();
+            answer.ttl.as_secs()
+        };
+        assert_eq!(fresh_for(nothing(3600, 60)), 60);
+        assert_eq!(fresh_for(nothing(20, 60)), 20);
+        assert_eq!(fresh_for(nothing(86400, 86400)), u64::from(NEGATIVE_MAX));
+        assert_eq!(
+            fresh_for(message(ResponseCode::NoError)),
+            u64::from(NEGATIVE_UNSAID)
+        );
+        assert_eq!(
+            fresh_for(message(ResponseCode::ServFail)),
+            u64::from(FAILURE)
+        );
+        assert_eq!(fresh_for(with_address(86400)), u64::from(TTL_MAX));
+        let answer = Answer::new(nothing(60, 60), false, start).unwrap();
+        assert_eq!(reply(&answer, start, 1232).authorities.len(), 1);
+        assert!(!answer.exists() && !answer.is_failure());
+    }
+}
