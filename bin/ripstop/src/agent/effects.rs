@@ -253,8 +253,9 @@ fn unfit(error: &anyhow::Error, tables: &Tables) -> Option<Problem> {
         _ => None,
     });
     let (full, row) = full?;
+    let words: Vec<&str> = row.split([' ', ',']).collect();
     let mut planned = tables.frontends.iter();
-    let (_, of) = planned.find(|(frontend, _)| row.contains(&frontend.to_string()))?;
+    let (_, of) = planned.find(|(frontend, _)| words.contains(&&*frontend.to_string()))?;
     Some(Problem {
         object: ObjectRef::new(ObjectKind::Service, of.service.clone()),
         reason: Reason::DoesNotFit,
@@ -270,5 +271,43 @@ fn route(route: routes::ResolvedRoute) -> ResolvedRoute {
             gateway: hop.gateway,
             mtu: hop.mtu,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ripstop_model::{ObjectKey, Protocol};
+    use ripstop_plan::{Frontend, FrontendRow};
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let mut tables = Tables::default();
+        for (host, name) in [(1, "web"), (11, "db")] {
+            let frontend = Frontend {
+                address: [10, 96, 0, host].into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+            };
+            let row = FrontendRow::new(ObjectKey::new("shop", name));
+            tables.frontends.insert(frontend, row);
+        }
+        let full = |row: &str| {
+            let full = Error::TableFull {
+                table: "frontends",
+                limit: 2,
+                row: row.to_owned(),
+            };
+            unfit(&anyhow::Error::new(full).context("services"), &tables)
+        };
+        let problem = full("frontend 10.96.0.11:80/TCP").unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "Service shop/db: table frontends is full (2 rows): frontend 10.96.0.11:80/TCP did not fit"
+        );
+        assert_eq!(full("frontend 10.96.0.2:80/TCP"), None);
+        let other = anyhow::anyhow!("no memory for 10.96.0.11:80/TCP");
+        assert_eq!(unfit(&other, &tables), None);
     }
 }

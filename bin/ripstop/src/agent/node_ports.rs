@@ -95,3 +95,42 @@ fn is_link_local(ip: IpAddr) -> bool {
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(wanted: &str) -> Vec<String> {
+        let wanted: Result<Vec<NodePortAddresses>, _> = wanted.split(',').map(str::parse).collect();
+        let mut node_ports = NodePorts {
+            netlink: Netlink::new().unwrap(),
+            wanted: wanted.unwrap(),
+            node: Node {
+                name: "node1".to_owned(),
+                addresses: vec![[172, 30, 1, 11].into()],
+                pod_cidrs: Vec::new(),
+                zone: None,
+            },
+            cluster_dns: Vec::new(),
+        };
+        let found = node_ports.find();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn loopback_is_always_among_them() {
+        assert_eq!(find("primary"), ["127.0.0.1", "172.30.1.11", "::1"]);
+        // No interface has one of these.
+        assert_eq!(find("240.0.0.0/8"), ["127.0.0.1", "::1"]);
+        assert_eq!(find("127.0.0.0/8,primary"), find("primary"));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        let error = "all".parse::<NodePortAddresses>().unwrap_err();
+        assert_eq!(
+            error,
+            "\"all\" is neither \"primary\" nor a range like 10.0.0.0/8"
+        );
+    }
+}
