@@ -35,6 +35,7 @@ pub(crate) fn measure(
     std::fs::write(&queries, names::queries())?;
     let peers = [Peer::Ours, Peer::Unbound, Peer::Dnsmasq, Peer::Knot];
     let mut rates = [const { Vec::new() }; 4];
+    let mut cpu = [const { Vec::new() }; 4];
     let mut latencies = [const { (Vec::new(), 0) }; 4];
     for repetition in 1..=repetitions {
         for (index, peer) in peers.iter().enumerate() {
@@ -43,9 +44,13 @@ pub(crate) fn measure(
             ));
             let port = 5400 + u16::try_from(index)?;
             let at = SocketAddr::new(ADDRESS, port);
-            let _server = peer.start(dir.path(), at)?;
+            let server = peer.start(dir.path(), at)?;
             probe::wait_until_served(at)?;
-            rates[index].push(dnsperf(at, &queries, seconds)?);
+            let before = cpu_us(server.0.id())?;
+            let rate = dnsperf(at, &queries, seconds)?;
+            let used = cpu_us(server.0.id())? - before;
+            rates[index].push(rate);
+            cpu[index].push(used / (rate * seconds as f64));
         }
     }
     for (index, peer) in peers.iter().enumerate() {
@@ -59,12 +64,8 @@ pub(crate) fn measure(
     for (index, goal) in [(1, "1.00"), (2, "1.00"), (3, "1.30")] {
         report.add(Row {
             what: format!("dns, questions/s of one core, {SERVICES} services, half of them misses"),
-            ours: format!("{:.0}/s", median(rates[0].iter().copied())),
-            peer: format!(
-                "{:?}: {:.0}/s",
-                peers[index],
-                median(rates[index].iter().copied())
-            ),
+            ours: figure(&rates[0], &cpu[0]),
+            peer: format!("{:?}: {}", peers[index], figure(&rates[index], &cpu[index])),
             ratio: Some(median(
                 rates[0].iter().zip(&rates[index]).map(|(a, b)| a / b),
             )),
@@ -91,6 +92,25 @@ pub(crate) fn measure(
     names::memory(report)?;
     report.progress("dns: services until they have names");
     created::measure(binaries, report)
+}
+
+/// Rate, and CPU time of the server for each question, which other work on the
+/// machine changes less.
+fn figure(rates: &[f64], cpu: &[f64]) -> String {
+    let of = |values: &[f64]| median(values.iter().copied());
+    format!("{:.0}/s, {:.2} µs CPU each", of(rates), of(cpu))
+}
+
+/// CPU time of a process so far, user and system, microseconds (proc(5)).
+fn cpu_us(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may have spaces.
+    let (_, rest) = stat.rsplit_once(')').context("stat of the server")?;
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.filter_map(|t| t.parse::<f64>().ok()).sum();
+    // SAFETY: sysconf only reads.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(ticks * 1e6 / per_second as f64)
 }
 
 /// Highest rate that the server answers, questions per second.

@@ -320,4 +320,31 @@ mod tests {
         assert_eq!(reply(&answer, start, 1232).authorities.len(), 1);
         assert!(!answer.exists() && !answer.is_failure());
     }
+
+    proptest::proptest! {
+        /// Whatever a server sends that can be read can be kept and passed on.
+        #[test]
+        fn answers_of_any_sort(
+            damage in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+                0..6,
+            ),
+            negative: bool,
+        ) {
+            let whole = if negative { nothing(60, 60) } else { with_address(60) };
+            let mut wire = whole.to_vec().unwrap();
+            for (at, byte) in damage {
+                let at = at.index(wire.len());
+                wire[at] = byte;
+            }
+            let now = Instant::now();
+            let kept = Message::from_vec(&wire).ok().and_then(|m| Answer::new(m, false, now));
+            if let Some(answer) = kept {
+                for limit in [40, 512, 1232] {
+                    let reply = reply(&answer, now, limit);
+                    proptest::prop_assert!(reply.queries.len() == 1);
+                }
+            }
+        }
+    }
 }

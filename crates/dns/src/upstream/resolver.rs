@@ -1,6 +1,7 @@
 //! Whom to ask for which name, and what is known already.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -162,7 +163,10 @@ impl Resolver {
         }
         let (resolver, wanted) = (Arc::clone(self), key.clone());
         let flight = async move {
-            let answer = resolver.ask(&wanted).await.map(Arc::new);
+            // Bytes of others may be more than a library expects: then there is no
+            // answer, and the next question is asked again.
+            let asked = AssertUnwindSafe(resolver.ask(&wanted)).catch_unwind();
+            let answer = asked.await.ok().flatten().map(Arc::new);
             if let Some(answer) = &answer {
                 let (key, answer) = (wanted.clone(), Arc::clone(answer));
                 resolver.cache.put(key, answer, Instant::now());
