@@ -127,7 +127,8 @@ impl Supervisor {
     }
 }
 
-/// Whether the process catches or ignores the signal.
+/// Whether the process catches or ignores the signal, or waits for it otherwise:
+/// `sigwait` and `signalfd` want it blocked.
 fn handles(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     handles_by_status(&status, signal)
@@ -139,7 +140,7 @@ fn handles_by_status(status: &str, signal: Signal) -> bool {
         line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .unwrap_or(0)
     };
-    (mask("SigCgt:") | mask("SigIgn:")) & (1 << (signal as i32 - 1)) != 0
+    (mask("SigCgt:") | mask("SigIgn:") | mask("SigBlk:")) & (1 << (signal as i32 - 1)) != 0
 }
 
 #[cfg(test)]
@@ -153,5 +154,7 @@ mod tests {
         assert!(handles_by_status(status, Signal::SIGHUP));
         assert!(!handles_by_status(status, Signal::SIGINT));
         assert!(!handles_by_status("", Signal::SIGTERM));
+        let waits = "SigBlk:\t0000000000004000\nSigCgt:\t0000000000000000\n";
+        assert!(handles_by_status(waits, Signal::SIGTERM));
     }
 }
