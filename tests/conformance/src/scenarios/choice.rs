@@ -39,7 +39,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "After the affinity's timeout a client may get another endpoint.",
         affinity_timeout,
     )
-    .on(Path::CLIENTS),
+    // Outside, the choice may well be the same again: it is to be consistent.
+    .on(&[Path::PodToNear, Path::NodeToNear]),
     Scenario::new(
         "affinity-endpoint-gone",
         "A client whose endpoint is gone gets another one and keeps that.",
