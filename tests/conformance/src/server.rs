@@ -12,12 +12,12 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
     sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::wire::Answer;
 
@@ -43,17 +43,20 @@ pub struct Args {
 /// # Errors
 /// If a port cannot be had.
 pub fn run(args: &Args) -> Result<()> {
-    // Blocked in every thread: the first process of a container has no default
-    // action for signals.
-    let end = SigSet::from(Signal::SIGTERM);
-    end.thread_block()?;
-    listen(&args.name, &args.tcp, &args.udp)?;
-    loop {
-        end.wait()?;
-        if !args.stubborn {
-            return Ok(());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // The first process of a container has no default action for signals.
+        let mut end = signal(SignalKind::terminate())?;
+        listen(&args.name, &args.tcp, &args.udp)?;
+        loop {
+            end.recv().await;
+            if !args.stubborn {
+                return Ok(());
+            }
         }
-    }
+    })
 }
 
 /// Serves in threads of its own from now on.

@@ -127,8 +127,8 @@ impl Supervisor {
     }
 }
 
-/// Whether the process catches or ignores the signal, or waits for it otherwise:
-/// `sigwait` and `signalfd` want it blocked.
+/// Whether the process catches or ignores the signal, or has it blocked, as who
+/// reads it from a `signalfd`.
 fn handles(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     handles_by_status(&status, signal)
@@ -154,7 +154,7 @@ mod tests {
         assert!(handles_by_status(status, Signal::SIGHUP));
         assert!(!handles_by_status(status, Signal::SIGINT));
         assert!(!handles_by_status("", Signal::SIGTERM));
-        let waits = "SigBlk:\t0000000000004000\nSigCgt:\t0000000000000000\n";
-        assert!(handles_by_status(waits, Signal::SIGTERM));
+        let reads = "SigBlk:\t0000000000004000\nSigCgt:\t0000000000000000\n";
+        assert!(handles_by_status(reads, Signal::SIGTERM));
     }
 }
