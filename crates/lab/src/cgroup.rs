@@ -4,16 +4,111 @@
 //! `ripstop.LAB/` holds `daemon`, and per node `NODE/agent` and `NODE/POD_UID`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::rootless;
+
 /// How long killed processes may take to end: the kernel tears down their
 /// namespaces on the way.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The file that lists a group's processes.
+const PROCS: &str = "cgroup.procs";
+
+/// Without root there are no control groups. Plain directories stand for them,
+/// with lists of process numbers in which who joins writes itself, and when it
+/// began: a number may be somebody else's later. Who is started by such a
+/// process belongs to it.
+fn is_plain() -> bool {
+    rootless::is_inside()
+}
+
+/// Puts the calling process into a group.
+///
+/// # Errors
+/// If there is no such group.
+pub fn join(dir: &Path) -> io::Result<()> {
+    if is_plain() {
+        return add(dir, std::process::id());
+    }
+    // "0" is whoever writes it (cgroup-v2.rst).
+    fs::write(dir.join(PROCS), "0")
+}
+
+/// Puts a process into a plain group; in real ones processes put themselves.
+///
+/// # Errors
+/// If there is no such group.
+pub(crate) fn add(dir: &Path, pid: u32) -> io::Result<()> {
+    if !is_plain() {
+        return Ok(());
+    }
+    let Some((began, _)) = stat(pid.cast_signed()) else {
+        // It ended already.
+        return Ok(());
+    };
+    let mut file = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(PROCS))?;
+    // One write: others do not come in between.
+    file.write_all(format!("{pid} {began}\n").as_bytes())
+}
+
+/// What a new process is to write into so that it is in the group from its
+/// beginning; for a plain group nobody reads it, see [`add`].
+///
+/// # Errors
+/// If there is no such group.
+pub(crate) fn procs(dir: &Path) -> io::Result<fs::File> {
+    let path = match is_plain() {
+        true => PathBuf::from("/dev/null"),
+        false => dir.join(PROCS),
+    };
+    fs::File::options().write(true).open(path)
+}
+
+/// When a process began, in ticks since the machine did, and whether it has
+/// ended but for its status (proc_pid_stat(5), fields 22 and 3).
+fn stat(pid: i32) -> Option<(u64, bool)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let ended = matches!(fields.next()?, "Z" | "X");
+    Some((fields.nth(18)?.parse().ok()?, ended))
+}
+
+/// The living processes of a plain group, with all that they started.
+fn listed(dir: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(dir.join(PROCS)).unwrap_or_default();
+    let mut pids: Vec<i32> = text
+        .lines()
+        .filter_map(|line| {
+            let (pid, began) = line.split_once(' ')?;
+            let (pid, began) = (pid.parse().ok()?, began.parse().ok()?);
+            (stat(pid) == Some((began, false))).then_some(pid)
+        })
+        .collect();
+    let mut next = 0;
+    while let Some(pid) = pids.get(next).copied() {
+        next += 1;
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            if let Ok(child) = child.parse()
+                && !pids.contains(&child)
+            {
+                pids.push(child);
+            }
+        }
+    }
+    pids
+}
 
 /// Where cgroup2 is mounted: /sys/fs/cgroup, or /sys/fs/cgroup/unified on
 /// machines that have version 1 beside it.
@@ -21,6 +116,11 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`io::ErrorKind::NotFound`] if it is not mounted.
 pub fn mount_point() -> io::Result<PathBuf> {
+    if let Some(base) = rootless::base() {
+        let groups = base.join("groups");
+        fs::create_dir_all(&groups)?;
+        return Ok(groups);
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     find_mount(&mounts).ok_or_else(|| {
         io::Error::new(
@@ -55,7 +155,7 @@ pub fn destroy(dir: &Path) -> io::Result<usize> {
     let count = processes(dir).len();
     let deadline = Instant::now() + KILL_TIMEOUT;
     // Kernels before 5.14 have no cgroup.kill.
-    let atomic = fs::write(dir.join("cgroup.kill"), "1").is_ok();
+    let atomic = !is_plain() && fs::write(dir.join("cgroup.kill"), "1").is_ok();
     loop {
         let left = processes(dir);
         if left.is_empty() && !is_populated(dir) {
@@ -79,11 +179,14 @@ pub fn destroy(dir: &Path) -> io::Result<usize> {
 
 /// Process ids in `dir` and below.
 pub fn processes(dir: &Path) -> Vec<i32> {
-    let mut pids: Vec<i32> = fs::read_to_string(dir.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect();
+    let mut pids: Vec<i32> = match is_plain() {
+        true => listed(dir),
+        false => fs::read_to_string(dir.join(PROCS))
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect(),
+    };
     pids.extend(children(dir).iter().flat_map(|child| processes(child)));
     pids
 }
@@ -106,6 +209,10 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
     for child in children(dir) {
         remove(&child, deadline)?;
+    }
+    if is_plain() {
+        // Real groups' files go with the directory.
+        let _ = fs::remove_file(dir.join(PROCS));
     }
     loop {
         match fs::remove_dir(dir) {

@@ -126,9 +126,8 @@ fn become_in(
     let group = cgroup::mount_point()
         .map_err(failed("cgroups".to_owned()))?
         .join(paths.cgroup())
-        .join(group)
-        .join("cgroup.procs");
-    fs::write(&group, "0").map_err(failed(group.display().to_string()))?;
+        .join(group);
+    cgroup::join(&group).map_err(failed(group.display().to_string()))?;
     fs::File::open(netns)
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?))
         .map_err(failed(netns.display().to_string()))?;

@@ -23,6 +23,7 @@ pub mod paths;
 pub mod plan;
 pub mod probe;
 pub mod ready;
+pub mod rootless;
 pub mod stand_in;
 pub mod target;
 pub mod text;

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::rootless;
+
 /// Directories and names of one lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabPaths {
@@ -11,15 +13,20 @@ pub struct LabPaths {
 }
 
 impl LabPaths {
-    /// Where all labs have their directories.
-    pub const BASE: &str = "/run/ripstop/lab";
+    /// Where all labs have their directories; a user's own without root.
+    pub fn base() -> PathBuf {
+        match rootless::base() {
+            Some(base) => base.join("lab"),
+            None => PathBuf::from("/run/ripstop/lab"),
+        }
+    }
 
     /// `name` is a DNS label: it becomes part of namespace names, which contain
     /// a dot after it, so that no lab's name is a prefix of another's.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            root: Path::new(Self::BASE).join(name),
+            root: Self::base().join(name),
         }
     }
 

@@ -34,6 +34,12 @@ pub(super) struct Args {
     down: bool,
 }
 
+impl Args {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// How long the lab may take to be ready, and an attempt to be answered.
 const READY: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(3);

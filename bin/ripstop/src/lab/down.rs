@@ -19,6 +19,12 @@ pub(super) struct Args {
     all: bool,
 }
 
+impl Args {
+    pub(super) fn name(&self) -> &str {
+        &self.name.name
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("ending a lab needs root, as starting it did; run it with sudo");

@@ -30,6 +30,12 @@ pub(super) struct Args {
     command: Vec<String>,
 }
 
+impl Args {
+    pub(super) fn name(&self) -> &str {
+        &self.name.name
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct LogsArgs {
     #[command(flatten)]
@@ -50,6 +56,12 @@ pub(super) struct LogsArgs {
     tail: Option<u64>,
     /// POD, deploy/NAME, sts/NAME, ..., or node/NAME for its agent
     target: String,
+}
+
+impl LogsArgs {
+    pub(super) fn name(&self) -> &str {
+        &self.name.name
+    }
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {

@@ -21,6 +21,7 @@ use clap::{Subcommand, ValueEnum};
 use ripstop_lab::lifecycle::{State, state};
 use ripstop_lab::names::check_label;
 use ripstop_lab::paths::LabPaths;
+use ripstop_lab::rootless;
 
 /// Arguments of `ripstop lab`.
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,28 @@ enum Verb {
     /// The lab's own process.
     #[command(name = ripstop_lab::daemon::SUBCOMMAND, hide = true)]
     Daemon(daemon::Args),
+}
+
+impl Verb {
+    /// The lab whose namespaces the verb works in.
+    fn lab(&self) -> Option<&str> {
+        let name = match self {
+            Self::Up(args) => args.name(),
+            Self::Down(args) => args.name(),
+            Self::Exec(args) => args.name(),
+            Self::Logs(args) => args.name(),
+            Self::Probe(args) => args.name(),
+            Self::Demo(args) => args.name(),
+            Self::Status(_)
+            | Self::List(_)
+            | Self::Apply(_)
+            | Self::Delete(_)
+            | Self::Kubeconfig(_)
+            | Self::Prober
+            | Self::Daemon(_) => return None,
+        };
+        Some(name)
+    }
 }
 
 /// Which lab.
@@ -120,6 +143,9 @@ fn lab_name(text: &str) -> Result<String, String> {
 /// # Errors
 /// If the verb could not do what it says.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if let Some(name) = args.verb.lab() {
+        rootless::enter(name)?;
+    }
     match args.verb {
         Verb::Up(args) => up::run(args),
         Verb::Down(args) => down::run(&args),

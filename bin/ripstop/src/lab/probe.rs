@@ -24,6 +24,12 @@ pub(super) struct Args {
     output: Output,
 }
 
+impl Args {
+    pub(super) fn name(&self) -> &str {
+        &self.name.name
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("entering pods' namespaces needs root; run it with sudo");

@@ -84,6 +84,12 @@ pub(super) struct Args {
     output: Output,
 }
 
+impl Args {
+    pub(super) fn name(&self) -> &str {
+        &self.name.name
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Families {
     Ipv4,
@@ -147,6 +153,13 @@ pub(super) fn bring_up(options: &LabOptions, manifests: &Manifests, wait: Wait) 
     let (machine, found) = preconditions(options)?;
     let progress = Progress::new();
     progress.show(format!("starting lab {}", options.name));
+    if ripstop_lab::rootless::is_inside() {
+        eprintln!(
+            "lab {}: without root: no eBPF (nftables instead), no control groups, \
+             and containers run as no other user",
+            options.name
+        );
+    }
     let started = start(options, &machine)?;
     if found == Found::Objects {
         eprintln!(

@@ -21,6 +21,7 @@ use std::process::{Command, ExitCode};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
 
+use crate::rootless;
 use notify::Notifier;
 use spec::{ProcessSpec, Run, Surroundings, User};
 use supervise::{Leash, Side, split};
@@ -171,8 +172,11 @@ fn read_spec(path: &Path) -> Result<ProcessSpec, SetupError> {
 /// What the container's process inherits.
 fn before_split(spec: &ProcessSpec) -> Result<(), SetupError> {
     if let Some(cgroup) = &spec.cgroup {
-        let path = cgroup.join("cgroup.procs");
-        std::fs::write(&path, "0").map_err(|source| SetupError::Cgroup { path, source })?;
+        let failed = |source| SetupError::Cgroup {
+            path: cgroup.clone(),
+            source,
+        };
+        crate::cgroup::join(cgroup).map_err(failed)?;
     }
     match &spec.surroundings {
         Surroundings::New(_) => unshare(CloneFlags::CLONE_NEWPID).map_err(SetupError::Fork),
@@ -206,7 +210,9 @@ fn set_up(spec: &ProcessSpec, leash: Leash) -> Result<(), SetupError> {
             path: dir.to_owned(),
             source,
         })?;
-    if let Some(user) = &spec.user {
+    // In a user namespace there is nobody else.
+    let alone = |user: &&User| rootless::is_inside() && user.uid == 0 && user.gid == 0;
+    if let Some(user) = spec.user.as_ref().filter(|user| !alone(user)) {
         become_user(user).map_err(|source| SetupError::User {
             uid: user.uid,
             gid: user.gid,

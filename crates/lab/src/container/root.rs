@@ -11,6 +11,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{pivot_root, sethostname};
 
+use crate::rootless;
+
 use super::spec::{Applets, Bind, Root};
 use super::{SetupError, dev};
 
@@ -82,7 +84,7 @@ fn failed(step: &str, source: impl Into<io::Error>) -> SetupError {
 }
 
 /// Path of the machine's `path` until the machine's root is let go.
-fn outside(path: &Path) -> PathBuf {
+pub(super) fn outside(path: &Path) -> PathBuf {
     let mut seen = PathBuf::from(OUTSIDE);
     seen.extend(path.components().skip(1));
     seen
@@ -107,20 +109,66 @@ fn overlay(root: &Root) -> Result<PathBuf, SetupError> {
     if let Some(applets) = &root.applets {
         link_applets(&upper, applets).map_err(|e| failed("applets", e))?;
     }
+    let done = match rootless::is_inside() {
+        true => each(&upper, &work, &merged),
+        false => layer(Path::new("/"), &upper, &work, &merged),
+    };
+    done.map_err(|e| failed("overlay of the machine's root", e))?;
+    Ok(merged)
+}
+
+/// `lower` at `merged`, with what is written in `upper`.
+fn layer(lower: &Path, upper: &Path, work: &Path, merged: &Path) -> io::Result<()> {
     let options = format!(
-        "lowerdir=/,upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display(),
         upper.display(),
         work.display()
     );
-    mount(
+    Ok(mount(
         Some("overlay"),
-        &merged,
+        merged,
         Some("overlay"),
         MsFlags::empty(),
         Some(options.as_str()),
-    )
-    .map_err(|e| failed("overlay of the machine's root", e))?;
-    Ok(merged)
+    )?)
+}
+
+/// A layer on each directory of the machine's root: in a user namespace there
+/// can be none on a directory with the machine's mounts below it. What has such
+/// is shown as it is.
+fn each(upper: &Path, work: &Path, merged: &Path) -> io::Result<()> {
+    const MADE_LATER: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
+    // A root is a mount (pivot_root(2)).
+    bind(merged, merged)?;
+    for entry in fs::read_dir("/")? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let [upper, work, merged] = [upper, work, merged].map(|dir| dir.join(&name));
+        let is_made_later = MADE_LATER.iter().any(|made| name == *made);
+        // Applets may be in a directory to which the machine has a link.
+        if kind.is_symlink() && !upper.exists() {
+            symlink(fs::read_link(entry.path())?, &merged)?;
+            continue;
+        }
+        let Ok(lower) = fs::canonicalize(entry.path()) else {
+            continue;
+        };
+        if !lower.is_dir() {
+            continue;
+        }
+        fs::create_dir(&merged)?;
+        if is_made_later {
+            continue;
+        }
+        fs::create_dir_all(&upper)?;
+        fs::create_dir(&work)?;
+        if layer(&lower, &upper, &work, &merged).is_err() {
+            // Some may not be seen at all; a program does not miss them.
+            let _ = bind(&lower, &merged);
+        }
+    }
+    Ok(())
 }
 
 /// Writes the links to the layer that hides the machine's programs.
@@ -151,6 +199,12 @@ fn system(memory: &Path) -> Result<(), SetupError> {
         .map_err(|e| failed("/proc", e))?;
     let flags = flags | MsFlags::MS_RDONLY;
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>)
+        .map_err(io::Error::from)
+        // A user namespace may see no more than the machine's, with its links.
+        .or_else(|error| match rootless::is_inside() {
+            true => bind(&outside(Path::new("/sys")), Path::new("/sys")),
+            false => Err(error),
+        })
         .map_err(|e| failed("/sys", e))?;
     for (name, mode) in EMPTY {
         let (source, target) = (memory.join(name), Path::new("/").join(name));

@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use ripstop_netlink::netns::Netns;
 use tokio::process::{Child, Command};
 
+use crate::cgroup;
 use crate::paths::LabPaths;
 use crate::plan::{CLUSTER_DOMAIN, LabOptions, LabPlan, NodePlan};
 
@@ -114,11 +115,8 @@ impl Agent {
             .append(true)
             .open(&self.log)
             .map_err(failed(self.log.display().to_string()))?;
-        let procs = self.cgroup.join("cgroup.procs");
-        let cgroup = File::options()
-            .write(true)
-            .open(&procs)
-            .map_err(failed(procs.display().to_string()))?;
+        let cgroup =
+            cgroup::procs(&self.cgroup).map_err(failed(self.cgroup.display().to_string()))?;
         let netns = self
             .netns
             .as_fd()
@@ -140,9 +138,13 @@ impl Agent {
         // SAFETY: the closure makes two system calls on files that are open
         // already; it neither allocates nor takes a lock.
         unsafe { command.pre_exec(enter) };
-        command
+        let child = command
             .spawn()
-            .map_err(failed(self.exe.display().to_string()))
+            .map_err(failed(self.exe.display().to_string()))?;
+        if let Some(pid) = child.id() {
+            cgroup::add(&self.cgroup, pid).map_err(failed(self.cgroup.display().to_string()))?;
+        }
+        Ok(child)
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use ripstop_apiserver::pki::{Pki, PkiError, Tls};
 use ripstop_apiserver::{Client, ClusterConfig, OpenError, PodAccess, Store};
 
@@ -31,6 +32,7 @@ use crate::kubelet::{self, Kubelet, KubeletConfig, NodeSpec};
 use crate::lifecycle::{Preflight, Problem, Record, RecordError, check_machine};
 use crate::paths::LabPaths;
 use crate::plan::{API_PORT, CLUSTER_DOMAIN, InvalidOptions, LabPlan};
+use crate::rootless;
 use crate::underlay::UnderlayError;
 use report::{Report, Reporter};
 
@@ -83,9 +85,18 @@ pub fn main(name: &str) -> Result<(), DaemonError> {
     let _lock = take_stdin().map_err(DaemonError::io("standard input"))?;
     let mut reporter = Reporter::from_stdout().map_err(DaemonError::io("standard output"))?;
     let result = prepare(name).and_then(|lab| {
+        let listening = || DaemonError::io("listening for kubectl");
+        let local = local_listener(&lab.record).map_err(listening())?;
+        // People reach it from where they are. The rest of a lab without root is
+        // done from a network namespace of its own: from the machine's it could
+        // go to those of the nodes, but not back.
+        if rootless::is_inside() {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|error| DaemonError::io("a network namespace")(error.into()))?;
+        }
         tokio::runtime::Runtime::new()
             .map_err(DaemonError::io("threads"))?
-            .block_on(serve(lab, &mut reporter))
+            .block_on(serve(lab, local, &mut reporter))
     });
     if let Err(error) = &result {
         reporter.send(&Report::Failed(error.to_string()));
@@ -107,7 +118,11 @@ fn prepare(name: &str) -> Result<Lab, DaemonError> {
     })
 }
 
-async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError> {
+async fn serve(
+    mut lab: Lab,
+    local: TcpListener,
+    reporter: &mut Reporter,
+) -> Result<(), DaemonError> {
     let pki = Pki::open(&lab.paths.pki(), &server_names(&lab.plan))?;
     let config = ClusterConfig {
         service_cidrs: lab.plan.service_cidrs.clone(),
@@ -120,10 +135,11 @@ async fn serve(mut lab: Lab, reporter: &mut Reporter) -> Result<(), DaemonError>
     kube_dns::create(&client, &lab.plan);
 
     let listening = || DaemonError::io("listening for kubectl");
-    let local = local_listener(&lab.record).map_err(listening())?;
     let url = format!("https://{}", local.local_addr().map_err(listening())?);
     write_access(&mut lab, &pki, &url)?;
-    mount_bpffs(&lab.paths).map_err(DaemonError::io("mount the BPF file system"))?;
+    if !rootless::is_inside() {
+        mount_bpffs(&lab.paths).map_err(DaemonError::io("mount the BPF file system"))?;
+    }
     let lab = Arc::new(lab);
     let nodes = nodes::make_all(&lab).await?;
 

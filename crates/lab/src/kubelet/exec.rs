@@ -158,6 +158,7 @@ async fn collect(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 pub(super) fn launcher(exe: &Path, spec: &Path) -> Command {
     let mut command = Command::new(exe);
     command.arg(SUBCOMMAND).arg(spec).env_clear();
+    command.envs(crate::rootless::environment());
     command
 }
 

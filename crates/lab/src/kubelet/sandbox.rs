@@ -287,9 +287,14 @@ fn new_namespace(name: &str, settings: &[(String, String)]) -> Result<PathBuf, S
 /// What container runtimes set in every pod (containerd's
 /// `enable_unprivileged_ports` and `_icmp`), then what the pod asks for.
 fn settings(pod: &Pod) -> Vec<(String, String)> {
+    let groups = match crate::rootless::is_inside() {
+        // There are no others.
+        true => "0 0",
+        false => "0 2147483647",
+    };
     let defaults = [
         ("net/ipv4/ip_unprivileged_port_start", "0"),
-        ("net/ipv4/ping_group_range", "0 2147483647"),
+        ("net/ipv4/ping_group_range", groups),
     ];
     let security = pod
         .spec

@@ -19,9 +19,8 @@ pub struct Preflight {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error(
-        "a lab needs root: its eBPF engine loads programs and makes namespaces \
-         (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN); run it with sudo. \
-         A lab without root will come with the nftables engine"
+        "a lab makes namespaces (CAP_SYS_ADMIN, CAP_NET_ADMIN): it is to be started \
+         as root, or in a user namespace, which `ripstop lab` makes"
     )]
     NotRoot,
     #[error("cgroups: {0}")]

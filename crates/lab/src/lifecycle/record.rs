@@ -133,7 +133,10 @@ pub fn state(paths: &LabPaths) -> io::Result<State> {
 
 /// Names of the labs that have a directory, sorted.
 pub fn labs() -> Vec<String> {
-    let entries = fs::read_dir(LabPaths::BASE).into_iter().flatten().flatten();
+    let entries = fs::read_dir(LabPaths::base())
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut names: Vec<_> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();

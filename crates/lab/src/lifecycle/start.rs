@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use super::record::{Lock, Record, RecordError, State, state};
 use super::teardown::{Keep, Removed, TeardownError, namespaces, tear_down};
 use super::{Preflight, Problem};
+use crate::cgroup;
 use crate::daemon;
 use crate::daemon::report::{self, Report};
 use crate::paths::LabPaths;
@@ -140,10 +141,7 @@ fn spawn(paths: &LabPaths, group: &Path, lock: &Lock) -> Result<Child, StartErro
     let exe = std::env::current_exe().map_err(StartError::io("this program"))?;
     let log_path = paths.daemon_log();
     let log = File::create(&log_path).map_err(StartError::io(log_path.display().to_string()))?;
-    let procs = File::options()
-        .write(true)
-        .open(group.join("cgroup.procs"))
-        .map_err(StartError::io(group.display().to_string()))?;
+    let procs = cgroup::procs(group).map_err(StartError::io(group.display().to_string()))?;
     let lock = lock.share().map_err(StartError::io("the lab's lock"))?;
     let mut command = Command::new(&exe);
     command
@@ -162,9 +160,11 @@ fn spawn(paths: &LabPaths, group: &Path, lock: &Lock) -> Result<Child, StartErro
     // SAFETY: the closure makes two system calls, one on a file that is open
     // already; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(detach) };
-    command
+    let child = command
         .spawn()
-        .map_err(StartError::io(exe.display().to_string()))
+        .map_err(StartError::io(exe.display().to_string()))?;
+    cgroup::add(group, child.id()).map_err(StartError::io(group.display().to_string()))?;
+    Ok(child)
 }
 
 /// What it said, or else the end of its log.

@@ -84,8 +84,8 @@ pub fn tear_down(paths: &LabPaths, keep: Keep) -> Result<Removed, Vec<TeardownEr
     note(what, remove_directory(paths.root(), kept));
     if keep == Keep::Nothing {
         // Not ours alone: they go only when they are empty.
-        let base = Path::new(LabPaths::BASE);
-        let _ = fs::remove_dir(base).and_then(|()| base.parent().map_or(Ok(()), fs::remove_dir));
+        let base = LabPaths::base();
+        let _ = fs::remove_dir(&base).and_then(|()| base.parent().map_or(Ok(()), fs::remove_dir));
     }
     if errors.is_empty() {
         Ok(removed)
