@@ -32,6 +32,26 @@ spec:
   hostNetwork: true
   dnsPolicy: ClusterFirstWithHostNet
   containers: [{name: main, image: client}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: own, namespace: shop}
+spec:
+  nodeName: node1
+  dnsPolicy: None
+  dnsConfig:
+    nameservers: [10.96.0.10]
+    searches: [other.svc.cluster.local]
+    options: [{name: ndots, value: \"1\"}, {name: edns0}]
+  containers: [{name: main, image: client}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: node, namespace: shop}
+spec:
+  nodeName: node1
+  dnsPolicy: Default
+  containers: [{name: main, image: client}]
 ";
 
 fn lab(args: &[&str]) -> Lab {
@@ -62,7 +82,9 @@ fn sh(lab: &Lab, pod: &str, script: &str) -> String {
 }
 
 /// Name, type, response code, answers.
-fn table() -> Vec<(String, &'static str, &'static str, Vec<&'static str>)> {
+type Line = (String, &'static str, &'static str, Vec<&'static str>);
+
+fn table() -> Vec<Line> {
     TABLE
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -104,8 +126,17 @@ fn read(output: &str) -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn the_table_over_the_wire() {
-    let lab = lab(&[]);
     let table = table();
+    let mut asked = 0;
+    for engine in ["ebpf", "nftables"] {
+        let lab = lab(&["--datapath", engine]);
+        asked += ask_all(&lab, &table);
+    }
+    println!("{} questions, asked {asked} times", table.len());
+}
+
+/// Asks everything by every way that there is; how often that was.
+fn ask_all(lab: &Lab, table: &[Line]) -> usize {
     let mut asked = 0;
     for (pod, server, transport) in [
         ("client", SERVERS[0], "+notcp"),
@@ -121,7 +152,7 @@ fn the_table_over_the_wire() {
                 // Questions in a file, one in each line.
                 "dig" => {
                     script.push_str("dig -f - <<'END'\n");
-                    for (name, kind, ..) in &table {
+                    for (name, kind, ..) in table {
                         let options = "+noall +comments +answer +tries=1";
                         let _ = writeln!(script, "@{server} {transport} {options} {name} {kind}");
                     }
@@ -137,7 +168,7 @@ fn the_table_over_the_wire() {
                     }
                 }
             }
-            let output = sh(&lab, pod, &script);
+            let output = sh(lab, pod, &script);
             let replies = read(&output);
             assert_eq!(
                 replies.len(),
@@ -159,7 +190,30 @@ fn the_table_over_the_wire() {
             }
         }
     }
-    println!("{} questions, asked {asked} times", table.len());
+    asked
+}
+
+/// What pods have in their resolv.conf, by policy.
+#[test]
+fn resolv_conf_is_as_the_policy_says() {
+    let lab = lab(&[]);
+    let of = |pod: &str| sh(&lab, pod, "cat /etc/resolv.conf");
+    let cluster = "search shop.svc.cluster.local svc.cluster.local cluster.local";
+    let servers = "nameserver 10.96.0.10\nnameserver fd00:96::a\noptions ndots:5\n";
+    for pod in ["client", "host"] {
+        let text = of(pod);
+        assert!(
+            text.starts_with(cluster) && text.ends_with(servers),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        of("own"),
+        "search other.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:1 edns0\n"
+    );
+    let found = sh(&lab, "own", "getent ahostsv4 web");
+    assert!(found.starts_with("10.96.7.3 "), "{found}");
+    assert!(!of("node").contains("10.96.0.10"), "{}", of("node"));
 }
 
 /// `getent` asks glibc's resolver; busybox-static has its own, of a static libc.
