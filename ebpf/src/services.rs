@@ -59,9 +59,9 @@ impl Services for Kernel {
     }
 
     #[inline(always)]
-    fn is_alive(&self, key: &BackendKey) -> bool {
-        // SAFETY: not read.
-        unsafe { BACKENDS.get(key) }.is_some()
+    fn peek(&self, key: &BackendKey) -> Option<Backend> {
+        // SAFETY: as for `take`.
+        unsafe { BACKENDS.get(key) }.map(|row| row.backend)
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use crate::table::{
     FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
     ServiceAddress, Work,
 };
-use crate::translate::{Segment, finish, rewrite, segment};
+use crate::translate::{Segment, clamp, finish, rewrite, segment};
 use crate::verdict::{Aside, DropReason, FinalVerdict, Verdict};
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 use crate::{Address, Port};
@@ -197,7 +197,18 @@ where
     }
     let mut ports = 0;
     if let Some((key, flow)) = flow {
-        match rewrite::<H, P>(packet, key, flow) {
+        // Both ways of the flow come by here, and one may be narrower: not all
+        // who send listen to those who say so.
+        let narrow = [tables.route(&key.source), route]
+            .into_iter()
+            .flatten()
+            .map(|route| route.mtu)
+            .min();
+        let clamped = match narrow {
+            Some(mtu) if key.protocol == u32::from(IPPROTO_TCP) => clamp::<H, P>(packet, mtu),
+            _ => Ok(()),
+        };
+        match clamped.and_then(|()| rewrite::<H, P>(packet, key, flow)) {
             Ok(changed) => ports = changed,
             Err(reason) => return Verdict::Drop(reason).into(),
         }
@@ -320,20 +331,23 @@ fn open<'t>(
     let to_pod = tables.endpoint(&to).is_some() || tables.route(&to).is_some();
     // A backend that is no pod: another node's, which answers the pod itself, or
     // who came by here.
-    let mut link = 0;
+    let (mut link, mut itself) = (0, false);
     if !to_pod {
-        let itself = tables.uplink(ifindex).and_then(|up| up.towards(&to)) == Some(to);
-        if itself || !outside && tables.range(&to) == RANGE_OUTSIDE {
+        itself = tables.uplink(ifindex).and_then(|up| up.towards(&to)) == Some(to);
+        if !outside && (itself || tables.range(&to) == RANGE_OUTSIDE) {
             return Act::Done(Verdict::Drop(DropReason::BackendAway));
         }
-        if outside {
+        if itself {
+            // Its answers are found where they leave.
+            tables.set_node_translated();
+        } else if outside {
             link = ifindex;
         }
     }
     // Who answers must answer by this node: whom the client's own address leads
     // elsewhere, or to itself, gets the node's.
     let own = if outside {
-        from != From::OutsideToHere
+        from != From::OutsideToHere && !itself
     } else {
         to == key.source
     };
@@ -368,14 +382,21 @@ where
     };
     let (source, destination) = (frame.ip.source(), frame.ip.destination());
     let plain = frame.ip.is_plain();
-    if tables.endpoint(&source).is_none()
-        || !destination.is_routed()
-        || tables.range(&destination) != RANGE_OUTSIDE
-    {
+    let of_pod = tables.endpoint(&source).is_some();
+    let leaves = if of_pod {
+        destination.is_routed() && tables.range(&destination) == RANGE_OUTSIDE
+    } else {
+        // The node's own, which may be answers to packets that were led to it.
+        let node = tables.uplink(0);
+        plain
+            && node
+                .is_some_and(|node| node.is_translated() && node.towards(&source) == Some(source))
+    };
+    if !leaves {
         return Verdict::Stack.into();
     }
     let mut aside = Aside::default();
-    let packed = left_packed::<H, P>(packet, tables, plain, &mut aside);
+    let packed = left_packed::<H, P>(packet, tables, plain, of_pod, &mut aside);
     finished::<H, P>(packet, packed, &aside)
 }
 
@@ -384,12 +405,13 @@ fn left_packed<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     plain: bool,
+    of_pod: bool,
     aside: &mut Aside,
 ) -> u64
 where
     Frame<H>: Header,
 {
-    let outcome = match left::<H, P>(packet, tables, plain) {
+    let outcome = match left::<H, P>(packet, tables, plain, of_pod) {
         Ok(ports) => FinalVerdict {
             ports,
             ..Verdict::Stack.into()
@@ -405,6 +427,7 @@ fn left<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     plain: bool,
+    of_pod: bool,
 ) -> Result<u32, DropReason>
 where
     Frame<H>: Header,
@@ -416,7 +439,11 @@ where
         return Err(DropReason::Protocol);
     }
     let link = packet.ifindex();
-    let segment = segment::<H, P>(packet, &mut work.key)?;
+    let segment = segment::<H, P>(packet, &mut work.key);
+    let segment = match segment {
+        Err(_) if !of_pod => return Ok(0),
+        segment => segment?,
+    };
     if let Some(flow) = follow(tables, &work.key, &segment) {
         return rewrite::<H, P>(packet, &work.key, flow);
     }
@@ -426,7 +453,7 @@ where
         .and_then(|up| up.towards(&key.destination));
     // A link without an address of that family is as it always was; and who
     // answers somebody who came in by the pod's own address keeps that.
-    let Some(address) = of_link.filter(|_| segment.begins) else {
+    let Some(address) = of_link.filter(|_| segment.begins && of_pod) else {
         return Ok(0);
     };
     let flow = &mut work.flow;

@@ -17,6 +17,8 @@ pub trait Tables: Services {
     fn route(&self, address: &Address) -> Option<&Route>;
     /// What comes to this pod may be an answer to a translated packet.
     fn set_translated(&self, address: &Address);
+    /// What the node itself sends may be an answer to a translated packet.
+    fn set_node_translated(&self);
     /// By interface index; 0 is the node.
     fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
     /// First and number of the ports from which translated flows leave.

@@ -40,7 +40,7 @@ pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, CLASS_V4, CLASS_V6, ClassKey, Direction, NO_POLICY, Outcome,
     PairKey, PairRow, PolicyPod, PolicyTables, PortNode, Question, judge, policy_names,
 };
-pub use service::{Caller, Choice, Chosen, Services, choose, may_connect, original};
+pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
 pub use table::*;
 pub use verdict::{DropReason, FinalVerdict, Verdict};
 pub use wire::{

@@ -2,8 +2,8 @@
 
 use crate::table::{
     Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, FLAG_HOST_ONLY, FLAG_RANGES,
-    Frontend, MAGLEV_CHUNK, RANGE_SERVICES, SOCKET_CONNECTED, SOCKET_UNCONNECTED, ServiceAddress,
-    SlotsKey, SocketState,
+    Frontend, MAGLEV_CHUNK, RANGE_PODS, RANGE_SERVICES, SOCKET_CONNECTED, SOCKET_UNCONNECTED,
+    ServiceAddress, SlotsKey, SocketState,
 };
 use crate::verdict::DropReason;
 use crate::{Address, Port};
@@ -17,8 +17,13 @@ pub trait Services {
     fn maglev(&self, key: &SlotsKey, entry: u32) -> Option<u32>;
     /// The backend, which gets one more connection.
     fn take(&self, key: &BackendKey) -> Option<Backend>;
+    /// The backend, for nobody.
+    fn peek(&self, key: &BackendKey) -> Option<Backend>;
     /// The backend is still one of its set.
-    fn is_alive(&self, key: &BackendKey) -> bool;
+    #[inline(always)]
+    fn is_alive(&self, key: &BackendKey) -> bool {
+        self.peek(key).is_some()
+    }
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Without room the client has no affinity, which is no reason to refuse it.
     fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity);
@@ -127,20 +132,24 @@ pub(crate) enum Behind {
     Keep,
 }
 
-/// Whether a datagram socket may be connected to a destination. In pods it stays
-/// connected to the service itself, and its packets are led one by one: so they
-/// find another backend when theirs goes, which a socket that is connected to a
-/// backend never would.
+/// Whether a datagram socket of a pod stays connected to the service itself, its
+/// packets to be led one by one: so they find another backend when theirs goes,
+/// which a socket that is connected to a backend never would. Not where backends
+/// are no pods, whose answers may not come by the pod's link.
 #[inline(always)]
-pub fn may_connect(
-    services: &impl Services,
-    caller: &impl Caller,
-    destination: &ServiceAddress,
-) -> Choice {
-    match reached(services, caller, destination) {
-        Ok(_) => Choice::Keep,
-        Err(choice) => choice,
+pub fn leads_datagrams(services: &impl Services, destination: &ServiceAddress) -> bool {
+    let Some(frontend) = services.frontend(destination) else {
+        return false;
+    };
+    let set = frontend.set();
+    if frontend.count() == 0 {
+        return false;
     }
+    let Some(id) = in_slot(services, set, 0) else {
+        return false;
+    };
+    let first = services.peek(&BackendKey { set, id });
+    first.is_some_and(|backend| services.range(&backend.address) == RANGE_PODS)
 }
 
 /// The frontend that a socket reaches there, which has somebody behind it.

@@ -26,6 +26,8 @@ pub struct Sample {
     pub no_checksum: bool,
     /// Of a TCP header.
     pub flags: u8,
+    /// TCP's option of how long segments may be.
+    pub mss: Option<u16>,
     pub payload: Vec<u8>,
 }
 
@@ -41,6 +43,7 @@ impl Sample {
             fragment: 0,
             no_checksum: false,
             flags: 0x10,
+            mss: None,
             payload: (0..100).collect(),
         }
     }
@@ -148,7 +151,12 @@ impl Sample {
                 // With twelve bytes of options, as TCP has them.
                 header.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x80, self.flags]);
                 header.extend([0xff, 0xff, 0, 0, 0, 0]);
-                header.extend([1; 12]);
+                let mut options = [1; 12];
+                if let Some(size) = self.mss {
+                    options[..2].copy_from_slice(&[2, 4]);
+                    options[2..4].copy_from_slice(&size.to_be_bytes());
+                }
+                header.extend(options);
                 16
             }
             IPPROTO_UDP => {
@@ -281,6 +289,8 @@ pub struct MemoryTables {
     pub routes: Vec<(RouteKey, Route)>,
     pub ranges: Vec<(RouteKey, u32)>,
     pub uplinks: HashMap<u32, Uplink>,
+    /// Set once packets were led to the node itself.
+    pub node_translated: RefCell<Option<&'static Uplink>>,
     pub frontends: HashMap<ServiceAddress, Frontend>,
     pub slots: HashMap<SlotsKey, Slots>,
     pub maglev: HashMap<SlotsKey, MaglevRow>,
@@ -350,8 +360,8 @@ impl Services for MemoryTables {
         Some(*backend)
     }
 
-    fn is_alive(&self, key: &BackendKey) -> bool {
-        self.backends.contains_key(key)
+    fn peek(&self, key: &BackendKey) -> Option<Backend> {
+        self.backends.get(key).copied()
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
@@ -405,8 +415,18 @@ impl Tables for MemoryTables {
         }
     }
 
+    fn set_node_translated(&self) {
+        if let Some(mut node) = self.uplinks.get(&0).copied() {
+            node.set_translated();
+            *self.node_translated.borrow_mut() = Some(Box::leak(Box::new(node)));
+        }
+    }
+
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
-        self.uplinks.get(&ifindex)
+        let translated = *self.node_translated.borrow();
+        translated
+            .filter(|_| ifindex == 0)
+            .or_else(|| self.uplinks.get(&ifindex))
     }
 
     fn ports(&self) -> (u32, u32) {

@@ -5,10 +5,10 @@ use crate::packet::{ChecksumChange, Packet};
 use crate::table::{Flow, FlowKey};
 use crate::verdict::DropReason;
 use crate::wire::{
-    Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Ports, Sctp, TCP_ACK, TCP_FIN,
-    TCP_RST, TCP_SYN, Tcp,
+    Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Mss, Ports, Sctp, TCP_ACK,
+    TCP_FIN, TCP_RST, TCP_SYN, Tcp,
 };
-use crate::{Port, crc32c};
+use crate::{Address, Port, crc32c};
 
 /// What is to be known of a packet that a translation understands, beside its
 /// key.
@@ -151,6 +151,42 @@ where
         ports.set_destination(flow.destination_port);
     }
     Ok(changed)
+}
+
+/// Tells who begins a connection not to be sent longer segments than fit into
+/// packets of `mtu` bytes. It is the first option, if there is any: all systems
+/// write it there.
+#[inline(always)]
+pub(crate) fn clamp<H: Ip, P: Packet>(packet: &mut P, mtu: u32) -> Result<(), DropReason>
+where
+    Frame<H>: Header,
+{
+    const TCP_LEN: usize = size_of::<Tcp>();
+    let tcp = packet.at::<Tcp>(H::TRANSPORT).ok_or(DropReason::Rewrite)?;
+    if tcp.flags() & TCP_SYN == 0 || tcp.header_len() <= TCP_LEN as u32 {
+        return Ok(());
+    }
+    let most = mtu.saturating_sub((H::LEN + TCP_LEN) as u32);
+    let Some(size) = packet
+        .at::<Mss>(H::TRANSPORT + TCP_LEN)
+        .and_then(|mss| mss.size())
+    else {
+        return Ok(());
+    };
+    if u32::from(size.host()) <= most {
+        return Ok(());
+    }
+    let (none, most) = (Address::default(), Port::from_host(most as u16));
+    let change = ChecksumChange {
+        old: (&none, size),
+        new: (&none, most),
+        udp: false,
+        pseudo_header: false,
+    };
+    packet.replace_checksum(H::TRANSPORT + 16, &change)?;
+    let mss = packet.at::<Mss>(H::TRANSPORT + TCP_LEN);
+    mss.ok_or(DropReason::Rewrite)?.set_size(most);
+    Ok(())
 }
 
 /// SCTP's checksum covers the ports and no addresses (RFC 9260, 6.8). Zero is

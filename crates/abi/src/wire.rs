@@ -46,6 +46,7 @@ headers! {
     Frame<Ipv6>: 54,
     Ports: 4,
     Tcp: 20,
+    Mss: 4,
     Icmp: 8,
     Sctp: 12,
     Quote<14>: 56,
@@ -102,6 +103,28 @@ pub(crate) struct Frame<H> {
 pub(crate) struct Ports {
     source: [u8; 2],
     destination: [u8; 2],
+}
+
+/// The option that says how long segments may be (RFC 9293, 3.2).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Mss {
+    kind: u8,
+    length: u8,
+    size: [u8; 2],
+}
+
+impl Mss {
+    /// The size, if this is that option.
+    #[inline(always)]
+    pub(crate) fn size(&self) -> Option<Port> {
+        let this = self.kind == 2 && self.length == 4;
+        this.then(|| Port::from_network(load16(&self.size)))
+    }
+    #[inline(always)]
+    pub(crate) fn set_size(&mut self, size: Port) {
+        store16(&mut self.size, size.network());
+    }
 }
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443).

@@ -2,6 +2,7 @@
 
 mod common;
 mod nftables;
+mod services;
 
 use std::net::SocketAddr;
 use std::path::Path;

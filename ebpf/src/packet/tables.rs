@@ -36,6 +36,14 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn set_node_translated(&self) {
+        if let Some(node) = UPLINKS.get_ptr_mut(&0) {
+            // SAFETY: a word that is only ever set.
+            unsafe { (*node).set_translated() };
+        }
+    }
+
+    #[inline(always)]
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         // SAFETY: as for endpoints.
         unsafe { UPLINKS.get(&ifindex) }

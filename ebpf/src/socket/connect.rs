@@ -3,7 +3,7 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{
-    Caller, Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose, may_connect,
+    Caller, Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose, leads_datagrams,
 };
 
 use super::{Exit, Family, Socket, V4, V6};
@@ -23,12 +23,13 @@ fn connect6(context: SockAddrContext) -> i32 {
 fn connect<F: Family>(socket: &Socket<F>) -> Exit {
     let frontend = socket.destination();
     let tcp = frontend.protocol == IPPROTO_TCP;
-    let choice = if tcp || socket.in_node_netns() {
-        choose(&Kernel, socket, &frontend, None)
-    } else {
-        may_connect(&Kernel, socket, &frontend)
-    };
-    match choice {
+    if !tcp && !socket.in_node_netns() && leads_datagrams(&Kernel, &frontend) {
+        if let Some(state) = socket.state() {
+            state.flags &= !SOCKET_CONNECTED;
+        }
+        return Exit::Proceed;
+    }
+    match choose(&Kernel, socket, &frontend, None) {
         Choice::Keep => {
             // A datagram socket may be connected again, to something else.
             if !tcp && let Some(state) = socket.state() {

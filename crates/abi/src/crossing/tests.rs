@@ -74,10 +74,7 @@ fn tables() -> MemoryTables {
         ports: (FIRST_PORT, 30_000),
         ..MemoryTables::default()
     };
-    let uplink = Uplink {
-        v4: address(FAMILIES[0].node),
-        v6: address(FAMILIES[1].node),
-    };
+    let uplink = Uplink::new(address(FAMILIES[0].node), address(FAMILIES[1].node));
     tables.uplinks.insert(0, uplink);
     tables.uplinks.insert(UPLINK, uplink);
     for names in &FAMILIES {
@@ -126,6 +123,12 @@ fn tables() -> MemoryTables {
             tables.serve(at(names.node, 30_083, protocol), elsewhere, &far);
             let nobody = Frontend::new(set + 5, 0, 0);
             tables.serve(at(names.node, 30_084, protocol), nobody, &[]);
+            let itself = Frontend::new(set + 7, 1, 0).with_outside(1, 0);
+            tables.serve(
+                at(names.node, 30_086, protocol),
+                itself,
+                &[to(names.node, 8080)],
+            );
             let ranged = Frontend::new(set + 6, 1, FLAG_RANGES).with_outside(1, 0);
             tables.serve(at(names.node, 30_085, protocol), ranged, &near);
             tables.sources.push((set + 6, range(names.far_node, 128)));
@@ -256,6 +259,59 @@ fn local_node_ports_keep_the_client() {
             assert_eq!(through(&tables, &mut bytes, UPLINK), dropped);
         }
     }
+}
+
+#[test]
+fn the_node_itself_answers_for_its_service() {
+    for names in &FAMILIES {
+        for make in KINDS {
+            let tables = tables();
+            let request = make((names.client, 1000), (names.node, 30_086));
+            let mut bytes = request.bytes();
+            // To the stack, from the client itself.
+            assert_eq!(through(&tables, &mut bytes, UPLINK), Verdict::Stack);
+            assert!(checksums_are_right(&bytes));
+            let inside = make((names.client, 1000), (names.node, 8080));
+            assert_eq!(bytes[12..], inside.bytes()[12..]);
+            let answer = inside.reversed();
+            let outside = request.reversed();
+            assert_eq!(turns(&tables, LEAVING, &answer, &outside), Verdict::Stack);
+            // Other answers of the node are left alone.
+            let other = make((names.node, 22), (names.client, 1001));
+            let mut bytes = other.bytes();
+            assert_eq!(through(&tables, &mut bytes, LEAVING), Verdict::Stack);
+            assert_eq!(bytes, other.bytes());
+        }
+    }
+}
+
+#[test]
+fn connections_over_narrow_ways_have_short_segments() {
+    for (names, header) in FAMILIES.iter().zip([20_u32, 40]) {
+        let tables = tables();
+        // The option in the place of twelve bytes of nothing.
+        let with_mss = |sample: &Sample, size: u16| {
+            let mut sample = sample.clone();
+            sample.mss = Some(size);
+            sample
+        };
+        let request = Sample::tcp_syn((names.client, 1000), (names.node, 30_081));
+        let mut bytes = with_mss(&request, 1460).bytes();
+        let verdict = through(&tables, &mut bytes, UPLINK);
+        assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+        assert!(checksums_are_right(&bytes));
+        let at = 14 + header as usize + 20;
+        assert_eq!(bytes[at..at + 4], with_most(1400 - header - 20));
+        // Shorter ones stay.
+        let mut bytes = with_mss(&request, 500).bytes();
+        let _ = through(&tables, &mut bytes, UPLINK);
+        assert_eq!(bytes[at..at + 4], with_most(500));
+    }
+}
+
+fn with_most(size: u32) -> [u8; 4] {
+    let [a, b] = (size as u16).to_be_bytes();
+    [2, 4, a, b]
 }
 
 #[test]

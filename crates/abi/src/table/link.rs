@@ -89,9 +89,33 @@ pub const RANGE_OUTSIDE: u32 = 5;
 pub struct Uplink {
     pub v4: Address,
     pub v6: Address,
+    /// Of the node: as that of an [`Endpoint`].
+    translated: u32,
 }
 
 impl Uplink {
+    pub const fn new(v4: Address, v6: Address) -> Self {
+        Self {
+            v4,
+            v6,
+            translated: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn is_translated(&self) -> bool {
+        self.translated != 0
+    }
+
+    #[inline(always)]
+    pub const fn set_translated(&mut self) {
+        self.translated = 1;
+    }
+
+    pub(super) const fn without_flags(self) -> Self {
+        Self::new(self.v4, self.v6)
+    }
+
     /// The address of the family of `peer`.
     #[inline(always)]
     pub fn towards(&self, peer: &Address) -> Option<Address> {

@@ -61,7 +61,6 @@ table_rows! {
     SourceKey: 24,
     RouteKey: 20,
     Route: 24,
-    Uplink: 32,
     FlowKey: 40,
     Flow: 60,
     Work: 200,
@@ -79,6 +78,14 @@ unsafe impl TableRow for Endpoint {
     }
 }
 const _: () = assert!(size_of::<Endpoint>() == 12);
+
+// SAFETY: likewise.
+unsafe impl TableRow for Uplink {
+    fn settled(self) -> Self {
+        self.without_flags()
+    }
+}
+const _: () = assert!(size_of::<Uplink>() == 36);
 
 /// Names of the tables, in the object and as pins. At most 15 bytes.
 pub mod names {

@@ -75,10 +75,7 @@ impl Both {
                 ..MemoryTables::default()
             },
         };
-        let uplink = Uplink {
-            v4: address(NODES[0]),
-            v6: address(NODES[1]),
-        };
+        let uplink = Uplink::new(address(NODES[0]), address(NODES[1]));
         for ifindex in [0, LOOPBACK] {
             both.maps.uplinks.put(ifindex, uplink, String::new).unwrap();
             both.memory.uplinks.insert(ifindex, uplink);

@@ -60,10 +60,7 @@ pub(crate) fn write(
             let address = named.or(any).copied();
             address.map_or(Address::default(), Address::from)
         };
-        let uplink = Uplink {
-            v4: of(IpAddr::is_ipv4),
-            v6: of(IpAddr::is_ipv6),
-        };
+        let uplink = Uplink::new(of(IpAddr::is_ipv4), of(IpAddr::is_ipv6));
         let name = || format!("addresses of link {ifindex}");
         if maps.uplinks.put(ifindex, uplink, name)? {
             done.push(name());

@@ -1,11 +1,9 @@
 //! What services promise beside ClusterIP, with real sockets between namespaces
 //! and packets that no socket hook saw. Needs root.
 
-mod common;
-
 use std::net::SocketAddr;
 
-use common::{Node, Pod, ip, net, service};
+use crate::common::{Node, Pod, ip, net, service};
 use ripstop_datapath::Datapath;
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_model::Protocol;
@@ -37,13 +35,13 @@ fn prepared(node: &mut Node<EbpfEngine>) {
 }
 
 fn node(test: &str) -> Node<EbpfEngine> {
-    let mut node = common::node(&format!("es-{test}"));
+    let mut node = crate::common::node(&format!("es-{test}"));
     prepared(&mut node);
     node
 }
 
 fn nodes(test: &str) -> [Node<EbpfEngine>; 2] {
-    let mut nodes: [Node<EbpfEngine>; 2] = common::nodes(&format!("es-{test}"));
+    let mut nodes: [Node<EbpfEngine>; 2] = crate::common::nodes(&format!("es-{test}"));
     nodes.iter_mut().for_each(prepared);
     let [one, other] = &mut nodes;
     one.route_to(other, 1500);
