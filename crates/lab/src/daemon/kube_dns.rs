@@ -7,6 +7,8 @@ use serde_json::json;
 
 use crate::plan::LabPlan;
 
+/// Annotation of a service whose addresses every node has itself.
+pub(crate) const ANSWERED_BY_NODES: &str = "ripstop.dev/answered-by-nodes";
 const NAMESPACE: &str = "kube-system";
 /// As kubeadm and others call it, whatever server they have.
 const NAME: &str = "kube-dns";
@@ -21,6 +23,7 @@ pub(super) fn create(client: &Client, plan: &LabPlan) {
         "metadata": {
             "name": NAME,
             "namespace": NAMESPACE,
+            "annotations": {ANSWERED_BY_NODES: "its agent"},
             "labels": {"k8s-app": NAME, "kubernetes.io/name": "CoreDNS"},
         },
         "spec": {

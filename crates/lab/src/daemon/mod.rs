@@ -34,6 +34,7 @@ use crate::paths::LabPaths;
 use crate::plan::{API_PORT, CLUSTER_DOMAIN, InvalidOptions, LabPlan};
 use crate::rootless;
 use crate::underlay::UnderlayError;
+pub(crate) use kube_dns::ANSWERED_BY_NODES;
 use report::{Report, Reporter};
 
 /// The verb of `ripstop lab` that calls [`main`].

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::check::{Check, Expect, Protocol};
+use crate::daemon::ANSWERED_BY_NODES;
 use crate::enter::Place;
 use crate::ready::{Cluster, is_ready};
 use crate::target::place;
@@ -179,7 +180,10 @@ fn service_target(
             continue;
         };
         let backend = backends.get(port.name.as_deref().unwrap_or_default());
-        let pods = backend.map(|(_, pods)| pods.clone()).unwrap_or_default();
+        let pods = match answered_by_nodes(service) {
+            true => vec![String::new()],
+            false => backend.map(|(_, pods)| pods.clone()).unwrap_or_default(),
+        };
         let number = match (headless, backend) {
             // No one translates the port of a headless service.
             (true, Some((target, _))) => *target,
@@ -212,6 +216,12 @@ fn service_target(
         node: None,
         checks,
     })
+}
+
+/// Nodes have the addresses of such a service themselves.
+fn answered_by_nodes(service: &Service) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key(ANSWERED_BY_NODES))
 }
 
 /// Ready pods by port name, of all families together.
