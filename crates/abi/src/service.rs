@@ -211,17 +211,17 @@ pub(crate) fn behind(
         From::OutsideToHere => return Behind::NobodyHere,
         From::Pod | From::Outside => {}
     }
-    let (affinity, port) = match frontend.affinity() {
-        0 => (None, client.1.host()),
+    let affinity = match frontend.affinity() {
+        0 => None,
         seconds => {
             let key = AffinityKey {
                 client: client.0,
                 set,
             };
-            (Some((key, seconds)), 0)
+            Some((key, seconds))
         }
     };
-    let hash = client_hash(&client.0, port);
+    let hash = client_hash(&client.0, client.1.host());
     let entries = match from {
         From::Pod => 0,
         From::Outside | From::OutsideToHere => frontend.maglev(),
