@@ -28,6 +28,8 @@ const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
 const CONFIRMED: u32 = 1 << 3;
 const TCP: u8 = 6;
+/// `TCP_CONNTRACK_TIME_WAIT`; after it comes `TCP_CONNTRACK_CLOSE`.
+const TIME_WAIT: u8 = 7;
 /// `TCP_CONNTRACK_ESTABLISHED`.
 const ESTABLISHED: u8 = 3;
 /// `IP_CT_TCP_FLAG_BE_LIBERAL` as flag and mask: the windows of a connection
@@ -56,6 +58,8 @@ pub struct Tuple {
 pub struct Connection {
     pub original: Tuple,
     pub reply: Tuple,
+    /// TCP that both sides have closed; its number is remembered for a while.
+    pub is_over: bool,
 }
 
 impl Connection {
@@ -203,7 +207,9 @@ fn tuple(to: &mut Attributes, kind: u16, tuple: &Tuple) {
 
 /// A connection as the kernel would have it had it seen its beginning.
 fn established(connection: &Connection) -> Attributes {
-    let Connection { original, reply } = connection;
+    let Connection {
+        original, reply, ..
+    } = connection;
     let mut body = Attributes::default();
     tuple(&mut body, ORIGINAL, original);
     // Without translation: the kernel turns the answer from the NAT ranges.
@@ -247,18 +253,24 @@ fn range(to: &mut Attributes, kind: u16, end: SocketAddr) {
 }
 
 fn read(payload: &[u8]) -> Option<Connection> {
-    let (mut original, mut reply) = (None, None);
+    let (mut original, mut reply, mut is_over) = (None, None, false);
     // struct nfgenmsg
     for (kind, value) in attributes(payload.get(4..)?) {
         match kind {
             ORIGINAL => original = read_tuple(value),
             REPLY => reply = read_tuple(value),
+            PROTOCOL_STATE => {
+                let tcp = attributes(value).find(|(kind, _)| *kind == 1);
+                let state = tcp.and_then(|(_, tcp)| attributes(tcp).find(|(kind, _)| *kind == 1));
+                is_over = state.is_some_and(|(_, state)| state.first() >= Some(&TIME_WAIT));
+            }
             _ => {}
         }
     }
     Some(Connection {
         original: original?,
         reply: reply?,
+        is_over,
     })
 }
 
@@ -304,6 +316,7 @@ mod tests {
                 source: backend,
                 destination: client,
             },
+            is_over: false,
         }
     }
 

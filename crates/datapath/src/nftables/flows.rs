@@ -80,8 +80,12 @@ pub(super) fn list(
     let connections = connections(conntrack, frontends, pods)?;
     Ok(connections
         .iter()
+        // Its ports may be another connection's soon, which needs no translation.
+        .filter(|connection| !connection.is_over)
         .filter_map(|connection| {
-            let Connection { original, reply } = connection;
+            let Connection {
+                original, reply, ..
+            } = connection;
             Some(TranslatedFlow {
                 protocol: protocol(original.protocol)?,
                 client: original.source,
@@ -111,5 +115,6 @@ fn connection(flow: &TranslatedFlow) -> Connection {
             source: flow.backend,
             destination: flow.source.unwrap_or(flow.client),
         },
+        is_over: false,
     }
 }
