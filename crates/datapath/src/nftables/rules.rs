@@ -555,6 +555,37 @@ fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
     ]);
     outside.extend(as_node());
 
+    // A pod of another node that asked a port of this one: where the backend is
+    // elsewhere, its answer would go straight to that pod.
+    let mut elsewhere = Vec::new();
+    start(&mut elsewhere);
+    elsewhere.extend([
+        words.source(word),
+        E::Contains {
+            set: words.set(Set::PodRanges),
+            key: word,
+            not: false,
+        },
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: word,
+            not: true,
+        },
+        words.destination(words.frontend()),
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: words.frontend(),
+            not: true,
+        },
+        // Nor this node itself, under an address of the pods' range.
+        E::RouteType {
+            of: AddressKind::Source,
+            to: word,
+        },
+        differs(word, LOCAL_ROUTE.to_ne_bytes()),
+    ]);
+    elsewhere.extend(as_node());
+
     let egress = words.is_family().into_iter().chain([
         words.source(word),
         E::Contains {
@@ -580,6 +611,7 @@ fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
         Rule::new("a pod to itself", hairpin),
         Rule::new("from loopback", loopback),
         Rule::new("from outside", outside),
+        Rule::new("a pod of another node", elsewhere),
         Rule::new("out of the cluster", egress),
     ]
 }
