@@ -44,6 +44,9 @@ pub(crate) static RANGES: LpmTrie<Address, u32> = LpmTrie::with_max_entries(1, B
 pub(crate) static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "flows")]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "names")]
+pub(crate) static NAMES: LruHashMap<ReverseKey, ServiceAddress> =
+    LruHashMap::with_max_entries(1, 0);
 #[map(name = "reverse")]
 pub(crate) static REVERSE: LruHashMap<ReverseKey, ServiceAddress> =
     LruHashMap::with_max_entries(1, 0);

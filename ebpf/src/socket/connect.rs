@@ -3,10 +3,12 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{
-    Caller, Choice, Chosen, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose, leads_datagrams,
+    Caller, Choice, Chosen, DropReason, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose,
+    leads_datagrams,
 };
 
 use super::{Exit, Family, Socket, V4, V6};
+use crate::maps::NAMES;
 use crate::services::Kernel;
 
 #[cgroup_sock_addr(connect4)]
@@ -42,7 +44,9 @@ fn connect<F: Family>(socket: &Socket<F>) -> Exit {
             // that may forget it: storage of the socket's own costs four times
             // as much.
             let remembered = if tcp {
-                socket.name(&backend, &frontend)
+                NAMES
+                    .insert(&socket.reverse(&backend), &frontend, 0)
+                    .map_err(|_| DropReason::SocketState)
             } else {
                 let mut state = SocketState {
                     frontend,

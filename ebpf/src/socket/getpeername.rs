@@ -5,6 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{Backend, original};
 
 use super::{Exit, Family, Socket, V4, V6};
+use crate::maps::NAMES;
 
 #[cgroup_sock_addr(getpeername4)]
 fn getpeername4(context: SockAddrContext) -> i32 {
@@ -19,7 +20,10 @@ fn getpeername6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn name<F: Family>(socket: &Socket<F>) -> Exit {
     let peer = socket.peer();
-    if let Some(frontend) = socket.named(&Backend::new(peer.0, peer.1)) {
+    let key = socket.reverse(&Backend::new(peer.0, peer.1));
+    // SAFETY: a row that is reused while it is read was the least recently used
+    // of a table that is too small.
+    if let Some(frontend) = unsafe { NAMES.get(&key) } {
         socket.set_peer((frontend.address, frontend.port));
     } else if let Some(state) = socket.state()
         && let Some(original) = original(state, peer)

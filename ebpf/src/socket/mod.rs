@@ -18,7 +18,7 @@ use ripstop_abi::{
     Address, Backend, Caller, DropReason, Port, ReverseKey, ServiceAddress, SocketState,
 };
 
-use crate::maps::{REVERSE, SOCKETS, config, count};
+use crate::maps::{SOCKETS, config, count};
 
 const ECONNREFUSED: i32 = 111;
 const ENOMEM: i32 = 12;
@@ -170,31 +170,13 @@ impl<F: Family> Socket<F> {
         [cookie as u32, (cookie >> 32) as u32]
     }
 
-    /// Remembers that this backend goes by that name.
-    ///
-    /// # Errors
-    /// If there is no memory for it.
+    /// The key of a backend of this socket's.
     #[inline(always)]
-    fn name(&self, backend: &Backend, frontend: &ServiceAddress) -> Result<(), DropReason> {
-        let key = ReverseKey {
+    fn reverse(&self, backend: &Backend) -> ReverseKey {
+        ReverseKey {
             cookie: self.cookie(),
             backend: *backend,
-        };
-        REVERSE
-            .insert(&key, frontend, 0)
-            .map_err(|_| DropReason::SocketState)
-    }
-
-    /// The name of this backend.
-    #[inline(always)]
-    fn named(&self, backend: &Backend) -> Option<&ServiceAddress> {
-        let key = ReverseKey {
-            cookie: self.cookie(),
-            backend: *backend,
-        };
-        // SAFETY: a row that is reused while it is read was the least recently
-        // used of a table that is too small.
-        unsafe { REVERSE.get(&key) }
+        }
     }
 
     /// What the socket remembers.

@@ -5,6 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{Backend, SOCKET_UNCONNECTED, original};
 
 use super::{Exit, Family, Socket, V4, V6};
+use crate::maps::REVERSE;
 
 #[cgroup_sock_addr(recvmsg4)]
 fn recvmsg4(context: SockAddrContext) -> i32 {
@@ -25,10 +26,13 @@ fn received<F: Family>(socket: &Socket<F>) -> Exit {
     let peer = socket.peer();
     if let Some(original) = original(state, peer) {
         socket.set_peer(original);
-    } else if state.flags & SOCKET_UNCONNECTED != 0
-        && let Some(frontend) = socket.named(&Backend::new(peer.0, peer.1))
-    {
-        socket.set_peer((frontend.address, frontend.port));
+    } else if state.flags & SOCKET_UNCONNECTED != 0 {
+        let key = socket.reverse(&Backend::new(peer.0, peer.1));
+        // SAFETY: a row that is reused while it is read was the least recently
+        // used of a table that is too small.
+        if let Some(frontend) = unsafe { REVERSE.get(&key) } {
+            socket.set_peer((frontend.address, frontend.port));
+        }
     }
     Exit::Proceed
 }

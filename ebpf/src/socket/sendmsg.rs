@@ -2,9 +2,10 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use ripstop_abi::{Caller, Choice, Chosen, SOCKET_UNCONNECTED, SocketState, choose};
+use ripstop_abi::{Caller, Choice, Chosen, DropReason, SOCKET_UNCONNECTED, SocketState, choose};
 
 use super::{Exit, Family, Socket, V4, V6};
+use crate::maps::REVERSE;
 use crate::services::Kernel;
 
 #[cgroup_sock_addr(sendmsg4)]
@@ -41,11 +42,12 @@ fn send<F: Family>(socket: &Socket<F>) -> Exit {
     if let Err(reason) = socket.remember(&mut state) {
         return Exit::Refuse(reason);
     }
-    // Looking also keeps the row from being the least recently used; at worst it
-    // is written once more.
-    let known = socket.named(&backend) == Some(&frontend);
-    if !known && let Err(reason) = socket.name(&backend, &frontend) {
-        return Exit::Refuse(reason);
+    let key = socket.reverse(&backend);
+    // Looking also keeps the row from being the least recently used.
+    // SAFETY: only compared; at worst the row is written once more.
+    let known = unsafe { REVERSE.get(&key) }.is_some_and(|known| *known == frontend);
+    if !known && REVERSE.insert(&key, &frontend, 0).is_err() {
+        return Exit::Refuse(DropReason::SocketState);
     }
     socket.set_peer((backend.address, backend.port));
     Exit::Proceed

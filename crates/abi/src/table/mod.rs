@@ -23,7 +23,7 @@ use crate::Address;
 
 /// Version of everything in these files. A kernel that holds tables of another
 /// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///
@@ -115,6 +115,9 @@ pub mod names {
     /// [`super::ReverseKey`] -> [`super::ServiceAddress`], least recently used
     /// goes first.
     pub const REVERSE: &str = "reverse";
+    /// As [`REVERSE`], for TCP: only `getpeername` asks, so that who connects a
+    /// lot takes no datagrams' names away.
+    pub const NAMES: &str = "names";
     /// Socket -> [`super::SocketState`]; ends with the socket.
     pub const SOCKETS: &str = "sockets";
     /// One [`super::Work`] per CPU.

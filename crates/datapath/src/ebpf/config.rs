@@ -41,7 +41,8 @@ pub struct Limits {
     pub flows: u32,
     /// Clients that keep their backend.
     pub affinity: u32,
-    /// Sockets and the backends that they were led to.
+    /// Sockets and the backends that they were led to: as many TCP sockets, and
+    /// as many others.
     pub reverse: u32,
 }
 
@@ -59,7 +60,7 @@ impl Default for Limits {
             ranges: 16_384,
             flows: 32_768,
             affinity: 8192,
-            reverse: 16_384,
+            reverse: 8192,
         }
     }
 }

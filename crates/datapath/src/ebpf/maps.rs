@@ -35,6 +35,7 @@ pub(crate) struct Maps {
     pub(crate) flows: Table<FlowKey, Flow>,
     pub(crate) affinity: Table<AffinityKey, Affinity>,
     reverse: OwnedFd,
+    names: OwnedFd,
     sockets: OwnedFd,
     work: OwnedFd,
     drops: OwnedFd,
@@ -110,6 +111,7 @@ impl Maps {
             flows: table!(names::FLOWS),
             affinity: table!(names::AFFINITY),
             reverse: map(names::REVERSE)?,
+            names: map(names::NAMES)?,
             sockets: map(names::SOCKETS)?,
             work: map(names::WORK)?,
             drops: map(names::DROPS)?,
@@ -132,6 +134,7 @@ impl Maps {
             names::FLOWS => self.flows.as_fd(),
             names::AFFINITY => self.affinity.as_fd(),
             names::REVERSE => self.reverse.as_fd(),
+            names::NAMES => self.names.as_fd(),
             names::SOCKETS => self.sockets.as_fd(),
             names::WORK => self.work.as_fd(),
             names::DROPS => self.drops.as_fd(),
@@ -154,7 +157,7 @@ impl Maps {
     }
 }
 
-pub(crate) const ALL: [&str; 15] = [
+pub(crate) const ALL: [&str; 16] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -167,6 +170,7 @@ pub(crate) const ALL: [&str; 15] = [
     names::FLOWS,
     names::AFFINITY,
     names::REVERSE,
+    names::NAMES,
     names::SOCKETS,
     names::WORK,
     names::DROPS,
@@ -214,7 +218,7 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::UPLINKS => of::<u32, Uplink>(HASH, UPLINKS, NO_PREALLOC),
         names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
         names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
-        names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
+        names::REVERSE | names::NAMES => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
         names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
