@@ -2,6 +2,8 @@
 //! libraries, and agents that are killed while they are asked.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -216,9 +218,44 @@ fn resolv_conf_is_as_the_policy_says() {
     assert!(!of("node").contains("10.96.0.10"), "{}", of("node"));
 }
 
-/// `getent` asks glibc's resolver; busybox-static has its own, of a static libc.
+/// A program that asks musl's resolver; dropped, it goes. In a folder that
+/// containers see as it is, which a temporary one is not.
+struct MuslResolver(PathBuf);
+
+impl MuslResolver {
+    /// `None`, with the reason printed, where there is no compiler for musl.
+    fn build() -> Option<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/resolve.c");
+        let program = std::env::current_exe()
+            .unwrap()
+            .with_file_name(format!("resolve-musl-{}", std::process::id()));
+        let built = Command::new("musl-gcc")
+            .args(["-static", "-o"])
+            .args([&program, &source])
+            .status();
+        match built {
+            Ok(status) => {
+                assert!(status.success());
+                Some(Self(program))
+            }
+            Err(error) => {
+                eprintln!("skipped: musl's resolver (musl-gcc of musl-tools: {error})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for MuslResolver {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// `getent` asks glibc's resolver, a program of its own musl's.
 #[test]
 fn resolvers_walk_the_pods_search_list() {
+    let musl = MuslResolver::build();
     for expand in [false, true] {
         let lab = match expand {
             true => lab(&["--dns-expand-search"]),
@@ -237,9 +274,18 @@ fn resolvers_walk_the_pods_search_list() {
             ] {
                 let found = sh(&lab, pod, &format!("getent ahostsv4 {name}"));
                 assert!(found.starts_with(&format!("{address} ")), "{name}: {found}");
+                if let Some(MuslResolver(program)) = &musl {
+                    let found = sh(&lab, pod, &format!("{} 4 {name}", program.display()));
+                    assert_eq!(found.trim(), address, "{name}");
+                }
             }
             let found = sh(&lab, pod, "getent ahostsv6 web");
             assert!(found.starts_with("fd00:96::701 "), "{found}");
+            if let Some(MuslResolver(program)) = &musl {
+                let ask = |name| format!("{} 6 {name} || echo none", program.display());
+                assert_eq!(sh(&lab, pod, &ask("web")).trim(), "fd00:96::701");
+                assert_eq!(sh(&lab, pod, &ask("nil.shop")).trim(), "none");
+            }
             let missing = sh(&lab, pod, "getent hosts nil.shop || echo none");
             assert_eq!(missing.trim(), "none");
             // busybox's nslookup takes names as they are.

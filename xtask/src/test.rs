@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("iproute2", "/sbin/ip"),
     ("knot-dnsutils", "/usr/bin/kdig"),
     ("kubernetes-client", "/usr/bin/kubectl"),
+    ("musl-tools", "/usr/bin/musl-gcc"),
     ("wget", "/usr/bin/wget"),
 ];
 
