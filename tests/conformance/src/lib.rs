@@ -13,6 +13,7 @@ pub mod client;
 pub mod cluster;
 pub mod engine;
 pub mod expect;
+pub mod known;
 pub mod matrix;
 pub mod options;
 pub mod path;

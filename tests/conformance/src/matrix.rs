@@ -33,7 +33,7 @@ pub struct Column {
 }
 
 impl Column {
-    fn title(self) -> String {
+    pub fn title(self) -> String {
         let alone = if self.stack == Stack::Dual {
             ""
         } else {
@@ -80,7 +80,8 @@ impl Matrix {
         self.cells.entry(column).or_default().insert(row, verdict);
     }
 
-    fn all(&self) -> impl Iterator<Item = (&Row, Column, &Verdict)> {
+    /// In the order of the rows.
+    pub fn cells(&self) -> impl Iterator<Item = (&Row, Column, &Verdict)> {
         self.rows.iter().flat_map(|row| {
             let cells = self.cells.iter();
             cells.filter_map(move |(column, cells)| Some((row, *column, cells.get(row)?)))
@@ -88,8 +89,9 @@ impl Matrix {
     }
 
     pub fn failures(&self) -> usize {
-        let all = self.all();
-        all.filter(|(.., verdict)| matches!(verdict, Verdict::Fail(_)))
+        let cells = self.cells();
+        cells
+            .filter(|(.., verdict)| matches!(verdict, Verdict::Fail(_)))
             .count()
     }
 
@@ -100,7 +102,7 @@ impl Matrix {
             self.table(&mut text, single);
         }
         self.reasons(&mut text);
-        let count = |wanted: fn(&Verdict) -> bool| self.all().filter(|(.., v)| wanted(v)).count();
+        let count = |wanted: fn(&Verdict) -> bool| self.cells().filter(|(.., v)| wanted(v)).count();
         let _ = writeln!(
             text,
             "{} ok, {} failed, {} skipped",
@@ -160,7 +162,7 @@ impl Matrix {
     /// Each reason once, with where it holds.
     fn reasons(&self, text: &mut String) {
         let mut skips: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-        for (row, column, verdict) in self.all() {
+        for (row, column, verdict) in self.cells() {
             match verdict {
                 Verdict::Ok => {}
                 Verdict::Fail(reason) => {
@@ -192,7 +194,7 @@ impl Matrix {
     /// If it cannot be written as JSON.
     pub fn json(&self) -> serde_json::Result<String> {
         let cells: Vec<_> = self
-            .all()
+            .cells()
             .map(|(row, column, verdict)| Cell {
                 scenario: row.scenario,
                 path: row.path.name(),

@@ -1,7 +1,10 @@
 //! The whole suite, under every engine. `cargo xtask conformance` prints the
-//! matrix; here it is printed if a cell failed.
+//! matrix; here it is printed if a cell failed that is not known to.
+
+use std::io::Write;
 
 use ripstop_conformance::engine::Engine;
+use ripstop_conformance::known::judge;
 use ripstop_conformance::options::{Options, Output};
 use ripstop_conformance::suite;
 
@@ -13,11 +16,22 @@ fn conforms(engine: Engine) {
         scenario: Vec::new(),
         list: false,
         parallel: 8,
-        patience: 30,
+        patience: 20,
         output: Output::Text,
     };
     let matrix = suite::run(&options, env!("CARGO_BIN_EXE_ripstop-conformance")).unwrap();
-    assert_eq!(matrix.failures(), 0, "\n{}", matrix.text());
+    let judgement = judge(&matrix);
+    // Not captured: whoever runs the tests is to see them.
+    let mut stderr = std::io::stderr().lock();
+    for cell in &judgement.known {
+        writeln!(stderr, "known failure: {cell}").unwrap();
+    }
+    assert_eq!(judgement.new, Vec::<String>::new(), "\n{}", matrix.text());
+    assert_eq!(
+        judgement.passed,
+        Vec::<String>::new(),
+        "these are no failures any more: take them from src/known.rs"
+    );
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn scaled(stage: &Stage<'_>) -> Result<()> {
         eventually("UDP", || client.udp(service.udp)?.answered())?;
         service.set(&[])?;
         eventually("no TCP", || client.tcp(service.tcp)?.refused())?;
-        eventually("no UDP", || client.udp(service.udp)?.refused())?;
+        refused(&client, Transport::UdpUnconnected, service.udp)?;
     }
     Ok(())
 }

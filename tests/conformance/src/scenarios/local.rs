@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{at, eventually};
-use crate::engine::{Family, Stack};
+use crate::engine::{Engine, Family, Stack};
 use crate::path::{CLIENT, FAR, HOME, NEAR, NODES};
 use crate::place::Place;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Skip};
 use crate::stage::{Kind, Stage};
 use crate::wire::Transport;
 
@@ -197,6 +197,11 @@ fn node_port_fixed(stage: &Stage<'_>) -> Result<()> {
 }
 
 fn node_port_localhost(stage: &Stage<'_>) -> Result<()> {
+    if stage.cluster.engine == Engine::Nftables && stage.family == Family::Ipv6 {
+        let why = "the kernel has no route_localnet for IPv6: packets to ::1 never leave lo, \
+                   so netfilter cannot lead them elsewhere (kube-proxy cannot either)";
+        return Err(Skip(why.to_owned()).into());
+    }
     let service = stage.service_of(&FAR, &json!({"type": "NodePort"}))?;
     let loopback: IpAddr = match stage.family {
         Family::Ipv4 => "127.0.0.1".parse()?,

@@ -12,7 +12,7 @@ use crate::wire::{Ask, Attempt, Outcome, Told, Transport};
 /// How long something that should work may take; no measurement.
 const LIMIT_MS: u64 = 5_000;
 /// How long to wait for what should not come.
-const SILENCE_MS: u64 = 1_500;
+const SILENCE_MS: u64 = 1_000;
 
 /// The client of a place. The methods ask for one outcome each.
 #[derive(Clone, Debug)]
@@ -197,6 +197,11 @@ impl Asker {
 /// # Errors
 /// If they are not.
 pub fn refused(client: &Asker, transport: Transport, to: SocketAddr) -> Result<()> {
+    let client = match transport {
+        Transport::Tcp | Transport::Sctp => client.clone(),
+        // Asked again soon.
+        Transport::UdpConnected | Transport::UdpUnconnected => client.expecting_silence(),
+    };
     eventually("a refusal", || client.once(transport, to)?.refused())
         .with_context(|| format!("{transport:?} to {to}"))
 }
