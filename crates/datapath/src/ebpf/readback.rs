@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ripstop_abi::{
-    Address, Backend, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey, ServiceAddress,
+    Address, Backend, Endpoint, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey,
+    ServiceAddress,
 };
 use ripstop_model::Protocol;
 use ripstop_netlink::Netlink;
@@ -132,6 +133,9 @@ pub(crate) fn take_flows(
         let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
         rows.push(row((client, frontend), (source, backend), 0));
         rows.push(row((backend, source), (frontend, client), FLOW_REPLY));
+        // What comes to these may be an answer.
+        let client = Address::from(client.ip());
+        maps.endpoints.mark(&client, Endpoint::set_translated)?;
     }
     let describe = |row: usize| format!("flow {:?}", rows[row].0);
     maps.flows.put_all(&rows, describe).1

@@ -229,6 +229,16 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         Ok(true)
     }
 
+    /// Writes what is known of a row with a mark that programs set otherwise, and
+    /// that does not count as a difference. A row that is not known is no error.
+    pub(crate) fn mark(&self, key: &K, mark: impl FnOnce(&mut V)) -> Result<(), Error> {
+        let Some(mut value) = self.rows.get(key).copied() else {
+            return Ok(());
+        };
+        mark(&mut value);
+        self.table.put(key, &value, String::new)
+    }
+
     /// True if the row was there.
     pub(crate) fn remove(&mut self, key: &K) -> Result<bool, Error> {
         if !self.rows.contains_key(key) {
