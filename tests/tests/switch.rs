@@ -121,14 +121,12 @@ impl Drop for StopAtEnd<'_> {
 }
 
 #[test]
-#[ignore = "one that is under way at the switch from nftables to eBPF may stop"]
 fn new_connections_do_not_notice_a_switch() {
     switch_under_load(Kept::None);
 }
 
 /// Those of nftables' time are led on by the flow table of the eBPF engine.
 #[test]
-#[ignore = "some connections of nftables' time stop at the switch to eBPF"]
 fn kept_connections_do_not_notice_a_switch() {
     switch_under_load(Kept::OfEachEngine);
 }

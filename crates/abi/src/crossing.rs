@@ -10,7 +10,7 @@ use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
 use crate::packet::Packet;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
-    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY,
+    BackendKey, Endpoint, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY,
     FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
     ServiceAddress, Work,
 };
@@ -87,13 +87,18 @@ where
         } else {
             Act::Done(Verdict::Stack)
         }
-    } else if tables.endpoint(destination).is_some() || tables.route(destination).is_some() {
-        // No answer.
+    } else if let Some(endpoint) = tables.endpoint(destination) {
+        unanswered(endpoint)
+    } else if tables.route(destination).is_some() {
         Act::Pass
-    } else if segment.is_ok()
+    } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
-        open(packet.ifindex(), tables, work, frontend, false)
+        if !segment.begins && is_handed_over(tables, &work.key.source) {
+            Act::Done(Verdict::Stack)
+        } else {
+            open(packet.ifindex(), tables, work, frontend, false)
+        }
     } else {
         match tables.range(destination) {
             RANGE_SERVICES => match segment {
@@ -156,12 +161,29 @@ where
         && let Some(frontend) = frontend(tables, &work.key)
     {
         open(packet.ifindex(), tables, work, frontend, true)
-    } else if tables.endpoint(destination).is_some() {
-        Act::Pass
+    } else if let Some(endpoint) = tables.endpoint(destination) {
+        unanswered(endpoint)
     } else {
         Act::Done(Verdict::Stack)
     };
     perform::<H, P>(packet, tables, act, destination)
+}
+
+/// What becomes of a packet to a pod that is no answer to one of its packets.
+#[inline(always)]
+fn unanswered<'t>(endpoint: &Endpoint) -> Act<'t> {
+    if endpoint.is_handed_over() {
+        Act::Done(Verdict::Stack)
+    } else {
+        Act::Pass
+    }
+}
+
+#[inline(always)]
+fn is_handed_over(tables: &impl Tables, address: &Address) -> bool {
+    tables
+        .endpoint(address)
+        .is_some_and(Endpoint::is_handed_over)
 }
 
 #[inline(always)]

@@ -119,6 +119,8 @@ pub trait Datapath: Send {
     fn flows(&self) -> Result<Vec<TranslatedFlow>, Error>;
 
     /// Goes on with another engine's flows: their next packet may come at once.
+    /// Called twice in a switch: before the pods come in (an engine may learn from
+    /// it that there is another one), and after that with all flows.
     ///
     /// # Errors
     /// If the kernel takes a flow neither now nor later; the others are in

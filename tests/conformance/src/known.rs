@@ -2,6 +2,8 @@
 //! and when one of these passes that always fails: then it is to be taken from
 //! the list.
 
+use std::collections::BTreeSet;
+
 use crate::engine::{Engine, Family, Stack};
 use crate::matrix::{Column, Matrix, Row, Verdict};
 use crate::path::Path;
@@ -86,6 +88,8 @@ pub struct Judgement {
     pub known: Vec<String>,
     /// Failures that are not.
     pub new: Vec<String>,
+    /// Scenarios of those.
+    pub scenarios: BTreeSet<&'static str>,
     /// On the list as always failing, and not failing.
     pub passed: Vec<String>,
 }
@@ -104,7 +108,10 @@ fn judge_by(known: &[Known], matrix: &Matrix) -> Judgement {
             (Some(known), Verdict::Fail(_)) => {
                 judgement.known.push(format!("{cell}: {}", known.why));
             }
-            (None, Verdict::Fail(reason)) => judgement.new.push(format!("{cell}: {reason}")),
+            (None, Verdict::Fail(reason)) => {
+                judgement.new.push(format!("{cell}: {reason}"));
+                judgement.scenarios.insert(row.scenario);
+            }
             (Some(known), _) if !known.sometimes => judgement.passed.push(cell),
             (_, _) => {}
         }

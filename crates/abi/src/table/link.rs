@@ -10,10 +10,16 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Of the pod's end, as words in the order in which they are sent.
     mac: [u16; 3],
-    /// Not zero: packets of this pod were led to backends one by one, so what
-    /// comes to it may be an answer to one of them.
+    /// [`TRANSLATED`], [`HANDED_OVER`].
     translated: u16,
 }
+
+/// Packets of this pod were led to backends one by one, so what comes to it may
+/// be an answer to one of them.
+const TRANSLATED: u16 = 1;
+/// Another engine is being replaced: what is in the middle of a flow that is not
+/// known here yet is the host's stack's, which that engine taught.
+const HANDED_OVER: u16 = 2;
 
 impl Endpoint {
     pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
@@ -42,7 +48,16 @@ impl Endpoint {
 
     #[inline(always)]
     pub const fn set_translated(&mut self) {
-        self.translated = 1;
+        self.translated |= TRANSLATED;
+    }
+
+    #[inline(always)]
+    pub const fn is_handed_over(&self) -> bool {
+        self.translated & HANDED_OVER != 0
+    }
+
+    pub const fn set_handed_over(&mut self) {
+        self.translated |= HANDED_OVER;
     }
 
     pub(super) const fn without_flags(self) -> Self {

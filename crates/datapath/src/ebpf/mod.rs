@@ -30,8 +30,8 @@ use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
 use ripstop_abi::{
-    Backend, Config as Constants, FLAG_HOST_ONLY, FLAG_MAGLEV, Port, Route, RouteKey, SCHEMA,
-    ServiceAddress, names,
+    Backend, Config as Constants, Endpoint, FLAG_HOST_ONLY, FLAG_MAGLEV, Port, Route, RouteKey,
+    SCHEMA, ServiceAddress, names,
 };
 use ripstop_model::LocalPod;
 use ripstop_netlink::Netlink;
@@ -67,6 +67,9 @@ pub struct EbpfEngine {
     /// take over with the first audit: before that it is not known that their
     /// tables have every service.
     takeover_pending: bool,
+    /// Flows of another engine are being taken over: pods that come in keep to
+    /// the host's stack for what they are in the middle of.
+    handing_over: bool,
     frontends: Frontends,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
@@ -86,6 +89,7 @@ impl EbpfEngine {
         let (programs, state) = load_or_adopt(&pins, &maps)?;
         let mut engine = Self {
             takeover_pending: attached_before && !adopted,
+            handing_over: false,
             frontends: Frontends::default(),
             pods: BTreeMap::new(),
             config,
@@ -154,6 +158,11 @@ impl EbpfEngine {
             let row = || format!("endpoint {}", IpAddr::from(address));
             if self.maps.endpoints.put(address, endpoint, row)? {
                 done.push(row());
+            }
+            if self.handing_over {
+                self.maps
+                    .endpoints
+                    .mark(&address, Endpoint::set_handed_over)?;
             }
         }
         let frontends = rows
@@ -357,6 +366,8 @@ impl Datapath for EbpfEngine {
     }
 
     fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
+        // The first time before the pods come in, the second time after.
+        self.handing_over = !self.handing_over;
         readback::take_flows(&self.maps, &mut self.netlink, flows)
     }
 

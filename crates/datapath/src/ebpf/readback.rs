@@ -1,11 +1,11 @@
 //! The kernel's tables as people and other engines understand them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ripstop_abi::{
-    Address, Backend, Endpoint, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey,
-    ServiceAddress,
+    Address, Backend, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey, ServiceAddress,
 };
 use ripstop_model::Protocol;
 use ripstop_netlink::Netlink;
@@ -108,6 +108,7 @@ pub(crate) fn take_flows(
     };
     let now = now();
     let mut rows = Vec::new();
+    let mut clients = BTreeSet::new();
     for flow in flows {
         let source = flow.source.unwrap_or(flow.client);
         let row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
@@ -133,12 +134,19 @@ pub(crate) fn take_flows(
         let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
         rows.push(row((client, frontend), (source, backend), 0));
         rows.push(row((backend, source), (frontend, client), FLOW_REPLY));
-        // What comes to these may be an answer.
-        let client = Address::from(client.ip());
-        maps.endpoints.mark(&client, Endpoint::set_translated)?;
+        clients.insert(Address::from(client.ip()));
     }
     let describe = |row: usize| format!("flow {:?}", rows[row].0);
-    maps.flows.put_all(&rows, describe).1
+    maps.flows.put_all(&rows, describe).1?;
+    // What comes to those may be an answer; the others need nothing any more.
+    for address in maps.endpoints.rows().keys() {
+        maps.endpoints.mark(address, |endpoint| {
+            if clients.contains(address) {
+                endpoint.set_translated();
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// As programs tell the time.
