@@ -7,4 +7,4 @@ mod machine;
 
 pub use lab::{Lab, Printed, ripstop};
 pub use leftovers::Leftovers;
-pub use machine::{eventually, published, write_manifest};
+pub use machine::{eventually, published, visible_folder, write_manifest};

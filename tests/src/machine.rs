@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// A published application's manifests (`online-boutique/...`, `guestbook/...`),
 /// which are not part of this repository. `None`, with the reason printed, where
@@ -23,6 +23,18 @@ pub fn published(file: &str) -> Option<PathBuf> {
         path.display()
     );
     None
+}
+
+/// A place for a program that containers of a lab are to run: they have an empty
+/// `/tmp` and `/run` of their own. It ends with its owner.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn visible_folder() -> TempDir {
+    let folder = TempDir::new_in("/var/tmp").expect("a folder in /var/tmp");
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), all).expect("its mode");
+    folder
 }
 
 /// A file that ends with the test.

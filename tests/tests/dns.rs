@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ripstop_tests::{Lab, eventually, ripstop, write_manifest};
+use ripstop_tests::{Lab, eventually, ripstop, visible_folder, write_manifest};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const TABLE: &str = include_str!("../../crates/dns/tests/specification.txt");
 const CLUSTER: &str = include_str!("../../crates/dns/tests/cluster.yaml");
@@ -218,17 +219,18 @@ fn resolv_conf_is_as_the_policy_says() {
     assert!(!of("node").contains("10.96.0.10"), "{}", of("node"));
 }
 
-/// A program that asks musl's resolver; dropped, it goes. In a folder that
-/// containers see as it is, which a temporary one is not.
-struct MuslResolver(PathBuf);
+/// A program that asks musl's resolver; dropped, it goes.
+struct MuslResolver {
+    program: PathBuf,
+    _folder: TempDir,
+}
 
 impl MuslResolver {
     /// `None`, with the reason printed, where there is no compiler for musl.
     fn build() -> Option<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/resolve.c");
-        let program = std::env::current_exe()
-            .unwrap()
-            .with_file_name(format!("resolve-musl-{}", std::process::id()));
+        let folder = visible_folder();
+        let program = folder.path().join("resolve");
         let built = Command::new("musl-gcc")
             .args(["-static", "-o"])
             .args([&program, &source])
@@ -236,19 +238,16 @@ impl MuslResolver {
         match built {
             Ok(status) => {
                 assert!(status.success());
-                Some(Self(program))
+                Some(Self {
+                    program,
+                    _folder: folder,
+                })
             }
             Err(error) => {
                 eprintln!("skipped: musl's resolver (musl-gcc of musl-tools: {error})");
                 None
             }
         }
-    }
-}
-
-impl Drop for MuslResolver {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -274,14 +273,14 @@ fn resolvers_walk_the_pods_search_list() {
             ] {
                 let found = sh(&lab, pod, &format!("getent ahostsv4 {name}"));
                 assert!(found.starts_with(&format!("{address} ")), "{name}: {found}");
-                if let Some(MuslResolver(program)) = &musl {
+                if let Some(MuslResolver { program, .. }) = &musl {
                     let found = sh(&lab, pod, &format!("{} 4 {name}", program.display()));
                     assert_eq!(found.trim(), address, "{name}");
                 }
             }
             let found = sh(&lab, pod, "getent ahostsv6 web");
             assert!(found.starts_with("fd00:96::701 "), "{found}");
-            if let Some(MuslResolver(program)) = &musl {
+            if let Some(MuslResolver { program, .. }) = &musl {
                 let ask = |name| format!("{} 6 {name} || echo none", program.display());
                 assert_eq!(sh(&lab, pod, &ask("web")).trim(), "fd00:96::701");
                 assert_eq!(sh(&lab, pod, &ask("nil.shop")).trim(), "none");

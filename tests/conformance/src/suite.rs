@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use ripstop_tests::visible_folder;
 
 use crate::cluster::{Cluster, set_patience};
 use crate::engine::{Engine, Family, Stack};
@@ -49,11 +50,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Runs what the options choose; `program` is `ripstop-conformance` itself.
+/// Runs what the options choose; `own` is `ripstop-conformance` itself.
 ///
 /// # Errors
 /// If no scenario has been chosen.
-pub fn run(options: &Options, program: &str) -> Result<Matrix> {
+pub fn run(options: &Options, own: &str) -> Result<Matrix> {
     set_patience(options.patience);
     let scenarios = chosen(options);
     ensure!(
@@ -61,6 +62,10 @@ pub fn run(options: &Options, program: &str) -> Result<Matrix> {
         "no scenario is called {:?}; see --list",
         options.scenario
     );
+    let folder = visible_folder();
+    let program = &folder.path().join("ripstop-conformance");
+    std::fs::copy(own, program).with_context(|| format!("copy {own}"))?;
+    let program = &program.to_string_lossy();
     let matrix = Mutex::new(Matrix::new(&scenarios));
     for stack in options.stacks() {
         for engine in options.engines() {
