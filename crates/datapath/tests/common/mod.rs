@@ -48,16 +48,22 @@ impl Drop for OwnNetns {
 
 /// An engine that a test can open.
 pub(crate) trait Engine: Datapath + Sized {
+    /// Short: it is part of the names of namespaces.
+    const NAME: &'static str;
     fn open(config: &Config) -> Result<Self, ripstop_datapath::Error>;
 }
 
 impl Engine for EbpfEngine {
+    const NAME: &'static str = "ebpf";
+
     fn open(config: &Config) -> Result<Self, ripstop_datapath::Error> {
         EbpfEngine::open(config.clone())
     }
 }
 
 impl Engine for NftEngine {
+    const NAME: &'static str = "nft";
+
     fn open(config: &Config) -> Result<Self, ripstop_datapath::Error> {
         NftEngine::open(nftables::Config {
             node_addresses: config.node_addresses.clone(),

@@ -1,18 +1,18 @@
-//! What services promise beside ClusterIP, with real sockets between namespaces
-//! and packets that no socket hook saw. Needs root.
+//! What services promise beside ClusterIP, under every engine, with real sockets
+//! between namespaces and packets that no socket hook saw. Needs root.
 
 use std::net::SocketAddr;
 
-use crate::common::{Node, Pod, ip, net, service};
-use ripstop_datapath::Datapath;
+use crate::common::{Engine, Node, Pod, ip, net, service};
 use ripstop_datapath::ebpf::EbpfEngine;
+use ripstop_datapath::nftables::NftEngine;
 use ripstop_model::Protocol;
 use ripstop_plan::{Backend, Change, FrontendKind, FrontendRow, Outside, Range, Tables};
 
-const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
+pub(crate) const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
 
 /// What every cluster has.
-fn ranges() -> Change {
+pub(crate) fn ranges() -> Change {
     let mut change = Change::default();
     for (range, kind) in [
         ("10.244.0.0/16", Range::Pods),
@@ -29,19 +29,19 @@ fn ranges() -> Change {
     change
 }
 
-fn prepared(node: &mut Node<EbpfEngine>) {
+fn prepared<E: Engine>(node: &mut Node<E>) {
     node.run(|engine| engine.apply(&ranges())).unwrap();
     node.default_routes();
 }
 
-fn node(test: &str) -> Node<EbpfEngine> {
-    let mut node = crate::common::node(&format!("es-{test}"));
+pub(crate) fn node<E: Engine>(test: &str) -> Node<E> {
+    let mut node = crate::common::node(&format!("{}-{test}", E::NAME));
     prepared(&mut node);
     node
 }
 
-fn nodes(test: &str) -> [Node<EbpfEngine>; 2] {
-    let mut nodes: [Node<EbpfEngine>; 2] = crate::common::nodes(&format!("es-{test}"));
+pub(crate) fn nodes<E: Engine>(test: &str) -> [Node<E>; 2] {
+    let mut nodes: [Node<E>; 2] = crate::common::nodes(&format!("{}-{test}", E::NAME));
     nodes.iter_mut().for_each(prepared);
     let [one, other] = &mut nodes;
     one.route_to(other, 1500);
@@ -49,7 +49,7 @@ fn nodes(test: &str) -> [Node<EbpfEngine>; 2] {
     nodes
 }
 
-fn says(pod: &Pod, client: &Pod, family: usize) -> String {
+pub(crate) fn says(pod: &Pod, client: &Pod, family: usize) -> String {
     format!(
         "{} sees {}",
         pod.local.container_id, client.addresses[family]
@@ -73,9 +73,8 @@ fn row(to: SocketAddr, protocol: Protocol, backends: &[SocketAddr], outside: Out
     change
 }
 
-#[test]
-fn node_ports_for_everybody() {
-    let [mut one, mut other] = nodes("nodeport");
+fn node_ports_for_everybody<E: Engine>() {
+    let [mut one, mut other] = nodes::<E>("nodeport");
     let (near, far) = (one.add_pod(), other.add_pod());
     let (mut server, mut far_server) = (near.process(), far.process());
     server.serve(8080);
@@ -131,9 +130,8 @@ fn node_ports_for_everybody() {
     }
 }
 
-#[test]
-fn clients_from_outside_are_spread_and_stay() {
-    let [mut one, other] = nodes("spread");
+fn clients_from_outside_are_spread_and_stay<E: Engine>() {
+    let [mut one, other] = nodes::<E>("spread");
     let pods = [one.add_pod(), one.add_pod(), one.add_pod()];
     let mut servers = pods.each_ref().map(Pod::process);
     servers.iter_mut().for_each(|server| server.serve(8080));
@@ -167,7 +165,7 @@ fn clients_from_outside_are_spread_and_stay() {
                 assert_eq!(process.tcp(to), first);
             }
         }
-        let held = |node: &mut Node<EbpfEngine>| -> u64 {
+        let held = |node: &mut Node<E>| -> u64 {
             let states = node.run(|engine| engine.services()).unwrap();
             states.iter().map(|state| state.affinities_held).sum()
         };
@@ -200,9 +198,8 @@ fn clients_from_outside_are_spread_and_stay() {
     }
 }
 
-#[test]
-fn source_ranges_are_for_their_members_alone() {
-    let [mut one, other] = nodes("ranges");
+fn source_ranges_are_for_their_members_alone<E: Engine>() {
+    let [mut one, other] = nodes::<E>("ranges");
     let pod = one.add_pod();
     let mut server = pod.process();
     server.serve(8080);
@@ -245,9 +242,8 @@ fn source_ranges_are_for_their_members_alone() {
     }
 }
 
-#[test]
-fn what_leaves_the_cluster_is_the_node_s() {
-    let [mut one, other] = nodes("egress");
+fn what_leaves_the_cluster_is_the_node_s<E: Engine>() {
+    let [mut one, other] = nodes::<E>("egress");
     let pod = one.add_pod();
     let mut client = pod.process();
     let mut outside = other.process();
@@ -274,9 +270,8 @@ fn what_leaves_the_cluster_is_the_node_s() {
     }
 }
 
-#[test]
-fn datagrams_find_another_backend() {
-    let mut node = node("udp");
+fn datagrams_find_another_backend<E: Engine>() {
+    let mut node = node::<E>("udp");
     let (a, b, c) = (node.add_pod(), node.add_pod(), node.add_pod());
     let (mut server_b, mut server_c) = (b.process(), c.process());
     server_b.serve(8080);
@@ -339,9 +334,8 @@ fn any_row(seed: u64) -> FrontendRow {
     row
 }
 
-#[test]
-fn the_kernel_says_what_the_rows_say() {
-    let mut node = node("property");
+fn the_kernel_says_what_the_rows_say<E: Engine>() {
+    let mut node = node::<E>("property");
     let mut desired = Tables::default();
     desired.apply(&ranges());
     for seed in 1..200 {
@@ -378,3 +372,31 @@ fn the_kernel_says_what_the_rows_say() {
         assert_eq!(drift.repaired, [""; 0], "{seed}");
     }
 }
+
+/// Each of them as a test of one engine.
+macro_rules! tests_of {
+    ($module:ident, $engine:ident, $($test:ident),+ $(,)?) => {
+        mod $module {
+            $(#[test]
+            fn $test() {
+                super::$test::<super::$engine>();
+            })+
+        }
+    };
+}
+
+macro_rules! tests {
+    ($($test:ident),+ $(,)?) => {
+        tests_of!(ebpf, EbpfEngine, $($test),+);
+        tests_of!(nftables, NftEngine, $($test),+);
+    };
+}
+
+tests!(
+    node_ports_for_everybody,
+    clients_from_outside_are_spread_and_stay,
+    source_ranges_are_for_their_members_alone,
+    what_leaves_the_cluster_is_the_node_s,
+    datagrams_find_another_backend,
+    the_kernel_says_what_the_rows_say,
+);
