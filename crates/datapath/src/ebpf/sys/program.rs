@@ -8,7 +8,14 @@ use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_info, bpf_
 
 use super::{bpf_fd, info, object_name, pointer, pointer_mut};
 
+/// How often a load is tried again that the kernel broke off.
+const ATTEMPTS: usize = 32;
+
 /// Loads a program; `log` takes what the verifier says, if it is not empty.
+///
+/// The verifier breaks off with `EAGAIN` when the thread has a signal pending
+/// (`do_check` in kernel/bpf/verifier.c), also one that nobody will see, as of
+/// a process that was frozen for a moment: then the load is tried again.
 pub(crate) fn prog_load(
     name: &str,
     kind: bpf_prog_type,
@@ -32,23 +39,27 @@ pub(crate) fn prog_load(
         ifindex: u32,
         expected_attach_type: u32,
     }
-    bpf_fd(
-        bpf_cmd::BPF_PROG_LOAD,
-        &mut Attributes {
-            kind: kind as u32,
-            count: instructions.len() as u32,
-            instructions: pointer(instructions),
-            license: license.as_ptr() as u64,
-            log_level: u32::from(!log.is_empty()),
-            log_size: log.len() as u32,
-            log: if log.is_empty() { 0 } else { pointer_mut(log) },
-            kern_version: 0,
-            flags: 0,
-            name: object_name(name),
-            ifindex: 0,
-            expected_attach_type: attach.map_or(0, |attach| attach as u32),
-        },
-    )
+    let mut attributes = Attributes {
+        kind: kind as u32,
+        count: instructions.len() as u32,
+        instructions: pointer(instructions),
+        license: license.as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log: if log.is_empty() { 0 } else { pointer_mut(log) },
+        kern_version: 0,
+        flags: 0,
+        name: object_name(name),
+        ifindex: 0,
+        expected_attach_type: attach.map_or(0, |attach| attach as u32),
+    };
+    for _ in 1..ATTEMPTS {
+        match bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            loaded => return loaded,
+        }
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 
 /// Makes the kernel count calls and time of all programs until it is closed.
