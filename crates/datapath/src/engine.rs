@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ripstop_model::{LocalPod, ObjectKey};
+use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 
-use crate::state::{FrontendState, TranslatedFlow};
+use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 
 /// A way to another node's pods after the host has resolved it against this
 /// node's links: a neighbour on the uplink, or the remote VTEP on the tunnel.
@@ -49,6 +50,26 @@ pub struct EngineStatus {
     pub adopted: bool,
 }
 
+/// How policies are carried out. What is given at the start holds for
+/// connections that begin from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicySettings {
+    pub deny: Deny,
+    /// Connections of pods that no policy is about are remembered too, for
+    /// [`Datapath::connections`]. Costs them what others cost.
+    pub observe: bool,
+}
+
+/// How a packet ends that policies deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deny {
+    /// Without an answer: the client waits until it gives up.
+    #[default]
+    Drop,
+    /// TCP is reset, the rest gets an ICMP error "administratively prohibited".
+    Reject,
+}
+
 /// Writes the plan's rows into the kernel. Every method is synchronous and
 /// short; the agent calls them from one thread, in the order of the events.
 ///
@@ -71,7 +92,8 @@ pub trait Datapath: Send {
 
     /// Takes a pod into the datapath: programs on its host-side link, its
     /// addresses in the tables, its host ports. Its link exists and is up.
-    /// Called before CNI ADD returns. Doing it again changes nothing.
+    /// Called before CNI ADD returns. Doing it again changes nothing. Until its
+    /// addresses have policy rows, nothing passes but to and from this node.
     ///
     /// # Errors
     /// After an error nothing of the pod is left in the datapath.
@@ -126,6 +148,40 @@ pub trait Datapath: Send {
     /// If the kernel takes a flow neither now nor later; the others are in
     /// place.
     fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error>;
+
+    /// How policies are carried out, from now on.
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
+        let _ = settings;
+        Ok(())
+    }
+
+    /// The policy rows as the kernel has them; attributions are left empty.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn policies(&self) -> Result<PolicyTables, Error> {
+        Ok(PolicyTables::default())
+    }
+
+    /// What policies stopped. Counts only grow while a row lives.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn denials(&self) -> Result<Denials, Error> {
+        Ok(Denials::default())
+    }
+
+    /// Connections of this node's pods that go on now. Those of pods that no
+    /// policy is about are among them only under [`PolicySettings::observe`].
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Removes everything of this engine from the kernel: after another one has
     /// taken over, or to leave the node without any. Goes on after an error.

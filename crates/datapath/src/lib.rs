@@ -7,5 +7,7 @@ pub mod nftables;
 mod state;
 
 pub use compare::difference;
-pub use engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
-pub use state::{BackendState, FrontendState, TranslatedFlow};
+pub use engine::{
+    Datapath, Deny, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute,
+};
+pub use state::{BackendState, Connection, Denial, Denials, FrontendState, TranslatedFlow};

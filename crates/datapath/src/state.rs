@@ -1,10 +1,11 @@
 //! What an engine's own tables in the kernel say, read back for people and for
 //! another engine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ripstop_model::Protocol;
+use ripstop_plan::policy::{AttributionId, Direction};
 use ripstop_plan::{Backend, Frontend};
 
 /// A frontend as the kernel has it.
@@ -49,4 +50,39 @@ pub struct TranslatedFlow {
     /// Whom the backend answers, if not the client: the node, on a port of its
     /// choice.
     pub source: Option<SocketAddr>,
+}
+
+/// Packets that policies stopped, by who and what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Denial {
+    /// Of this node: the one whose policies denied it.
+    pub pod: IpAddr,
+    pub direction: Direction,
+    pub other: IpAddr,
+    /// As in the IP header.
+    pub protocol: u8,
+    /// The destination's; 0 where there are none.
+    pub port: u16,
+    /// `None` if the engine cannot say: the plan can.
+    pub by: Option<AttributionId>,
+    pub packets: u64,
+}
+
+/// All denials that are counted one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Denials {
+    pub rows: Vec<Denial>,
+    /// Packets that were stopped and have no row: the table was full.
+    pub lost: u64,
+}
+
+/// A connection after translation: who opened it, and who really answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection {
+    /// As in the IP header.
+    pub protocol: u8,
+    /// Its own address, also where the server sees the node's. Ports are 0
+    /// where the protocol has none.
+    pub client: SocketAddr,
+    pub server: SocketAddr,
 }

@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 use ripstop_datapath::ebpf::{self, EbpfEngine};
 use ripstop_datapath::nftables::{self, NftEngine};
 use ripstop_datapath::{
-    Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
+    Connection, Datapath, Denials, Drift, EngineStatus, Error, FrontendState, PolicySettings,
+    ResolvedRoute, TranslatedFlow,
 };
 use ripstop_host::routes::is_tunnel;
 use ripstop_model::LocalPod;
 use ripstop_netlink::Netlink;
+use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 use tracing::warn;
 
@@ -235,6 +237,22 @@ impl Datapath for Current {
 
     fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
         self.engine.take_flows(flows)
+    }
+
+    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
+        self.engine.set_policy_settings(settings)
+    }
+
+    fn policies(&self) -> Result<PolicyTables, Error> {
+        self.engine.policies()
+    }
+
+    fn denials(&self) -> Result<Denials, Error> {
+        self.engine.denials()
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        self.engine.connections()
     }
 
     fn dismantle(self: Box<Self>) -> Result<(), Error> {

@@ -27,6 +27,11 @@ macro_rules! ids {
             pub const fn number(self) -> u64 {
                 self.0
             }
+
+            /// Read back from the kernel's tables.
+            pub const fn from_number(number: u64) -> Self {
+                Self(number)
+            }
         }
 
         impl fmt::Debug for $name {

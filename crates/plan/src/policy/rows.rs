@@ -22,8 +22,14 @@
 //! are set, the longest prefixes first, and then those that go, the shortest
 //! first; pods; then the rules and ports that go. A reader takes the pod's row
 //! before the class. Then each packet gets the verdict from before or the one
-//! from after (a test puts changes in place row by row). A pod of this node whose
-//! address has no row has not been planned: nothing is to pass.
+//! from after (a test puts changes in place row by row).
+//!
+//! Each address of a local pod has a row in `pods`, also where no policy is about
+//! the pod: then its two ids are [`PolicyId::NONE`], and nothing else is looked
+//! up. An address that an engine has taken in as a pod's and that has no row has
+//! not been planned: nothing passes but to and from its own node. So a pod is
+//! closed from the moment at which the engine knows it until its row comes, and
+//! an engine that loses a row closes a pod and never opens one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -95,10 +101,11 @@ impl PortTable {
     }
 }
 
-/// All rows of policies on this node. Without a policy in force it is empty.
+/// All rows of policies on this node. Without a policy in force there are only
+/// pods, with [`PolicyId::NONE`] on both sides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyTables {
-    /// By address of a local pod; one without a row is not restricted.
+    /// By address of a local pod; one without a row is closed.
     pub pods: BTreeMap<IpAddr, PodPolicies>,
     pub classes: BTreeMap<IpNet, ClassId>,
     /// Rows of many pairs say the same, and are one.
@@ -139,7 +146,8 @@ impl PolicyChange {
 
 impl PolicyTables {
     /// What the rows say to a packet between a local pod and another address;
-    /// `port` is the destination's. `None` if `pod` is no address of a local pod.
+    /// `port` is the destination's. `None` if `pod` has no row: if it is a pod of
+    /// this node, nothing passes.
     pub fn judge(
         &self,
         pod: IpAddr,
