@@ -254,7 +254,8 @@ fn name(
     family: Family,
     key: &[u8],
 ) -> String {
-    match keys::read_frontend(family, key) {
+    let frontend = key.get(set.frontend_at(family)..);
+    match frontend.and_then(|frontend| keys::read_frontend(family, frontend)) {
         // There is to be such a row, but not with this.
         Some((frontend, _)) if wanted.contains_key(&frontend) => format!("frontend {frontend}"),
         Some((frontend, _)) => format!("frontend {frontend} (removed)"),

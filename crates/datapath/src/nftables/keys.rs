@@ -26,6 +26,16 @@ pub(super) fn frontend(frontend: &Frontend) -> Vec<u8> {
     key
 }
 
+/// What maps give for a frontend, behind its port: `rules` says why.
+pub(super) fn result(frontend: &Frontend, data: &[u8]) -> Vec<u8> {
+    [&port(frontend.port), data].concat()
+}
+
+/// The reverse of [`result`]; `None` if nobody of ours wrote this.
+pub(super) fn read_result<'d>(frontend: &Frontend, data: &'d [u8]) -> Option<&'d [u8]> {
+    data.strip_prefix(&port(frontend.port))
+}
+
 /// Address, port.
 pub(super) fn backend(backend: &Backend) -> Vec<u8> {
     let mut data = address(backend.address);

@@ -60,11 +60,12 @@ fn take(
     ) {
         return None;
     }
-    let (frontend, rest) = keys::read_frontend(family, &element.key)?;
+    let (slot, key) = element.key.split_at_checked(set.frontend_at(family))?;
+    let (frontend, rest) = keys::read_frontend(family, key)?;
     let read = found.entry(frontend).or_default();
     match set {
         Set::Services => {
-            read.class = Class::decode(&element.data);
+            read.class = keys::read_result(&frontend, &element.data).and_then(Class::decode);
             read.comment.clone_from(&element.comment);
             read.asked = element.packets;
         }
@@ -73,8 +74,8 @@ fn take(
                 Set::Slots => &mut read.slots,
                 _ => &mut read.outer,
             };
-            let backend = keys::read_backend(family, &element.data)?;
-            slots.insert(keys::read_slot(rest)?, (backend, element.packets));
+            let backend = keys::read_backend(family, keys::read_result(&frontend, &element.data)?)?;
+            slots.insert(keys::read_slot(slot)?, (backend, element.packets));
         }
         Set::Members => {
             let backend = keys::read_backend(family, rest)?;

@@ -73,14 +73,17 @@ impl Placed {
         let class = self.class();
         let mut elements = Vec::with_capacity(2 + self.inside.len());
         let with = |rest: &[u8]| [&key[..], rest].concat();
-        let slot = |slot: usize| with(&keys::slot(u32::try_from(slot).unwrap_or(u32::MAX)));
+        let slot = |slot: usize| {
+            let slot = keys::slot(u32::try_from(slot).unwrap_or(u32::MAX));
+            [&slot, &key[..]].concat()
+        };
         let service = Element {
             comment: self.comment(),
-            ..Element::pair(key.clone(), class.encode())
+            ..Element::pair(key.clone(), keys::result(frontend, &class.encode()))
         };
         elements.push((Set::Services, service));
         for (index, backend) in self.inside.iter().enumerate() {
-            let pair = Element::pair(slot(index), keys::backend(backend));
+            let pair = Element::pair(slot(index), keys::result(frontend, &keys::backend(backend)));
             elements.push((Set::Slots, pair));
         }
         match class.outside {
@@ -89,13 +92,14 @@ impl Placed {
                 // By the sorted list, which every node has.
                 let table = spread::table(&self.row.backends, size);
                 elements.extend(table.into_iter().enumerate().map(|(index, chosen)| {
-                    let data = keys::backend(&self.row.backends[chosen]);
+                    let data = keys::result(frontend, &keys::backend(&self.row.backends[chosen]));
                     (Set::Outer, Element::pair(slot(index), data))
                 }));
             }
             OutsideClass::Local(_) => {
                 for (index, backend) in self.local.iter().enumerate() {
-                    let pair = Element::pair(slot(index), keys::backend(backend));
+                    let pair =
+                        Element::pair(slot(index), keys::result(frontend, &keys::backend(backend)));
                     elements.push((Set::Outer, pair));
                 }
             }

@@ -1,9 +1,17 @@
 //! The chains: what a packet goes through.
 //!
-//! Words of a rule, for an address of `a` words: client at 0, frontend (address,
-//! protocol, port) at `a`, then, from `2a + 2`, the class, the slot or the
-//! backend. So client and frontend, frontend and slot, and frontend and backend
-//! are each in one piece, as the keys of the maps are.
+//! Words of a rule, for an address of `a` words: client at 0, or a slot at
+//! `a - 1`; frontend (address, protocol, port) at `a`; then, from `2a + 2`, the
+//! class or the backend. So client and frontend, slot and frontend, and frontend
+//! and backend are each in one piece, as the keys of the maps are.
+//!
+//! `nft list` (1.0.6 of Debian 12, and at least up to 1.1.3) gives up, with an
+//! assertion in `netlink_parse_concat_expr`, on rules that use what one map gave
+//! as a key or as data of another: it takes that to have no length. It only knows
+//! where the result begins, however. So results begin one word earlier, with the
+//! frontend's port that is there anyway, and the words behind it were loaded with
+//! something as long before: what is shown for a class is a piece of the packet's
+//! header, for a backend the packet's destination.
 
 use std::net::IpAddr;
 
@@ -74,11 +82,19 @@ impl Words {
     fn port(self) -> Register {
         Register::word(2 * self.address() + 1)
     }
-    /// Class, slot or backend.
-    fn choice(self) -> Register {
+    /// In the place of the client's end.
+    fn slot(self) -> Register {
+        Register::word(self.address() - 1)
+    }
+    /// Where the results of maps begin.
+    fn result(self) -> Register {
+        self.port()
+    }
+    /// Class or backend.
+    fn found(self) -> Register {
         Register::word(2 * self.address() + 2)
     }
-    fn backend_port(self) -> Register {
+    fn found_port(self) -> Register {
         Register::word(3 * self.address() + 2)
     }
 
@@ -126,13 +142,30 @@ impl Words {
                 to: self.protocol(),
             },
             // Source and destination port are the first words of all three.
-            E::Payload {
-                header: Header::Transport,
-                offset: 2,
-                length: 2,
-                to: self.port(),
-            },
+            Self::load_port(2, self.port()),
         ]
+    }
+
+    fn load_port(offset: u32, to: Register) -> E {
+        E::Payload {
+            header: Header::Transport,
+            offset,
+            length: 2,
+            to,
+        }
+    }
+
+    /// What `nft list` shows for a backend that is looked up.
+    fn stand_in(self) -> [E; 2] {
+        [
+            self.destination(self.found()),
+            Self::load_port(2, self.found_port()),
+        ]
+    }
+
+    /// The frontend's port, again: for `nft list` it has become a result.
+    fn reload_port(self) -> E {
+        Self::load_port(2, self.port())
     }
 
     fn set(self, set: Set) -> String {
@@ -161,8 +194,8 @@ impl Words {
     fn dnat(self) -> E {
         E::Dnat {
             family: self.0,
-            address: self.choice(),
-            port: self.backend_port(),
+            address: self.found(),
+            port: self.found_port(),
         }
     }
 
@@ -175,7 +208,7 @@ impl Words {
             map: self.set(Set::Affinity),
             how,
             key: self.client(),
-            data: self.choice(),
+            data: self.result(),
             timeout_ms: u64::from(seconds) * 1000,
         }
     }
@@ -211,7 +244,7 @@ pub(super) fn class(family: Family, class: Class) -> Vec<Chain> {
     let mut rules = Vec::new();
     if class.ranges {
         let steps = words.load_frontend().into_iter().chain([
-            words.source(words.choice()),
+            words.source(words.found()),
             E::Contains {
                 set: words.set(Set::Clients),
                 key: words.frontend(),
@@ -268,47 +301,45 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
         Choose::Random(set, modulus) => {
             steps.push(E::Random {
                 modulus,
-                to: words.choice(),
+                to: words.slot(),
             });
             set
         }
         Choose::Hash(modulus) => {
             // Address and source port, one after the other.
             steps.extend([
-                words.source(words.choice()),
-                E::Payload {
-                    header: Header::Transport,
-                    offset: 0,
-                    length: 2,
-                    to: words.backend_port(),
-                },
+                words.source(words.found()),
+                Words::load_port(0, words.found_port()),
                 E::Hash {
-                    value: words.choice(),
+                    value: words.found(),
                     length: 4 * words.address() + 4,
                     modulus,
                     seed: HASH_SEED,
-                    to: words.choice(),
+                    to: words.slot(),
                 },
             ]);
             Set::Outer
         }
     };
+    steps.extend(words.stand_in());
     steps.push(E::Lookup {
         map: words.set(set),
-        key: words.frontend(),
-        to: words.choice(),
+        key: words.slot(),
+        to: words.result(),
     });
     let mut rules = Vec::new();
     if affinity != 0 {
         let held = [words.source(words.client())]
             .into_iter()
             .chain(words.load_frontend())
+            .chain(words.stand_in())
             .chain([
                 E::Lookup {
                     map: words.set(Set::Affinity),
                     key: words.client(),
-                    to: words.choice(),
+                    to: words.result(),
                 },
+                words.reload_port(),
                 // Not one that is no backend any more.
                 E::Contains {
                     set: words.set(Set::Members),
@@ -319,14 +350,13 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
                 words.dnat(),
             ]);
         rules.push(Rule::new("the same as before", held));
-        let new = [words.source(words.client())]
-            .into_iter()
-            .chain(steps.iter().cloned())
-            .chain([
-                words.affinity(Update::Remove, affinity),
-                words.refresh(affinity),
-                words.dnat(),
-            ]);
+        let new = steps.iter().cloned().chain([
+            words.reload_port(),
+            words.source(words.client()),
+            words.affinity(Update::Remove, affinity),
+            words.refresh(affinity),
+            words.dnat(),
+        ]);
         rules.push(Rule::new("choose and remember", new));
     }
     // With affinity: where there is no room to remember.
@@ -423,14 +453,21 @@ fn services() -> Vec<Rule> {
             .into_iter()
             .chain(words.load_frontend())
             .chain([
+                // A stand-in for the class.
+                E::Payload {
+                    header: Header::Network,
+                    offset: 0,
+                    length: 16,
+                    to: words.found(),
+                },
                 E::Lookup {
                     map: words.set(Set::Services),
                     key: words.frontend(),
-                    to: words.choice(),
+                    to: words.result(),
                 },
                 E::VerdictMap {
                     map: words.set(Set::Classes),
-                    key: words.choice(),
+                    key: words.found(),
                 },
             ]);
         rules.push(Rule::new("services", known));
@@ -478,11 +515,11 @@ fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
         Some(node) => vec![
             E::Immediate {
                 value: keys::address(*node),
-                to: words.choice(),
+                to: words.found(),
             },
             E::Snat {
                 family,
-                address: words.choice(),
+                address: words.found(),
             },
         ],
         None => vec![E::Masquerade],
@@ -550,7 +587,7 @@ fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
         E::Lookup {
             map: words.set(Set::Services),
             key: words.frontend(),
-            to: words.choice(),
+            to: words.found(),
         },
     ]);
     outside.extend(as_node());

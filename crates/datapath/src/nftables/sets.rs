@@ -14,7 +14,7 @@ pub(super) enum Set {
     Services,
     /// Class -> chain.
     Classes,
-    /// Frontend and slot -> backend. Counts connections.
+    /// Slot and frontend -> backend. Counts connections.
     Slots,
     /// The same for packets from outside, where these choose otherwise.
     Outer,
@@ -56,11 +56,20 @@ pub(super) const ALL: [Set; 13] = [
 
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-const CLASS: &[Field] = &[Number, Number, Number, Number];
+const PORT_AND_CLASS: &[Field] = &[Port, Number, Number, Number, Number];
 
 impl Set {
     pub(super) fn name(self, family: Family) -> &'static str {
         self.spec(family).name
+    }
+
+    /// Where in a key the frontend begins, in sets that have one.
+    pub(super) const fn frontend_at(self, family: Family) -> usize {
+        match self {
+            Self::Slots | Self::Outer => 4,
+            Self::Affinity => super::keys::length(family),
+            _ => 0,
+        }
     }
 
     pub(super) const fn spec(self, family: Family) -> SetSpec {
@@ -83,13 +92,14 @@ impl Set {
             (= $address:ident, Address) => { $address };
             (= $address:ident, $field:ident) => { $field };
         }
+        // The frontend's port comes before it: `rules` says why.
         let backend: &'static [Field] = match family {
-            Family::V4 => &[Ipv4, Port],
-            Family::V6 => &[Ipv6, Port],
+            Family::V4 => &[Port, Ipv4, Port],
+            Family::V6 => &[Port, Ipv6, Port],
         };
         match self {
             Self::Services => SetSpec {
-                data: DataKind::Fields(CLASS),
+                data: DataKind::Fields(PORT_AND_CLASS),
                 counts: true,
                 ..of!("services", Address, Protocol, Port)
             },
@@ -100,12 +110,12 @@ impl Set {
             Self::Slots => SetSpec {
                 data: DataKind::Fields(backend),
                 counts: true,
-                ..of!("slots", Address, Protocol, Port, Number)
+                ..of!("slots", Number, Address, Protocol, Port)
             },
             Self::Outer => SetSpec {
                 data: DataKind::Fields(backend),
                 counts: true,
-                ..of!("outer", Address, Protocol, Port, Number)
+                ..of!("outer", Number, Address, Protocol, Port)
             },
             Self::Affinity => SetSpec {
                 data: DataKind::Fields(backend),

@@ -89,7 +89,7 @@ fn affinities(nftables: &mut Nftables) -> Result<Vec<(Frontend, Family, Element)
             .elements(TABLE, Set::Affinity.name(family))
             .map_err(refused)?;
         found.extend(elements.into_iter().filter_map(|element| {
-            let key = element.key.get(keys::length(family)..)?;
+            let key = element.key.get(Set::Affinity.frontend_at(family)..)?;
             let (frontend, _) = keys::read_frontend(family, key)?;
             Some((frontend, family, element))
         }));

@@ -400,7 +400,11 @@ impl<E: Engine> Node<E> {
 
     /// Runs `nft` in the node, as an administrator would.
     pub(crate) fn nft(&self, command: &str) -> String {
-        let run = || std::process::Command::new("nft").arg(command).output();
+        let run = || {
+            let mut nft = std::process::Command::new("nft");
+            nft.args(command.split_inclusive("-j ").map(str::trim))
+                .output()
+        };
         let output = self.inside(run).expect("nft is installed");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(

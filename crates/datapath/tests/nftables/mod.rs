@@ -7,7 +7,7 @@ use crate::services::{SERVICES, node, nodes, ranges, says};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
-use ripstop_plan::Tables;
+use ripstop_plan::{FrontendKind, Outside, Tables};
 
 #[test]
 fn services_lead_to_their_pods() {
@@ -264,4 +264,54 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
         "{left}"
     );
     assert_eq!(node.get("net/ipv4/conf/all/route_localnet"), "0");
+}
+
+/// Whoever runs a firewall on the node lists its rules, ours among them.
+#[test]
+fn administrators_can_list_the_rules() {
+    let mut node = node::<NftEngine>("list");
+    let pods = [node.add_pod(), node.add_pod()];
+    let port = host_port(None, 81, Protocol::Udp);
+    let _with_port = node.add_pod_with_ports(vec![port]);
+    for (family, to) in SERVICES.into_iter().enumerate() {
+        let there = pods.each_ref().map(|pod| pod.at(8080)[family]);
+        let local = Outside::Local(vec![ripstop_plan::Backend {
+            address: there[0].ip(),
+            port: 8080,
+        }]);
+        // Every class that changes what chains are made of.
+        for (port, outside) in (1000..).zip([Outside::Cluster, local]) {
+            for (port, affinity) in (port..).step_by(10).zip([None, Some(60)]) {
+                for (port, open) in (port..).step_by(100).zip([true, false]) {
+                    for (port, backends) in (port..).step_by(1000).zip([&there[..], &[]]) {
+                        let to = SocketAddr::new(to.parse::<SocketAddr>().unwrap().ip(), port);
+                        let mut change = service(&to.to_string(), Protocol::Tcp, backends);
+                        for row in change.frontends.values_mut().flatten() {
+                            row.kind = FrontendKind::LoadBalancer;
+                            row.outside = outside.clone();
+                            row.affinity = affinity;
+                            if !open {
+                                row.source_ranges =
+                                    vec![["10.0.0.0/8", "fd00::/8"][family].parse().unwrap()];
+                            }
+                        }
+                        node.run(|engine| engine.apply(&change)).unwrap();
+                    }
+                }
+            }
+        }
+    }
+    let mut client = pods[0].process();
+    let mut server = pods[1].process();
+    server.serve(8080);
+    client.tcp("10.96.0.5:1010");
+    let listed = node.nft("list ruleset");
+    assert!(listed.contains("LoadBalancer test/service"), "{listed}");
+    let json = node.nft("-j list ruleset");
+    assert!(json.contains("LoadBalancer test/service"), "{json}");
+    // As many rules as there are.
+    let rules = |text: &str, word: &str| text.matches(word).count();
+    let ours = node.table();
+    let made = rules(&ours, "RuleRead");
+    assert_eq!(rules(&json, "{\"rule\":"), made);
 }
