@@ -103,6 +103,81 @@ fn a_killed_agent_loses_no_connection() {
     lab.must("probe", &[]);
 }
 
+/// A node that cannot reach the API serves what it knows; what changed meanwhile
+/// counts as soon as it can again, and connections live through both.
+#[test]
+fn a_node_without_the_api_goes_on() {
+    let lab = pair();
+    let node = |words: &[&str]| lab.exec("node/node1", words);
+    let stop = AtomicBool::new(false);
+    let (kept, new) = (AtomicU32::new(0), AtomicU32::new(0));
+    let far = format!("{}:80", pod_address(&lab, "far"));
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        let asking = scope.spawn(|| keep_asking(&lab, &far, &stop, &kept));
+        let connects = scope.spawn(|| connect_again_and_again(&lab, &stop, &new));
+        let goes_on = |what: &str| {
+            let before = (kept.load(Ordering::Relaxed), new.load(Ordering::Relaxed));
+            eventually(what, || {
+                let now = (kept.load(Ordering::Relaxed), new.load(Ordering::Relaxed));
+                (now.0 > before.0 + 20 && now.1 > before.1 + 20).then_some(())
+            });
+        };
+        node(&["nft", CUT]);
+        eventually("the agent sees that the API is away", || {
+            (agent_status(&lab, "node1")["api"] == "away").then_some(())
+        });
+        goes_on("requests go on without the API");
+        // Added, changed more than once, taken away.
+        lab.kubectl(&["create", "service", "clusterip", "late", "--tcp=80:80"]);
+        lab.kubectl(&["set", "selector", "service/late", "app=nowhere"]);
+        lab.kubectl(&["set", "selector", "service/late", "app=web"]);
+        lab.kubectl(&["delete", "service", "nobody"]);
+        goes_on("requests go on while objects change");
+        assert_eq!(services(&lab, "node1"), ["nobody", "web"]);
+        node(&["nft", "delete table inet cut"]);
+        eventually("what changed counts", || {
+            (services(&lab, "node1") == ["late", "web"]).then_some(())
+        });
+        goes_on("requests go on with the API back");
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+        connects.join().unwrap();
+    });
+    let late = "wget -T 5 -t1 -qO- http://late/";
+    let answer = lab.exec("client", &["sh", "-c", late]);
+    assert!(answer.contains("\"pod\""), "{answer}");
+    eventually("every watch goes on", || {
+        (agent_status(&lab, "node1")["api"] == "up").then_some(())
+    });
+    let verified = lab.agent("node1", &["status", "--verify"]);
+    assert!(verified.ok, "{}{}", verified.stdout, verified.stderr);
+}
+
+/// No way to the API's port.
+const CUT: &str = "
+add table inet cut
+add chain inet cut output { type filter hook output priority 0; }
+add rule inet cut output tcp dport 6443 reject with tcp reset
+";
+
+/// Names of the services in `default` that the agent's engine has, but for the
+/// API's own.
+fn services(lab: &Lab, node: &str) -> Vec<String> {
+    let printed = lab.agent(node, &["service", "list", "-o", "json"]);
+    assert!(printed.ok, "{}", printed.stderr);
+    let list: Value = serde_json::from_str(&printed.stdout).unwrap();
+    let mut names: Vec<String> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|service| service["namespace"] == "default" && service["name"] != "kubernetes")
+        .map(|service| service["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_service_without_endpoints_refuses_at_once() {
     let lab = pair();

@@ -3,11 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::{BoxError, ServiceBuilder};
 
 /// A server that does not take a connection for this long is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A watch on which nothing happens sends nothing, so nobody would notice that
+/// the server is gone before the watch's time is over: after this long without
+/// a word TCP asks...
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// ...again and again...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// ...and after this long without an answer the connection ends.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Why there is no client; the server itself has not been asked yet.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +54,33 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     let server = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| ClientError::Client { server, source })
+    build(config).map_err(|source| ClientError::Client { server, source })
+}
+
+/// As kube's own builder does it, with a connection that keeps itself alive.
+fn build(config: Config) -> Result<Client, kube::Error> {
+    if config.proxy_url.is_some() {
+        // Says which part of kube this is built without.
+        return Client::try_from(config);
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_tcp_user_timeout(Some(SILENCE));
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    let client: legacy::Client<_, Body> =
+        legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {

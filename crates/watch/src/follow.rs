@@ -76,6 +76,11 @@ pub(crate) async fn follow<K: Followed>(
                 if let Some(decode) = start_again(&error) {
                     stream = objects::<K>(client, decode);
                 }
+                // A watch that goes on where it was says nothing while nothing
+                // changes.
+                if broke_off(&error) && client.apiserver_version().await.is_ok() {
+                    health.answers(K::KIND.name());
+                }
                 continue;
             }
         };
@@ -125,6 +130,19 @@ fn start_again(error: &Error) -> Option<Decode> {
             Some(Decode::Fast)
         }
         _ => None,
+    }
+}
+
+/// The connection to the server ended, which says nothing of this kind.
+fn broke_off(error: &Error) -> bool {
+    match error {
+        Error::InitialListFailed(error)
+        | Error::WatchStartFailed(error)
+        | Error::WatchFailed(error) => matches!(
+            error,
+            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_)
+        ),
+        _ => false,
     }
 }
 
