@@ -50,6 +50,9 @@ pub(crate) static NAMES: LruHashMap<ReverseKey, ServiceAddress> =
 #[map(name = "reverse")]
 pub(crate) static REVERSE: LruHashMap<ReverseKey, ServiceAddress> =
     LruHashMap::with_max_entries(1, 0);
+#[map(name = "connected")]
+pub(crate) static CONNECTED: LruHashMap<ReverseKey, ServiceAddress> =
+    LruHashMap::with_max_entries(1, 0);
 #[map(name = "work")]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "drops")]

@@ -514,3 +514,56 @@ fn a_route_that_goes_is_removed() {
     let tables = one.run(|engine| engine.status()).tables;
     assert!(tables.contains(&("routes", 1, 16_384)), "{tables:?}");
 }
+
+#[test]
+fn the_nodes_datagram_sockets_let_go_of_backends_that_are_gone() {
+    let mut node: Node = node("stranded");
+    let (b, c) = (node.add_pod(), node.add_pod());
+    let (mut server_b, mut server_c) = (b.process(), c.process());
+    server_b.serve(8080);
+    server_c.serve(8080);
+    let mapped = "[::ffff:10.96.0.5]:80";
+    for to in [SERVICES[0], SERVICES[1], mapped] {
+        let family = usize::from(to == SERVICES[1]);
+        let frontend = if to == mapped { SERVICES[0] } else { to };
+        let [at_b, at_c] = [&b, &c].map(|pod| pod.at(8080)[family]);
+        node.serve(frontend, Protocol::Udp, &[at_b]);
+        let (mut client, mut direct) = (node.process(), node.process());
+        let by = |pod: &Pod| format!("{} sees", pod.local.container_id);
+        assert!(client.hold_udp(to).starts_with(&by(&b)));
+        // Not led by anybody: none of the engine's business.
+        assert!(direct.hold_udp(at_b).starts_with(&by(&b)));
+        // One more: who has one stays.
+        node.serve(frontend, Protocol::Udp, &[at_b, at_c]);
+        assert!(client.held_udp().starts_with(&by(&b)));
+        node.serve(frontend, Protocol::Udp, &[at_c]);
+        assert_eq!(client.held_udp(), "error: disconnected");
+        assert!(client.hold_udp(to).starts_with(&by(&c)));
+        // The service goes, with its last backend.
+        node.serve(frontend, Protocol::Udp, &[]);
+        assert_eq!(client.held_udp(), "error: disconnected");
+        assert_eq!(client.hold_udp(to), "error: ConnectionRefused");
+        assert!(direct.held_udp().starts_with(&by(&b)));
+    }
+}
+
+#[test]
+fn an_audit_finds_sockets_whose_backend_went_meanwhile() {
+    let mut node: Node = node("stranded2");
+    let pod = node.add_pod();
+    let mut server = pod.process();
+    server.serve(8080);
+    let mut client = node.process();
+    node.serve(SERVICES[0], Protocol::Udp, &[pod.at(8080)[0]]);
+    assert!(
+        client
+            .hold_udp(SERVICES[0])
+            .starts_with(&pod.local.container_id)
+    );
+    node.engine = None;
+    node.open();
+    let pods = [pod.local.clone()];
+    node.run(|engine| engine.audit(&Tables::default(), &pods))
+        .unwrap();
+    assert_eq!(client.held_udp(), "error: disconnected");
+}

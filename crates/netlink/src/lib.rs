@@ -20,6 +20,7 @@ mod request;
 pub mod route;
 pub mod rule;
 mod socket;
+pub mod sockets;
 pub mod traffic;
 mod write;
 

@@ -51,7 +51,7 @@ impl Netlink {
         Self::open(NETLINK_NETFILTER)
     }
 
-    fn open(protocol: isize) -> Result<Self, Error> {
+    pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
         let failed = |operation| move |source| Error::Socket { operation, source };
         let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;

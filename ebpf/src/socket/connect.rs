@@ -8,7 +8,7 @@ use ripstop_abi::{
 };
 
 use super::{Exit, Family, Socket, V4, V6};
-use crate::maps::NAMES;
+use crate::maps::{CONNECTED, NAMES};
 use crate::services::Kernel;
 
 #[cgroup_sock_addr(connect4)]
@@ -55,7 +55,14 @@ fn connect<F: Family>(socket: &Socket<F>) -> Exit {
                     id: key.id,
                     flags: SOCKET_CONNECTED,
                 };
-                socket.remember(&mut state)
+                socket.remember(&mut state).and_then(|()| {
+                    if !socket.in_node_netns() {
+                        return Ok(());
+                    }
+                    CONNECTED
+                        .insert(&socket.reverse(&backend), &frontend, 0)
+                        .map_err(|_| DropReason::SocketState)
+                })
             };
             if let Err(reason) = remembered {
                 return Exit::Refuse(reason);

@@ -27,7 +27,8 @@ pub enum Outcome {
     },
     /// `ECONNREFUSED`: a reset to a SYN, or an ICMP error.
     Refused,
-    /// An established connection ended without an answer.
+    /// An established connection ended without an answer; a connected datagram
+    /// socket is connected no more (`EDESTADDRREQ`).
     Reset,
     /// `EHOSTUNREACH`, `ENETUNREACH`.
     Unreachable,

@@ -23,7 +23,7 @@ use crate::Address;
 
 /// Version of everything in these files. A kernel that holds tables of another
 /// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///
@@ -118,6 +118,9 @@ pub mod names {
     /// As [`REVERSE`], for TCP: only `getpeername` asks, so that who connects a
     /// lot takes no datagrams' names away.
     pub const NAMES: &str = "names";
+    /// As [`REVERSE`], for connected datagram sockets of the node's own processes:
+    /// user space finds those by it whose backend has gone.
+    pub const CONNECTED: &str = "connected";
     /// Socket -> [`super::SocketState`]; ends with the socket.
     pub const SOCKETS: &str = "sockets";
     /// One [`super::Work`] per CPU.

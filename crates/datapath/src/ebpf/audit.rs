@@ -25,6 +25,8 @@ pub(crate) fn audit(
     };
     audit.services(engine, desired);
     audit.pods(engine, pods);
+    // Also of backends that went while there was no engine.
+    engine.disconnect_stranded();
     // Routes as they were applied: resolving them is not ours.
     let wanted: BTreeSet<_> = desired.routes.keys().map(route_key).collect();
     for (key, route) in routes.into_iter().filter(|(key, _)| wanted.contains(key)) {

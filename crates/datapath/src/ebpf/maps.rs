@@ -34,6 +34,7 @@ pub(crate) struct Maps {
     /// Written by programs.
     pub(crate) flows: Table<FlowKey, Flow>,
     pub(crate) affinity: Table<AffinityKey, Affinity>,
+    pub(crate) connected: Table<ReverseKey, ServiceAddress>,
     reverse: OwnedFd,
     names: OwnedFd,
     sockets: OwnedFd,
@@ -110,6 +111,7 @@ impl Maps {
             uplinks: Mirror::new(table!(names::UPLINKS)),
             flows: table!(names::FLOWS),
             affinity: table!(names::AFFINITY),
+            connected: table!(names::CONNECTED),
             reverse: map(names::REVERSE)?,
             names: map(names::NAMES)?,
             sockets: map(names::SOCKETS)?,
@@ -133,6 +135,7 @@ impl Maps {
             names::UPLINKS => self.uplinks.as_fd(),
             names::FLOWS => self.flows.as_fd(),
             names::AFFINITY => self.affinity.as_fd(),
+            names::CONNECTED => self.connected.as_fd(),
             names::REVERSE => self.reverse.as_fd(),
             names::NAMES => self.names.as_fd(),
             names::SOCKETS => self.sockets.as_fd(),
@@ -157,7 +160,7 @@ impl Maps {
     }
 }
 
-pub(crate) const ALL: [&str; 16] = [
+pub(crate) const ALL: [&str; 17] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -169,6 +172,7 @@ pub(crate) const ALL: [&str; 16] = [
     names::UPLINKS,
     names::FLOWS,
     names::AFFINITY,
+    names::CONNECTED,
     names::REVERSE,
     names::NAMES,
     names::SOCKETS,
@@ -178,6 +182,9 @@ pub(crate) const ALL: [&str; 16] = [
 
 /// Links that can be told apart by their addresses.
 const UPLINKS: u32 = 256;
+
+/// Connected datagram sockets of the node's own processes, which are few.
+const CONNECTED: u32 = 1024;
 
 fn pin(name: &str) -> String {
     format!("map_{name}")
@@ -218,6 +225,7 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::UPLINKS => of::<u32, Uplink>(HASH, UPLINKS, NO_PREALLOC),
         names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
         names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
+        names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
         names::REVERSE | names::NAMES => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
         names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),

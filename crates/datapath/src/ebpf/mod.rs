@@ -19,6 +19,7 @@ mod preflight;
 mod programs;
 mod ranges;
 mod readback;
+mod stranded;
 mod sys;
 mod table;
 mod uplinks;
@@ -73,6 +74,8 @@ pub struct EbpfEngine {
     frontends: Frontends,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
+    /// It was said that datagram sockets cannot be disconnected here.
+    stranding_said: bool,
 }
 
 impl EbpfEngine {
@@ -92,6 +95,7 @@ impl EbpfEngine {
             handing_over: false,
             frontends: Frontends::default(),
             pods: BTreeMap::new(),
+            stranding_said: false,
             config,
             pins,
             cgroup,
@@ -196,6 +200,7 @@ impl EbpfEngine {
         };
         let frontends: Vec<_> = rows.frontends.into_iter().filter_map(mine).collect();
         results.push(self.frontends.write_host_ports(&self.maps, frontends).1);
+        self.disconnect_stranded_if_any();
         for (key, endpoint) in rows.endpoints {
             if self.maps.endpoints.rows().get(&key) == Some(&endpoint) {
                 results.push(self.maps.endpoints.remove(&key).map(drop));
@@ -218,6 +223,31 @@ impl EbpfEngine {
             let shared = wanted.keys().find(|key| held.contains_key(key));
             shared.map(|key| (other, *key))
         })
+    }
+
+    /// Lets the node's own datagram sockets go that are connected to backends
+    /// which have gone.
+    fn disconnect_stranded(&mut self) {
+        match stranded::disconnect(&self.maps, &self.frontends) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "datagram sockets lost their backend"),
+            // Nothing else depends on it, and most kernels can.
+            Err(error) if !self.stranding_said => {
+                self.stranding_said = true;
+                tracing::warn!(
+                    %error,
+                    "connected datagram sockets of the node's processes stay with backends that \
+                     are gone; it takes CONFIG_INET_UDP_DIAG and CONFIG_INET_DIAG_DESTROY"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn disconnect_stranded_if_any(&mut self) {
+        if self.frontends.take_datagrams_stranded() {
+            self.disconnect_stranded();
+        }
     }
 
     /// True if the route was not there, or another one.
@@ -256,6 +286,7 @@ impl Datapath for EbpfEngine {
             .iter()
             .map(|(frontend, row)| (key(frontend), row.as_ref().map(|row| wanted(frontend, row))));
         let written = self.frontends.write_services(&self.maps, rows).1;
+        self.disconnect_stranded_if_any();
         written.and(ranges::apply(&mut self.maps, &change.ranges))
     }
 

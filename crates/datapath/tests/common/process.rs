@@ -142,7 +142,10 @@ fn process_in_a_pod() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
         let answer = act(&words, &mut held);
-        let answer = answer.unwrap_or_else(|error| format!("error: {:?}", error.kind()));
+        let answer = answer.unwrap_or_else(|error| match error.raw_os_error() {
+            Some(nix::libc::EDESTADDRREQ) => "error: disconnected".into(),
+            _ => format!("error: {:?}", error.kind()),
+        });
         writeln!(stream, "{answer}").unwrap();
     }
 }

@@ -54,6 +54,9 @@ fn report_errors(socket: &Socket, domain: Domain) -> io::Result<()> {
 
 /// An error as an outcome; `established` tells a reset from a refusal.
 pub(super) fn outcome(error: &io::Error, established: bool) -> Outcome {
+    if error.raw_os_error() == Some(nix::libc::EDESTADDRREQ) {
+        return Outcome::Reset;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Outcome::Refused,
         io::ErrorKind::ConnectionReset

@@ -11,7 +11,7 @@ mod row;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ripstop_abi::ServiceAddress;
+use ripstop_abi::{Backend, ServiceAddress};
 
 use super::maps::Maps;
 use super::table::Table;
@@ -29,6 +29,9 @@ pub(crate) struct Frontends {
     behind: BTreeMap<ServiceAddress, Wanted>,
     last_set: u32,
     wrapped: bool,
+    /// A backend that datagrams were led to has gone: see
+    /// [`Frontends::take_datagrams_stranded`].
+    datagrams_stranded: bool,
 }
 
 impl Frontends {
@@ -65,6 +68,18 @@ impl Frontends {
             .iter()
             .filter(move |(_, row)| (row.wanted.flags() & flag != 0) == set)
             .map(|(address, _)| *address)
+    }
+
+    /// Whether that backend is still one of that frontend's.
+    pub(crate) fn leads_to(&self, address: &ServiceAddress, backend: &Backend) -> bool {
+        let row = self.rows.get(address);
+        row.is_some_and(|row| row.id(backend).is_some())
+    }
+
+    /// Whether, since this was asked last, a backend has gone that sockets for
+    /// datagrams may be connected to.
+    pub(crate) fn take_datagrams_stranded(&mut self) -> bool {
+        std::mem::take(&mut self.datagrams_stranded)
     }
 
     /// Makes the kernel have these rows of services; `None` removes one. A port
@@ -139,7 +154,9 @@ impl Frontends {
                 Ok(()) => {
                     done.push(format!("frontend {} (removed)", show(&address)));
                     if let Some(row) = self.rows.remove(&address) {
-                        plan::everything(&row).remove(maps);
+                        let all = plan::everything(&row);
+                        self.datagrams_stranded |= all.strands_datagrams(&address);
+                        all.remove(maps);
                     }
                 }
                 Err(error) => result = result.and(Err(error)),
@@ -184,10 +201,13 @@ impl Frontends {
                 continue;
             }
             done.push(format!("frontend {}", show(&plan.address)));
+            self.datagrams_stranded |= plan.unused.strands_datagrams(&plan.address);
             plan.unused.remove(maps);
             let old = self.rows.insert(plan.address, plan.row);
             if let Some(old) = old.filter(|_| !plan.in_place) {
-                plan::everything(&old).remove(maps);
+                let all = plan::everything(&old);
+                self.datagrams_stranded |= all.strands_datagrams(&plan.address);
+                all.remove(maps);
             }
         }
         (done, result)

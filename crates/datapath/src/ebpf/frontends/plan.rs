@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ripstop_abi::{
-    Backend, BackendKey, BackendRow, Frontend, MaglevRow, ServiceAddress, Slots, SlotsKey,
-    SourceKey, TableRow,
+    Backend, BackendKey, BackendRow, Frontend, IPPROTO_UDP, MaglevRow, ServiceAddress, Slots,
+    SlotsKey, SourceKey, TableRow,
 };
 
 use super::row::{Row, Wanted};
@@ -39,6 +39,12 @@ pub(super) struct Unused {
 }
 
 impl Unused {
+    /// Whether sockets for datagrams may be connected to what goes. (TCP's
+    /// connections live on.)
+    pub(super) fn strands_datagrams(&self, frontend: &ServiceAddress) -> bool {
+        frontend.protocol == IPPROTO_UDP && !self.backends.is_empty()
+    }
+
     /// What cannot be removed is found when the tables are read next.
     pub(super) fn remove(&self, maps: &Maps) {
         let said = |result: Result<(), Error>| {
