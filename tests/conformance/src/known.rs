@@ -35,15 +35,6 @@ const KNOWN: &[Known] = &[
     },
     Known {
         engine: Engine::Nftables,
-        stacks: &[Stack::Dual],
-        families: BOTH,
-        scenario: "consistent-backend-gone",
-        paths: &[Path::Own],
-        sometimes: false,
-        why: "the table has another size for three endpoints than for four",
-    },
-    Known {
-        engine: Engine::Nftables,
         stacks: &[Stack::Dual, Stack::Ipv4],
         families: &[Family::Ipv4],
         scenario: "node-port-tcp",

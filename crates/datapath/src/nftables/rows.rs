@@ -22,6 +22,8 @@ pub(super) struct Placed {
     pub(super) inside: Vec<Backend>,
     /// Of [`Outside::Local`].
     pub(super) local: Vec<Backend>,
+    /// Slots by which clients from outside are spread; 0 if they are not.
+    spread: u32,
 }
 
 impl Placed {
@@ -32,11 +34,21 @@ impl Placed {
             Outside::Cluster => Vec::new(),
             Outside::Local(local) => place(local, before.map_or(none, |p| &p.local)),
         };
+        // A ClusterIP is rarely reached from outside, and then as from inside.
+        let spreads = row.outside == Outside::Cluster
+            && row.kind != FrontendKind::ClusterIp
+            && row.backends.len() > 1;
+        let spread = if spreads {
+            spread::size(row.backends.len(), before.map_or(0, |p| p.spread))
+        } else {
+            0
+        };
         Self {
             row,
             host_port,
             inside,
             local,
+            spread,
         }
     }
 
@@ -49,9 +61,7 @@ impl Placed {
                 OutsideClass::Same
             }
             Outside::Local(local) => OutsideClass::Local(count(local.len())),
-            Outside::Cluster if self.spreads() => {
-                OutsideClass::Spread(spread::size(row.backends.len()))
-            }
+            Outside::Cluster if self.spread != 0 => OutsideClass::Spread(self.spread),
             Outside::Cluster => OutsideClass::Same,
         };
         Class {
@@ -60,11 +70,6 @@ impl Placed {
             affinity: row.affinity.unwrap_or_default(),
             ranges: !row.source_ranges.is_empty(),
         }
-    }
-
-    /// A ClusterIP is rarely reached from outside, and then as from inside.
-    fn spreads(&self) -> bool {
-        self.row.kind != FrontendKind::ClusterIp && self.row.backends.len() > 1
     }
 
     /// Everything that the kernel has of it.
@@ -240,6 +245,10 @@ impl Read {
             host_port,
             inside,
             local,
+            spread: match class.outside {
+                OutsideClass::Spread(slots) => slots,
+                OutsideClass::Same | OutsideClass::Local(_) => 0,
+            },
         };
         // Else something of it is missing.
         (placed.class() == class).then_some(placed)

@@ -7,15 +7,27 @@ use ripstop_plan::Backend;
 use super::keys;
 
 /// Primes. The larger the table beside the number of backends, the more even.
-const SIZES: [u32; 5] = [31, 251, 2_039, 16_381, 65_521];
+const SIZES: [u32; 6] = [61, 251, 1_021, 4_093, 16_381, 65_521];
 /// Slots per backend at least: none gets more than an eighth too much.
 const PER_BACKEND: usize = 8;
 
-/// How many slots so many backends get.
-pub(super) fn size(backends: usize) -> u32 {
+/// A table becomes smaller when it is this many times too large: with another
+/// size most clients would find another backend, and a rollout takes away and
+/// gives.
+const TOO_LARGE: usize = 16;
+
+/// How many slots so many backends get that have `before` now (0: none).
+pub(super) fn size(backends: usize, before: u32) -> u32 {
     let wanted = backends.saturating_mul(PER_BACKEND);
-    let large = |size: &&u32| usize::try_from(**size).is_ok_and(|size| size >= wanted);
-    *SIZES.iter().find(large).unwrap_or(&SIZES[SIZES.len() - 1])
+    let holds = |size: u32, wanted: usize| usize::try_from(size).is_ok_and(|s| s >= wanted);
+    let is_right = |size: &u32| holds(*size, wanted);
+    let largest = SIZES[SIZES.len() - 1];
+    let fresh = SIZES.into_iter().find(is_right).unwrap_or(largest);
+    let stays = SIZES.contains(&before) && before >= fresh;
+    if stays && !holds(before, wanted.saturating_mul(TOO_LARGE)) {
+        return before;
+    }
+    fresh
 }
 
 /// FNV-1a, with the seed before the bytes: the same on every machine.
@@ -76,7 +88,7 @@ mod tests {
     #[test]
     fn shares_are_even() {
         for count in [1, 2, 3, 7, 100] {
-            let size = size(count.into());
+            let size = size(count.into(), 0);
             let table = table(&backends(count), size);
             let mut shares = vec![0; count.into()];
             table.iter().for_each(|index| shares[*index] += 1);
@@ -86,11 +98,29 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_kept_while_it_does() {
+        for (backends, before, expect) in [
+            (2, 0, 61),
+            (7, 0, 61),
+            (8, 0, 251),
+            (7, 251, 251),
+            (2, 251, 251),
+            (1, 251, 61),
+            (9_000, 0, 65_521),
+            (32, 251, 1_021),
+            // Of another version.
+            (2, 31, 61),
+        ] {
+            assert_eq!(size(backends, before), expect, "{backends} {before}");
+        }
+    }
+
+    #[test]
     fn few_slots_change_when_one_goes() {
         let all = backends(20);
-        let before = table(&all, size(20));
+        let before = table(&all, size(20, 0));
         let fewer: Vec<_> = all[..19].to_vec();
-        let after = table(&fewer, size(19));
+        let after = table(&fewer, size(19, 0));
         assert_eq!(before.len(), after.len());
         let moved = before
             .iter()
