@@ -267,11 +267,14 @@ impl NftEngine {
             *self.classes.entry(key).or_default() += 1;
         }
         let before = self.frontends.remove(&frontend);
-        let elements = |placed: &Placed| placed.elements(&frontend);
+        let elements = |placed: Option<&Placed>, beside: Option<&Placed>| {
+            let same = beside.map_or(&[][..], |placed| &placed.inside);
+            placed.map_or(Vec::new(), |placed| placed.elements_beside(&frontend, same))
+        };
         changes.replace(
             family,
-            before.as_ref().map(elements).unwrap_or_default(),
-            after.as_ref().map(elements).unwrap_or_default(),
+            elements(before.as_ref(), after.as_ref()),
+            elements(after.as_ref(), before.as_ref()),
         );
         if let Some(before) = &before {
             let count = self.classes.entry((family, before.class())).or_default();

@@ -29,10 +29,15 @@ pub(super) struct Placed {
 impl Placed {
     pub(super) fn new(row: FrontendRow, host_port: bool, before: Option<&Self>) -> Self {
         let none: &[Backend] = &[];
-        let inside = place(&row.backends, before.map_or(none, |p| &p.inside));
-        let local = match &row.outside {
-            Outside::Cluster => Vec::new(),
-            Outside::Local(local) => place(local, before.map_or(none, |p| &p.local)),
+        let inside = before.map_or(none, |p| &p.inside);
+        let known = before.map_or(none, |p| &p.row.backends);
+        let inside = place(&row.backends, inside, known);
+        let local = match (&row.outside, before.map(|p| (&p.row.outside, &p.local))) {
+            (Outside::Cluster, _) => Vec::new(),
+            (Outside::Local(local), Some((Outside::Local(known), before))) => {
+                place(local, before, known)
+            }
+            (Outside::Local(local), _) => local.clone(),
         };
         // A ClusterIP is rarely reached from outside, and then as from inside.
         let spreads = row.outside == Outside::Cluster
@@ -74,9 +79,18 @@ impl Placed {
 
     /// Everything that the kernel has of it.
     pub(super) fn elements(&self, frontend: &Frontend) -> Vec<(Set, Element)> {
+        self.elements_beside(frontend, &[])
+    }
+
+    /// The same, without slots that are as they are there.
+    pub(super) fn elements_beside(
+        &self,
+        frontend: &Frontend,
+        same: &[Backend],
+    ) -> Vec<(Set, Element)> {
         let key = keys::frontend(frontend);
         let class = self.class();
-        let mut elements = Vec::with_capacity(2 + self.inside.len());
+        let mut elements = Vec::with_capacity(2 + self.inside.len().saturating_sub(same.len()));
         let with = |rest: &[u8]| [&key[..], rest].concat();
         let slot = |slot: usize| {
             let slot = keys::slot(u32::try_from(slot).unwrap_or(u32::MAX));
@@ -88,6 +102,9 @@ impl Placed {
         };
         elements.push((Set::Services, service));
         for (index, backend) in self.inside.iter().enumerate() {
+            if same.get(index) == Some(backend) {
+                continue;
+            }
             let pair = Element::pair(slot(index), keys::result(frontend, &keys::backend(backend)));
             elements.push((Set::Slots, pair));
         }
@@ -176,22 +193,39 @@ fn read_comment(comment: &str) -> Option<(FrontendKind, bool, ObjectKey)> {
     Some((kind, host_port, ObjectKey::new(namespace, name)))
 }
 
-/// Slots for `wanted`: who has one keeps it, unless it is behind the new end.
-fn place(wanted: &[Backend], before: &[Backend]) -> Vec<Backend> {
-    let mut new: Vec<Backend> = Vec::new();
-    let mut slots: Vec<Option<Backend>> = vec![None; wanted.len()];
-    let old: BTreeMap<&Backend, usize> = before.iter().zip(0..).collect();
-    for backend in wanted {
-        match old.get(backend).and_then(|slot| slots.get_mut(*slot)) {
-            Some(slot) => *slot = Some(*backend),
-            None => new.push(*backend),
+/// Slots for `wanted`, which are sorted: who has one keeps it, unless it is
+/// behind the new end. `before` are the slots, `known` the same sorted.
+fn place(wanted: &[Backend], before: &[Backend], known: &[Backend]) -> Vec<Backend> {
+    // Few differ as a rule: nothing is looked up for those that stay.
+    let mut new = only_in_first(wanted, known).into_iter();
+    let gone = only_in_first(known, wanted);
+    let mut moved = before.iter().skip(wanted.len()).copied();
+    let mut next = || {
+        moved
+            .find(|backend| gone.binary_search(backend).is_err())
+            .or_else(|| new.next())
+    };
+    let slots = before.iter().take(wanted.len()).copied().map(Some);
+    let empty = std::iter::repeat(None);
+    slots
+        .chain(empty)
+        .take(wanted.len())
+        .map(|slot| slot.filter(|backend| gone.binary_search(backend).is_err()))
+        .filter_map(|slot| slot.or_else(&mut next))
+        .collect()
+}
+
+/// Of two sorted lists, without duplicates; sorted, too.
+fn only_in_first(first: &[Backend], second: &[Backend]) -> Vec<Backend> {
+    let mut second = second.iter().peekable();
+    let mut only = Vec::new();
+    for backend in first {
+        while second.next_if(|other| *other < backend).is_some() {}
+        if second.next_if_eq(&backend).is_none() {
+            only.push(*backend);
         }
     }
-    let mut new = new.into_iter();
-    slots
-        .into_iter()
-        .filter_map(|slot| slot.or_else(|| new.next()))
-        .collect()
+    only
 }
 
 /// What the kernel's elements say of one frontend, in the making.
@@ -269,7 +303,9 @@ mod tests {
     #[test]
     fn who_stays_keeps_its_slot() {
         let slots = |numbers: &[u8]| numbers.iter().copied().map(backend).collect::<Vec<_>>();
-        let cases: [(&[u8], &[u8], &[u8]); 6] = [
+        let cases: [(&[u8], &[u8], &[u8]); 8] = [
+            (&[3, 1, 4, 2], &[2, 4], &[4, 2]),
+            (&[3, 1, 4, 2], &[1, 2, 3], &[3, 1, 2]),
             (&[], &[1, 2], &[1, 2]),
             (&[1, 2], &[], &[]),
             (&[1, 2, 3], &[2, 3], &[3, 2]),
@@ -278,7 +314,10 @@ mod tests {
             (&[1, 2, 3], &[4, 5, 6], &[4, 5, 6]),
         ];
         for (before, wanted, after) in cases {
-            assert_eq!(place(&slots(wanted), &slots(before)), slots(after));
+            let mut known = slots(before);
+            known.sort_unstable();
+            let placed = place(&slots(wanted), &slots(before), &known);
+            assert_eq!(placed, slots(after));
         }
     }
 
