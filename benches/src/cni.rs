@@ -105,13 +105,6 @@ impl Plugin {
                     "CNI_PATH",
                     self.executable.parent().unwrap_or(Path::new("/")),
                 )
-                .env(
-                    "CNI_ARGS",
-                    format!(
-                        "IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={}",
-                        netns.0
-                    ),
-                )
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()

@@ -135,6 +135,7 @@ impl<E: Engine> Rig<E> {
         let host_ifindex = link.create(&mut Netlink::in_netns(&self.node)?, &netns)?;
         let pod = LocalPod {
             pod: ObjectKey::new("bench", name),
+            uid: None,
             container_id: name.clone(),
             addresses,
             host_ifindex,

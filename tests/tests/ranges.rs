@@ -42,10 +42,6 @@ impl Crowd<'_> {
             .env("CNI_NETNS", format!("/run/netns/{name}"))
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", "/")
-            .env(
-                "CNI_ARGS",
-                format!("K8S_POD_NAMESPACE=crowd;K8S_POD_NAME={name}"),
-            )
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

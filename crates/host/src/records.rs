@@ -183,6 +183,7 @@ mod tests {
                     namespace: "shop".to_owned(),
                     name: "cart".to_owned(),
                 },
+                uid: None,
                 container_id: container_id.to_owned(),
                 addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
                 host_ifindex: 0,

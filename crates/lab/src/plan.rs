@@ -51,6 +51,9 @@ pub struct LabOptions {
     /// Of `ripstop agent`; its default if empty.
     #[serde(default)]
     pub pod_names: String,
+    /// Of `ripstop agent`; its default if empty.
+    #[serde(default)]
+    pub policy_deny: String,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -96,6 +99,7 @@ impl Default for LabOptions {
             datapath: String::new(),
             dns_expand_search: false,
             pod_names: String::new(),
+            policy_deny: String::new(),
             mtu: 1500,
             real_probe_timing: false,
         }

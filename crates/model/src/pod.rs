@@ -22,7 +22,12 @@ impl fmt::Display for Mac {
 /// API: it exists before the API shows the pod's address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalPod {
+    /// Empty names for a container that is no pod of Kubernetes.
     pub pod: ObjectKey,
+    /// `K8S_POD_UID`, if the runtime told: tells it from a pod of the same name
+    /// before or after it.
+    #[serde(default)]
+    pub uid: Option<String>,
     /// `CNI_CONTAINERID`.
     pub container_id: String,
     /// One per family, from the node's pod CIDRs.

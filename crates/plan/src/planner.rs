@@ -180,7 +180,11 @@ impl Planner {
     }
 
     /// Policies and what they are about.
-    pub fn policies(&mut self) -> &mut PolicyPlanner {
+    pub fn policies(&self) -> &PolicyPlanner {
+        &self.policies
+    }
+
+    pub fn policies_mut(&mut self) -> &mut PolicyPlanner {
         &mut self.policies
     }
 

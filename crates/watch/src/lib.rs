@@ -25,5 +25,5 @@ pub use event::{Event, ObjectEvent};
 pub use follow::watch;
 pub use health::{ApiHealth, ApiState};
 pub use objects::{ClusterNetworkPolicyObject, PodObject};
-pub use policy::{watch_pods, watch_policies};
+pub use policy::watch_policies;
 pub use recorder::{Recorder, Reporter, recorder};

@@ -17,9 +17,9 @@ use crate::kinds::Followed;
 use crate::objects::{ClusterNetworkPolicyObject, PodObject};
 use crate::{ApiHealth, Event, ObjectEvent};
 
-/// As [`watch`](crate::watch), for pods, namespaces and policies. Every node of
-/// the cluster has to know every pod of it: who does not enforce policies does
-/// not need this. `synced` is called once, when all kinds have been listed.
+/// As [`watch`](crate::watch), for pods, namespaces and policies: every node of
+/// the cluster has to know every pod of it. `synced` is called once, when all
+/// kinds have been listed.
 pub async fn watch_policies(
     client: Client,
     health: Arc<ApiHealth>,
@@ -38,15 +38,6 @@ pub async fn watch_policies(
         follow::<networking::NetworkPolicy>(&client, &health, &sink, &listed),
         follow::<ClusterNetworkPolicyObject>(&client, &health, &sink, &listed),
     );
-}
-
-/// Pods alone, for who asks which pods there are and does not follow policies.
-pub async fn watch_pods(
-    client: Client,
-    health: Arc<ApiHealth>,
-    sink: impl Fn(Event) + Send + Sync,
-) {
-    follow::<PodObject>(&client, &health, &sink, &|| {}).await;
 }
 
 impl Followed for PodObject {

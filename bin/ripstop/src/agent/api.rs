@@ -1,12 +1,12 @@
 //! The API server, followed from a thread of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
-use ripstop_watch::{ApiHealth, Reporter};
+use ripstop_watch::{ApiHealth, Event, Reporter};
 
-use super::args::PodNameMode;
 use super::feed::Input;
 use super::{Args, thread};
 
@@ -26,19 +26,26 @@ pub(crate) fn follow(
         .context("runtime of the API client")?;
     let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
     let (reporter, recorder) = ripstop_watch::recorder(&args.node_name);
-    // Names of pods are the only ones that need to know pods.
-    let verified = args.pod_names == PodNameMode::Verified;
     thread::start("api", move || {
         // A receiver that is gone means that the agent ends.
         let tell = |event| drop(sender.send(Input::Api(event)));
         runtime.block_on(async {
-            let watch = ripstop_watch::watch(client.clone(), Arc::clone(&health), tell);
-            let pods = async {
-                if verified {
-                    ripstop_watch::watch_pods(client.clone(), health, tell).await;
+            // There is no plan before services and policies are all known.
+            let unlisted = AtomicUsize::new(2);
+            let synced = || {
+                if unlisted.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    tell(Event::Synced);
                 }
             };
-            tokio::join!(watch, pods, recorder.run(client.clone()));
+            let services = |event| match event {
+                Event::Synced => synced(),
+                event => tell(event),
+            };
+            tokio::join!(
+                ripstop_watch::watch(client.clone(), Arc::clone(&health), services),
+                ripstop_watch::watch_policies(client.clone(), health, tell, synced),
+                recorder.run(client.clone()),
+            );
         });
     })?;
     Ok(reporter)

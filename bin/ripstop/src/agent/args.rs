@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
+use ripstop_datapath::Deny;
 use ripstop_dns::{PodNames, Stub, UpstreamServer};
 
 use super::node_ports::NodePortAddresses;
@@ -56,6 +57,10 @@ pub(crate) struct Args {
     /// Engine that carries services and pods.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) datapath: Mode,
+    /// What becomes of packets that network policies deny: dropped without a word,
+    /// or rejected with a TCP reset or an ICMP error.
+    #[arg(long, value_enum, default_value_t = PolicyDeny::Drop)]
+    pub(crate) policy_deny: PolicyDeny,
     /// Where names outside the cluster are asked for: IP[:PORT], tcp://IP[:PORT] or
     /// tls://IP[:PORT][#NAME]; may be repeated. Otherwise the servers of --resolv-conf.
     #[arg(long, value_name = "SERVER")]
@@ -94,6 +99,21 @@ impl From<PodNameMode> for PodNames {
             PodNameMode::Off => Self::Off,
             PodNameMode::Verified => Self::Verified,
             PodNameMode::Always => Self::Always,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyDeny {
+    Drop,
+    Reject,
+}
+
+impl From<PolicyDeny> for Deny {
+    fn from(deny: PolicyDeny) -> Self {
+        match deny {
+            PolicyDeny::Drop => Self::Drop,
+            PolicyDeny::Reject => Self::Reject,
         }
     }
 }

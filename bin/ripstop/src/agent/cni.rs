@@ -29,8 +29,9 @@ use ripstop_netlink::link::Link;
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::{Netlink, link};
 
+use super::local_pods::{PodInput, PodTeller};
 use super::names::Names;
-use attachments::Attachments;
+use attachments::{Attachments, key_of};
 use reaper::Reaper;
 
 /// The engine, shared with the rest of the agent.
@@ -56,6 +57,7 @@ pub(crate) struct CniServer {
     sockets: Sockets,
     mtu: u32,
     names: OnceLock<Names>,
+    plan: OnceLock<PodTeller>,
 }
 
 impl CniServer {
@@ -81,6 +83,7 @@ impl CniServer {
             sockets,
             mtu: config.mtu,
             names: OnceLock::new(),
+            plan: OnceLock::new(),
         }))
     }
 
@@ -96,6 +99,19 @@ impl CniServer {
         for record in self.attachments.attached_records() {
             self.tell_names(&record, true);
         }
+    }
+
+    /// From here on, the plan knows pods. To be called once; returns those that
+    /// there are.
+    pub(crate) fn tell_plan(&self, plan: PodTeller) -> Vec<PodInput> {
+        let _ = self.plan.set(plan);
+        let records = self.attachments.attached_records();
+        let adopted = records.into_iter().map(|record| PodInput::Added {
+            at: key_of(&record),
+            pod: record.pod,
+            planned: None,
+        });
+        adopted.collect()
     }
 
     fn tell_names(&self, record: &Record, there: bool) {

@@ -49,6 +49,7 @@ pub(crate) struct Opener {
     pub(crate) cgroup_root: PathBuf,
     pub(crate) node_addresses: Vec<IpAddr>,
     pub(crate) uplinks: Vec<u32>,
+    pub(crate) policy: PolicySettings,
 }
 
 /// The engine that the node has, shared with the rest of the agent.
@@ -118,7 +119,7 @@ impl Opener {
 
     /// Opens the engine, whatever was asked for.
     pub(crate) fn open_kind(&self, kind: Kind) -> Result<Current, Error> {
-        let engine: Box<dyn Datapath> = match kind {
+        let mut engine: Box<dyn Datapath> = match kind {
             Kind::Ebpf => Box::new(EbpfEngine::open(ebpf::Config {
                 bpffs: self.bpffs.clone(),
                 cgroup_root: self.cgroup_root.clone(),
@@ -130,6 +131,7 @@ impl Opener {
                 node_addresses: self.node_addresses.clone(),
             })?),
         };
+        engine.set_policy_settings(self.policy)?;
         Ok(Current { kind, engine })
     }
 

@@ -10,6 +10,7 @@ use ripstop_plan::{PlanConfig, Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
 
 use super::control::Question;
+use super::local_pods::{LocalPods, PodInput};
 use super::names::pods::PodAddresses;
 
 /// Events of one burst that are planned together at most.
@@ -19,6 +20,7 @@ const BURST: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Input {
     Api(Event),
+    Pod(PodInput),
     Ask(Question),
 }
 
@@ -27,6 +29,7 @@ pub(crate) struct Feed {
     inbox: Receiver<Input>,
     asked: Vec<Question>,
     planner: Planner,
+    locals: LocalPods,
     synced: bool,
     /// What is wrong with objects by themselves.
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
@@ -47,6 +50,7 @@ impl Feed {
             inbox,
             asked: Vec::new(),
             planner,
+            locals: LocalPods::default(),
             synced: false,
             problems: BTreeMap::new(),
             planned_problems: BTreeSet::new(),
@@ -93,6 +97,21 @@ impl Feed {
             self.problems_changed = true;
         }
         update
+    }
+
+    /// Whether there is nothing left to plan until something comes.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.planner.policies().is_settled()
+    }
+
+    /// A pod of this node that was here before this agent.
+    pub(crate) fn adopt(&mut self, pod: PodInput) {
+        self.locals.take(pod, self.planner.policies_mut());
+    }
+
+    /// What has been planned is in the kernel.
+    pub(crate) fn applied(&mut self) {
+        self.locals.answer(self.planner.policies());
     }
 
     /// Whether [`Feed::problems`] may have changed since the last call.
@@ -144,6 +163,7 @@ impl Feed {
         let planner = &mut self.planner;
         let event = match input {
             Input::Api(event) => event,
+            Input::Pod(pod) => return self.locals.take(pod, planner.policies_mut()),
             Input::Ask(question) => return self.asked.push(question),
         };
         match event {
@@ -159,11 +179,13 @@ impl Feed {
             }
             Event::Node(ObjectEvent::Applied(node)) => planner.upsert_node(node),
             Event::Node(ObjectEvent::Deleted(name)) => {
-                planner.policies().remove_node(&name);
+                planner.policies_mut().remove_node(&name);
                 planner.remove_node(&name);
             }
             Event::Node(ObjectEvent::Listed(names)) => {
-                planner.policies().retain_nodes(|name| names.contains(name));
+                planner
+                    .policies_mut()
+                    .retain_nodes(|name| names.contains(name));
                 planner.retain_nodes(|name| names.contains(name));
             }
             Event::ServiceCidr(ObjectEvent::Applied(cidr)) => planner.upsert_service_cidr(cidr),
@@ -171,41 +193,43 @@ impl Feed {
             Event::ServiceCidr(ObjectEvent::Listed(names)) => {
                 planner.retain_service_cidrs(|name| names.contains(name));
             }
-            Event::NodeIdentity(node) => planner.policies().upsert_node(node),
-            Event::Pod(ObjectEvent::Applied(pod)) => planner.policies().upsert_pod(pod),
-            Event::Pod(ObjectEvent::Deleted(key)) => planner.policies().remove_pod(&key),
+            Event::NodeIdentity(node) => planner.policies_mut().upsert_node(node),
+            Event::Pod(ObjectEvent::Applied(pod)) => planner.policies_mut().upsert_pod(pod),
+            Event::Pod(ObjectEvent::Deleted(key)) => planner.policies_mut().remove_pod(&key),
             Event::Pod(ObjectEvent::Listed(keys)) => {
-                planner.policies().retain_pods(|key| keys.contains(key));
+                planner.policies_mut().retain_pods(|key| keys.contains(key));
             }
             Event::Namespace(ObjectEvent::Applied(one)) => {
-                planner.policies().upsert_namespace(one);
+                planner.policies_mut().upsert_namespace(one);
             }
             Event::Namespace(ObjectEvent::Deleted(name)) => {
-                planner.policies().remove_namespace(&name);
+                planner.policies_mut().remove_namespace(&name);
             }
             Event::Namespace(ObjectEvent::Listed(names)) => {
                 planner
-                    .policies()
+                    .policies_mut()
                     .retain_namespaces(|name| names.contains(name));
             }
             Event::NetworkPolicy(ObjectEvent::Applied(policy)) => {
-                planner.policies().upsert_policy(policy);
+                planner.policies_mut().upsert_policy(policy);
             }
             Event::NetworkPolicy(ObjectEvent::Deleted(key)) => {
-                planner.policies().remove_policy(&key);
+                planner.policies_mut().remove_policy(&key);
             }
             Event::NetworkPolicy(ObjectEvent::Listed(keys)) => {
-                planner.policies().retain_policies(|key| keys.contains(key));
+                planner
+                    .policies_mut()
+                    .retain_policies(|key| keys.contains(key));
             }
             Event::ClusterNetworkPolicy(ObjectEvent::Applied(policy)) => {
-                planner.policies().upsert_cluster_policy(policy);
+                planner.policies_mut().upsert_cluster_policy(policy);
             }
             Event::ClusterNetworkPolicy(ObjectEvent::Deleted(name)) => {
-                planner.policies().remove_cluster_policy(&name);
+                planner.policies_mut().remove_cluster_policy(&name);
             }
             Event::ClusterNetworkPolicy(ObjectEvent::Listed(names)) => {
                 planner
-                    .policies()
+                    .policies_mut()
                     .retain_cluster_policies(|name| names.contains(name));
             }
             Event::Problems(object, problems) => {

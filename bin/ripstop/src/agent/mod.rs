@@ -15,6 +15,7 @@ mod engine;
 mod facts;
 mod feed;
 mod health;
+mod local_pods;
 pub(crate) mod names;
 mod node_ports;
 mod services;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ripstop_datapath::PolicySettings;
 use ripstop_host::routes::NodeRoutes;
 use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
@@ -44,6 +46,7 @@ use engine::Opener;
 use facts::Facts;
 use feed::Feed;
 use health::HealthServer;
+use local_pods::PodTeller;
 use names::Names;
 use names::pods::PodAddresses;
 use node_ports::NodePorts;
@@ -110,6 +113,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cgroup_root: args.cgroup_root.clone(),
         node_addresses: facts.node.addresses.clone(),
         uplinks: uplinks.iter().map(|uplink| uplink.index).collect(),
+        policy: PolicySettings {
+            deny: args.policy_deny.into(),
+            observe: false,
+        },
     };
     let opened_engine = opener.open()?;
     let running = Arc::new(Mutex::new(opened_engine.engine));
@@ -124,6 +131,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Arc::clone(&datapath),
     )?;
     pods.follow_searches(&names);
+    for pod in pods.tell_plan(PodTeller::new(events.clone())) {
+        feed.adopt(pod);
+    }
     let counts = Arc::new(Counts::default());
     counts.engine_reason(opened_engine.reason);
     let switch = Switch { opener, running };
@@ -191,10 +201,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Plans what came, and does it.
 fn follow(feed: &mut Feed, effects: &mut Effects) {
-    let update = feed.plan();
-    if !update.is_empty() {
-        effects.apply(update, feed);
+    loop {
+        let update = feed.plan();
+        if !update.is_empty() {
+            effects.apply(update, feed);
+        }
+        // What a change still needs of what it replaces goes with the next one.
+        if feed.is_settled() {
+            break;
+        }
     }
+    feed.applied();
 }
 
 /// Says on standard error what happens; `RIPSTOP_LOG` says how much of it.
@@ -245,6 +262,7 @@ fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
 fn begin(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
     let update = feed.plan();
     effects.start(update, feed);
+    follow(feed, effects);
     effects.counts.synced();
     say_problems(feed, effects, reporter);
 }

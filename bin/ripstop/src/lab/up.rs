@@ -68,6 +68,14 @@ pub(super) struct Args {
         hide_default_value = true
     )]
     pod_names: String,
+    /// What becomes of packets that network policies deny, as of `ripstop agent`.
+    #[arg(
+        long,
+        value_name = "drop|reject",
+        default_value = "",
+        hide_default_value = true
+    )]
+    policy_deny: String,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -126,6 +134,7 @@ impl Args {
             datapath: self.datapath.map(Mode::flag).unwrap_or_default(),
             dns_expand_search: self.dns_expand_search,
             pod_names: self.pod_names.clone(),
+            policy_deny: self.policy_deny.clone(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

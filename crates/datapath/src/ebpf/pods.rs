@@ -78,6 +78,7 @@ mod tests {
     fn pod(addresses: &[&str], host_ports: Vec<HostPort>) -> LocalPod {
         LocalPod {
             pod: ObjectKey::new("default", "web"),
+            uid: None,
             container_id: "c1".into(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             host_ifindex: 7,

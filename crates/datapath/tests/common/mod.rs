@@ -314,6 +314,7 @@ impl<E: Engine> Node<E> {
         let host_ifindex = link.create(&mut netlink, &netns.netns).unwrap();
         let local = LocalPod {
             pod: ObjectKey::new("test", &name),
+            uid: None,
             container_id: name.clone(),
             addresses: addresses.into(),
             host_ifindex,

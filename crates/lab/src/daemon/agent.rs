@@ -89,6 +89,7 @@ fn given(options: &LabOptions) -> impl Iterator<Item = (&'static str, String)> {
         ("--no-masquerade", excluded.join(",")),
         ("--datapath", options.datapath.clone()),
         ("--pod-names", options.pod_names.clone()),
+        ("--policy-deny", options.policy_deny.clone()),
     ];
     given.into_iter().filter(|(_, value)| !value.is_empty())
 }

@@ -56,11 +56,17 @@ impl Cluster {
     }
 
     /// The object of a pod of this node, if it is that one and no predecessor.
-    pub(super) fn local_pod(&self, key: &ObjectKey) -> Option<&Pod> {
+    fn local_object(&self, key: &ObjectKey) -> Option<&Pod> {
         let local = self.locals.get(key)?;
         let pod = self.pod(key)?;
         let is_it = local.uid.as_ref().is_none_or(|uid| *uid == pod.uid);
         is_it.then_some(pod)
+    }
+
+    /// The same, if its namespace is known too: policies select it by both.
+    pub(super) fn local_pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        let pod = self.local_object(key)?;
+        self.namespaces.contains_key(&key.namespace).then_some(pod)
     }
 
     /// False if nothing has changed.
@@ -260,7 +266,7 @@ impl Cluster {
             let pod = if *is_remote {
                 self.pod(key)
             } else {
-                self.local_pod(key)
+                self.local_object(key)
             };
             if let Some(pod) = pod.filter(|pod| pod.is_subject()) {
                 let namespace = self.namespace(&pod.key.namespace);

@@ -136,6 +136,17 @@ impl PolicyPlanner {
         }
     }
 
+    /// A container of this node that is no pod, and that no policy can be about,
+    /// has these addresses. It goes as a pod without a namespace does.
+    pub fn add_local_container(&mut self, id: &str, addresses: Vec<IpAddr>) {
+        self.add_local_pod(&ObjectKey::new("", id), None, addresses);
+    }
+
+    /// Whether everything is known by which policies select this pod of this node.
+    pub fn is_known(&self, key: &ObjectKey) -> bool {
+        is_container(key) || self.cluster.local_pod(key).is_some()
+    }
+
     /// One that is not known is no error.
     pub fn remove_local_pod(&mut self, key: &ObjectKey) {
         let before = self.cluster.local_addresses(key).to_vec();
@@ -315,6 +326,12 @@ impl PolicyPlanner {
 
     /// The two sides of a pod; new ones are remembered in `fresh`.
     fn sides(&mut self, pod: &ObjectKey, fresh: &mut Vec<PolicyId>) -> Option<PodPolicies> {
+        if is_container(pod) {
+            return Some(PodPolicies {
+                ingress: PolicyId::NONE,
+                egress: PolicyId::NONE,
+            });
+        }
         let mut side = |direction| {
             let parts = self.subjects.parts(pod, direction)?;
             let Some(object) = self.cluster.local_pod(pod) else {
@@ -446,6 +463,10 @@ impl PolicyPlanner {
             put_class(tables, change, prefix, row);
         }
     }
+}
+
+fn is_container(key: &ObjectKey) -> bool {
+    key.namespace.is_empty()
 }
 
 fn put_class(

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use ripstop_model::{
-    LabelSelector, Namespace, NamespaceScope, NetworkPolicy, ObjectKey, Peer, Pod, PortMatch,
-    PortSet, PortsOf, Protocol, Rule,
+    LabelSelector, Labels, Namespace, NamespaceScope, NetworkPolicy, ObjectKey, Peer, Pod,
+    PortMatch, PortSet, PortsOf, Protocol, Rule,
 };
 use ripstop_plan::policy::{
     Attribution, ClassId, Direction, Outcome, PolicyId, PolicyPlanner, PolicyTables,
@@ -56,6 +56,16 @@ fn ask(tables: &PolicyTables, pod: &str, other: &str, port: u16) -> Outcome {
         .unwrap()
 }
 
+/// A planner that knows the namespace of these tests.
+fn planner() -> PolicyPlanner {
+    let mut planner = PolicyPlanner::new("node");
+    planner.upsert_namespace(Namespace {
+        name: "n".to_owned(),
+        labels: Labels::default(),
+    });
+    planner
+}
+
 fn local(planner: &mut PolicyPlanner, pod: Pod) {
     planner.add_local_pod(&pod.key, Some(&pod.uid), pod.addresses.to_vec());
     planner.upsert_pod(pod);
@@ -63,7 +73,7 @@ fn local(planner: &mut PolicyPlanner, pod: Pod) {
 
 #[test]
 fn nothing_passes_before_the_pod_is_known() {
-    let mut planner = PolicyPlanner::new("node");
+    let mut planner = planner();
     let mut tables = PolicyTables::default();
     let old = pod("web-0", "open", "10.0.0.9");
     planner.upsert_policy(policy("p", "web", vec![pods("db")]));
@@ -101,7 +111,7 @@ fn nothing_passes_before_the_pod_is_known() {
 
 #[test]
 fn equal_rules_are_one_side_and_unused_peers_no_class() {
-    let mut planner = PolicyPlanner::new("node");
+    let mut planner = planner();
     let mut tables = PolicyTables::default();
     for index in 1..=50 {
         local(
@@ -144,7 +154,7 @@ fn equal_rules_are_one_side_and_unused_peers_no_class() {
 
 #[test]
 fn a_change_has_only_the_rows_of_what_changed() {
-    let mut planner = PolicyPlanner::new("node");
+    let mut planner = planner();
     let mut tables = PolicyTables::default();
     for index in 1..=50 {
         let app = format!("web-{index}");
@@ -188,7 +198,7 @@ fn a_change_has_only_the_rows_of_what_changed() {
 
 #[test]
 fn many_blocks_of_one_rule_are_one_class() {
-    let mut planner = PolicyPlanner::new("node");
+    let mut planner = planner();
     let mut tables = PolicyTables::default();
     local(&mut planner, pod("web", "web", "10.0.0.1"));
     let block = |index: u16| {
@@ -218,7 +228,7 @@ fn block(cidr: &str, except: &[&str]) -> Peer {
 /// Found by the truth table: who is no peer at all is still not everybody.
 #[test]
 fn an_exception_of_all_addresses_has_a_class() {
-    let mut planner = PolicyPlanner::new("node");
+    let mut planner = planner();
     let mut tables = PolicyTables::default();
     local(&mut planner, pod("web", "web", "10.0.0.1"));
     let all_but = vec![block("0.0.0.0/0", &["10.0.0.9/32"])];
@@ -234,7 +244,7 @@ fn an_exception_of_all_addresses_has_a_class() {
 fn everybodys_class_forgets_what_named_everybody() {
     let later = policy("p", "web", vec![block("10.0.0.0/8", &["10.0.0.2/32"])]);
     let plan = |policies: Vec<NetworkPolicy>| {
-        let mut planner = PolicyPlanner::new("node");
+        let mut planner = planner();
         let mut tables = PolicyTables::default();
         local(&mut planner, pod("web", "web", "10.0.0.1"));
         for policy in policies {

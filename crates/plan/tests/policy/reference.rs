@@ -38,6 +38,9 @@ type Verdict = (bool, Attribution);
 
 impl World {
     pub(crate) fn judge(&self, packet: Packet<'_>) -> Verdict {
+        if !self.namespaces.contains_key(&packet.pod.key.namespace) {
+            return self.unknown(packet);
+        }
         // "A pod cannot block access to itself"; a pod connecting to its own
         // address is not subject to ClusterNetworkPolicy.
         if packet.address == packet.other
@@ -56,6 +59,24 @@ impl World {
         }
         // "All pods can communicate with each other."
         (true, Attribution::Default)
+    }
+
+    /// Nobody can say yet which policies select the pod: nothing but what is
+    /// always allowed.
+    fn unknown(&self, packet: Packet<'_>) -> Verdict {
+        if packet.address == packet.other {
+            return (true, Attribution::Itself);
+        }
+        if self.is_own_node(packet.other) {
+            return (true, Attribution::OwnNode);
+        }
+        let pod = packet.pod.key.clone();
+        (false, Attribution::UnknownPod { pod })
+    }
+
+    fn is_own_node(&self, address: IpAddr) -> bool {
+        let own = self.nodes.get(&self.own_node);
+        own.is_some_and(|node| node.addresses.contains(&address))
     }
 
     /// Rules of all ClusterNetworkPolicies that select the pod, of both tiers.
@@ -148,8 +169,7 @@ impl World {
                 }
             }
         }
-        let own = self.nodes.get(&self.own_node);
-        if own.is_some_and(|node| node.addresses.contains(&packet.other)) {
+        if self.is_own_node(packet.other) {
             return Some((true, Attribution::OwnNode));
         }
         let by = policies

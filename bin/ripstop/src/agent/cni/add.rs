@@ -8,6 +8,7 @@ use ripstop_host::records::Record;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_netlink::netns::Netns;
 
+use super::attachments::key_of;
 use super::call::{Call, invalid};
 use super::{CniServer, describe, link_of, ports};
 
@@ -19,12 +20,15 @@ impl CniServer {
         let record = self.attachments.reserve(draft(call, self.mtu)?)?;
         let reserved = start.elapsed();
         let (record, linked) = self.make(record, &netns, start)?;
+        let attached = start.elapsed();
+        self.open_up(&record);
         tracing::debug!(
             pod = describe(&record.pod),
             addresses = ?record.pod.addresses,
             reserved_us = reserved.as_micros(),
             linked_us = linked,
-            attached_us = start.elapsed().as_micros(),
+            attached_us = attached.as_micros(),
+            planned_us = start.elapsed().as_micros(),
             "pod attached"
         );
         let result = result(&record);
@@ -74,6 +78,17 @@ impl CniServer {
         Ok((record, linked))
     }
 
+    /// The pod is closed until what is in force on it is in the kernel.
+    fn open_up(&self, record: &Record) {
+        let Some(plan) = self.plan.get() else { return };
+        if !plan.added(key_of(record), record.pod.clone()) {
+            tracing::warn!(
+                pod = describe(&record.pod),
+                "its object is not known: nothing passes until it is"
+            );
+        }
+    }
+
     fn open_pod_netns(&self, call: &Call) -> Result<Netns, Error> {
         let path = call.netns()?;
         let unusable =
@@ -93,6 +108,7 @@ fn draft(call: &Call, mtu: u32) -> Result<Record, Error> {
     Ok(Record {
         pod: LocalPod {
             pod: ObjectKey::new(call.pod.namespace.clone(), call.pod.name.clone()),
+            uid: call.pod.uid.clone(),
             container_id: call.key.container_id.clone(),
             addresses: Vec::new(),
             host_ifindex: 0,

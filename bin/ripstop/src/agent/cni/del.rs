@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use ripstop_cni_types::{Attachment, Code, Config, Error};
 use ripstop_host::records::Record;
+use ripstop_model::LocalPod;
+use ripstop_plan::Change;
 
+use super::attachments::key_of;
 use super::{CniServer, describe, link_of};
 
 impl CniServer {
@@ -24,7 +27,13 @@ impl CniServer {
         self.attachments.leaving(&record);
         self.tell_names(&record, false);
         let removed = datapath.remove_pod(&record.pod);
+        // Without a plan nobody else takes these rows, and whoever gets the
+        // addresses next must not begin with them.
+        let closed = datapath.apply(&closed(&record.pod));
         drop(datapath);
+        if let Some(plan) = self.plan.get() {
+            plan.removed(key_of(&record));
+        }
         // The address is used again only after the link is gone, but packets to
         // it must not wait for that.
         let unrouted = self.sockets.take().and_then(|mut netlink| {
@@ -39,7 +48,7 @@ impl CniServer {
         if let Err(error) = unrouted {
             tracing::warn!(pod, %error, "routes to the pod stay until its link is deleted");
         }
-        removed.map_err(|error| {
+        removed.and(closed).map_err(|error| {
             Error::new(Code::Refused, format!("datapath of pod {pod}")).details(error.to_string())
         })?;
         tracing::debug!(pod, "pod detached");
@@ -72,4 +81,12 @@ impl CniServer {
         let message = format!("{} attachments could not be collected", failures.len());
         Err(Error::new(Code::Refused, message).details(failures.join("; ")))
     }
+}
+
+/// Takes a pod's policies from it: it is closed then.
+fn closed(pod: &LocalPod) -> Change {
+    let mut change = Change::default();
+    let rows = pod.addresses.iter().map(|address| (*address, None));
+    change.policy.pods.extend(rows);
+    change
 }

@@ -16,6 +16,20 @@ fn labels(meta: &ObjectMeta) -> Labels {
         .collect()
 }
 
+/// Annotation of the object that stands for a pod which a node has from a file.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Of such an object: what the runtime is told as the pod's uid.
+const HASH: &str = "kubernetes.io/config.hash";
+
+/// The uid that the node's container runtime knows.
+fn uid(meta: &ObjectMeta) -> &str {
+    let annotations = meta.annotations.as_ref();
+    let of_file = annotations
+        .filter(|all| all.contains_key(MIRROR))
+        .and_then(|all| all.get(HASH));
+    of_file.or(meta.uid.as_ref()).map_or("", String::as_str)
+}
+
 /// A pod of any node.
 pub fn pod(object: &PodObject) -> Converted<Pod> {
     let key = key(&object.metadata);
@@ -50,10 +64,9 @@ pub fn pod(object: &PodObject) -> Converted<Pod> {
             });
         }
     }
-    let uid = object.metadata.uid.as_deref().unwrap_or_default();
     read.give(Pod {
         key,
-        uid: uid.into(),
+        uid: uid(&object.metadata).into(),
         labels: labels(&object.metadata),
         addresses: addresses.into(),
         node: spec.node_name.as_deref().map(Into::into),
