@@ -134,13 +134,21 @@ impl EventLoop {
     }
 }
 
-/// Runs `clients` against `target` for `time`: a thread each that connects, or
-/// that many connections.
+impl Sample {
+    /// For the benchmark that started this process.
+    pub(crate) fn print(&self) -> Result<()> {
+        println!("{}", serde_json::to_string(self)?);
+        Ok(())
+    }
+}
+
+/// Runs `clients` against `target` until `until` returns: a thread each that
+/// connects, or that many connections.
 pub(crate) fn run(
     target: SocketAddr,
     pattern: Pattern,
     clients: usize,
-    time: Duration,
+    until: impl FnOnce(),
 ) -> Result<Sample> {
     let (done, errors) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
@@ -158,7 +166,7 @@ pub(crate) fn run(
                 Pattern::Rr => request_loop(target, clients / LOOPS, &stop, &done, &errors),
             });
         }
-        std::thread::sleep(time);
+        until();
         stop.store(true, Ordering::Relaxed);
     });
     let seconds = start.elapsed().as_secs_f64();

@@ -12,6 +12,7 @@ mod load;
 mod policy;
 mod report;
 mod rig;
+mod rolling;
 mod routed;
 mod services;
 mod start;
@@ -59,6 +60,8 @@ enum Part {
     Engine,
     /// Thousands of services in each engine: cold start, changes, rates, memory.
     Services,
+    /// 1,000 endpoints of a service replaced under load, in each engine.
+    Rolling,
     /// Planning network policies, without a kernel.
     Policy,
     /// Connections and requests per second, pod to pod and through a service.
@@ -85,6 +88,11 @@ enum Load {
     Serve { address: SocketAddr },
     #[command(name = "load-probe", hide = true)]
     Probe,
+    #[command(name = "load-doors", hide = true)]
+    Doors,
+    /// Connections until standard input ends.
+    #[command(name = "load-until", hide = true)]
+    Until { target: SocketAddr, clients: usize },
     #[command(name = "load-run", hide = true)]
     Run {
         target: SocketAddr,
@@ -102,15 +110,19 @@ fn main() -> Result<()> {
         Some(Load::DnsMemory) => return dns::tell_memory(),
         Some(Load::Serve { address }) => return load::serve(address),
         Some(Load::Probe) => return services::probe(),
+        Some(Load::Doors) => return rolling::doors(),
+        Some(Load::Until { target, clients }) => {
+            let until = || std::io::stdin().lines().for_each(drop);
+            return load::run(target, load::Pattern::Crr, clients, until)?.print();
+        }
         Some(Load::Run {
             target,
             pattern,
             clients,
             seconds,
         }) => {
-            let sample = load::run(target, pattern, clients, Duration::from_secs(seconds))?;
-            println!("{}", serde_json::to_string(&sample)?);
-            return Ok(());
+            let until = || std::thread::sleep(Duration::from_secs(seconds));
+            return load::run(target, pattern, clients, until)?.print();
         }
         None => {}
     }
@@ -122,10 +134,13 @@ fn main() -> Result<()> {
     if wanted(Part::Services) {
         services::measure(args.repetitions, args.seconds, &mut report)?;
     }
+    if wanted(Part::Rolling) {
+        rolling::measure(&mut report)?;
+    }
     if wanted(Part::Policy) {
         policy::measure(&mut report);
     }
-    let alone = [Part::Engine, Part::Services, Part::Policy];
+    let alone = [Part::Engine, Part::Services, Part::Rolling, Part::Policy];
     if !args.parts.is_empty() && args.parts.iter().all(|part| alone.contains(part)) {
         return report.finish();
     }

@@ -160,6 +160,11 @@ impl<E: Engine> Rig<E> {
         command
     }
 
+    /// Runs `f` in a pod's network namespace.
+    pub(crate) fn in_pod<T>(&self, pod: usize, f: impl FnOnce() -> T) -> Result<T> {
+        Ok(self.pods[pod].run(f)?)
+    }
+
     /// Starts `bench` as a server in a pod.
     pub(crate) fn serve(&self, bench: &str, pod: usize) -> Result<Server> {
         let mut command = self.command(bench, &["load-serve", &format!("0.0.0.0:{PORT}")]);
