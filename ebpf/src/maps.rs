@@ -11,8 +11,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Endpoint, Flow, FlowKey,
-    Frontend, MaglevRow, ReverseKey, Route, ServiceAddress, Slots, SlotsKey, SocketState, Uplink,
-    Work,
+    Frontend, Led, MaglevRow, ReverseKey, Route, ServiceAddress, Slots, SlotsKey, SocketState,
+    Uplink, Work,
 };
 
 /// A set of backends and an address: `ripstop_abi::SourceKey` after its length.
@@ -45,8 +45,7 @@ pub(crate) static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(1, B
 #[map(name = "flows")]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "names")]
-pub(crate) static NAMES: LruHashMap<ReverseKey, ServiceAddress> =
-    LruHashMap::with_max_entries(1, 0);
+pub(crate) static NAMES: LruHashMap<ReverseKey, Led> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "reverse")]
 pub(crate) static REVERSE: LruHashMap<ReverseKey, ServiceAddress> =
     LruHashMap::with_max_entries(1, 0);

@@ -21,9 +21,20 @@ const NANOSECONDS: u64 = 1_000_000_000;
 ///
 /// # Safety
 /// The counter is aligned, and in a table.
-unsafe fn add(counter: *mut u64, count: u64) {
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, count: u64) {
     // SAFETY: by the caller.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, count) };
+}
+
+/// Likewise.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn add32(counter: *mut u32, count: u32) {
+    // SAFETY: by the caller.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(counter, count) };
 }
 
 impl Services for Kernel {

@@ -27,6 +27,10 @@ const ATTEMPTS: u32 = 4;
 /// asks for more; but only who is new and random takes it from them).
 const IDLE: u32 = 600;
 
+/// Payload of a flow that its backend is told of at once, bytes: there is room
+/// for four times as much.
+const MANY: u32 = 1 << 30;
+
 /// What is to be done with a packet.
 enum Act<'t> {
     /// It becomes what the flow says.
@@ -94,6 +98,7 @@ where
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
+        work.flow.bytes = segment.payload;
         if !segment.begins && is_handed_over(tables, &work.key.source) {
             Act::Done(Verdict::Stack)
         } else {
@@ -157,9 +162,10 @@ where
         && let Some(flow) = follow(tables, &work.key, segment)
     {
         Act::Send(&work.key, flow)
-    } else if segment.is_ok()
+    } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
+        work.flow.bytes = segment.payload;
         open(packet.ifindex(), tables, work, frontend, true)
     } else if let Some(endpoint) = tables.endpoint(destination) {
         unanswered(endpoint)
@@ -308,7 +314,11 @@ fn follow<'t, T: Tables>(tables: &'t T, key: &FlowKey, segment: &Segment) -> Opt
         }
     }
     let closing = if segment.ends { FLOW_CLOSING } else { 0 };
-    if flow.last != now || closing & !flow.flags != 0 {
+    let counted = flow.bytes;
+    if flow.set != 0 && segment.payload != 0 {
+        tables.count(key, flow, segment.payload);
+    }
+    if flow.last != now || closing & !flow.flags != 0 || counted >= MANY {
         tables.touch(key, now, closing);
     }
     Some(flow)
@@ -485,6 +495,7 @@ where
     flow.id = 0;
     flow.ifindex = link;
     flow.source = address;
+    flow.bytes = 0;
     match begin(link, tables, work, true, FLOW_LEAVES) {
         Act::Send(key, flow) => rewrite::<H, P>(packet, key, flow),
         _ => Err(DropReason::PortsExhausted),
@@ -520,6 +531,7 @@ fn begin<'t>(
     answer.ifindex = ifindex;
     answer.flags = flow.flags & FLOW_TRACKS_BACKEND | FLOW_REPLY;
     answer.last = flow.last;
+    answer.bytes = 0;
     back.source = flow.destination;
     back.destination = flow.source;
     back.source_port = flow.destination_port;

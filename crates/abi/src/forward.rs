@@ -27,7 +27,9 @@ pub trait Tables: Services {
     /// Room to work in, for one packet.
     #[expect(clippy::mut_from_ref, reason = "each packet has its own")]
     fn work(&self) -> Option<&mut Work>;
-    /// Notes that a flow was met.
+    /// Counts payload of a flow.
+    fn count(&self, key: &FlowKey, flow: &Flow, bytes: u32);
+    /// Notes that a flow was met, and adds what was counted to its backend's.
     fn touch(&self, key: &FlowKey, now: u32, flags: u32);
     /// Remembers a flow, in the place of any other.
     ///

@@ -305,6 +305,8 @@ pub struct MemoryTables {
     pub flows: RefCell<HashMap<FlowKey, &'static Flow>>,
     pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
     pub connections: RefCell<HashMap<BackendKey, u64>>,
+    /// Of backends: what was added to them.
+    pub bytes: RefCell<HashMap<BackendKey, u64>>,
     pub refused: RefCell<HashMap<ServiceAddress, u64>>,
     /// Pods that got translated packets' answers.
     pub translated: RefCell<HashMap<Address, &'static Endpoint>>,
@@ -441,12 +443,23 @@ impl Tables for MemoryTables {
         Some(Box::leak(Box::default()))
     }
 
+    fn count(&self, key: &FlowKey, flow: &Flow, bytes: u32) {
+        let mut counted = *flow;
+        counted.bytes += bytes;
+        let counted = Box::leak(Box::new(counted));
+        self.flows.borrow_mut().insert(*key, counted);
+    }
+
     fn touch(&self, key: &FlowKey, now: u32, flags: u32) {
         let mut flows = self.flows.borrow_mut();
         if let Some(flow) = flows.get_mut(key) {
             let mut touched = **flow;
             touched.flags |= flags;
             touched.last = now;
+            let (set, id) = (touched.set, touched.id);
+            let mut bytes = self.bytes.borrow_mut();
+            *bytes.entry(BackendKey { set, id }).or_default() += u64::from(touched.bytes);
+            touched.bytes = 0;
             *flow = Box::leak(Box::new(touched));
         }
     }

@@ -20,6 +20,8 @@ pub(crate) struct Segment {
     pub(crate) begins_anew: bool,
     /// One side has ended.
     pub(crate) ends: bool,
+    /// Bytes behind the transport's header.
+    pub(crate) payload: u32,
 }
 
 /// What a packet is of, with the key in its place; why it is of nothing that
@@ -37,6 +39,8 @@ where
     key.source = ip.source();
     key.destination = ip.destination();
     key.protocol = protocol.into();
+    let length = ip.packet_len();
+    let mut header = size_of::<Icmp>() as u32;
     let (mut begins, mut begins_anew, mut ends) = (true, false, false);
     let (source_port, destination_port) = if protocol == H::ICMP {
         let icmp = packet
@@ -69,6 +73,9 @@ where
             begins_anew = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
             begins = begins_anew;
             ends = flags & (TCP_FIN | TCP_RST) != 0;
+            header = tcp.header_len();
+        } else if protocol == IPPROTO_SCTP {
+            header = size_of::<Sctp>() as u32;
         }
         ends_at
     };
@@ -78,6 +85,7 @@ where
         begins,
         begins_anew,
         ends,
+        payload: length.saturating_sub(H::LEN as u32 + header),
     })
 }
 

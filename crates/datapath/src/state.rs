@@ -33,7 +33,8 @@ pub struct BackendState {
     pub backend: Backend,
     /// Connections that got it through this frontend since it became a backend.
     pub connections: u64,
-    /// Bytes in both directions; `None` if the engine cannot say.
+    /// Payload in both directions, bytes; `None` if the engine cannot say. The eBPF
+    /// engine: see [`ripstop_abi::BackendRow`] for what is counted when.
     pub bytes: Option<u64>,
 }
 

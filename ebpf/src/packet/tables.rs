@@ -1,15 +1,15 @@
 //! The tables that packets are looked up in.
 
-use core::ptr::write_volatile;
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, DropReason, Endpoint, Flow, FlowKey, Route, RouteKey, Tables, Uplink, Work,
+    Address, BackendKey, DropReason, Endpoint, Flow, FlowKey, Route, RouteKey, Tables, Uplink, Work,
 };
 
-use crate::maps::{ENDPOINTS, FLOWS, ROUTES, UPLINKS, WORK, config};
-use crate::services::Kernel;
+use crate::maps::{BACKENDS, ENDPOINTS, FLOWS, ROUTES, UPLINKS, WORK, config};
+use crate::services::{Kernel, add, add32};
 
 const EEXIST: i32 = 17;
 
@@ -70,13 +70,28 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn count(&self, _: &FlowKey, flow: &Flow, bytes: u32) {
+        // SAFETY: aligned, in a table, and not read by this reference any more.
+        unsafe { add32((&raw const flow.bytes).cast_mut(), bytes) };
+    }
+
+    #[inline(always)]
     fn touch(&self, key: &FlowKey, now: u32, flags: u32) {
         if let Some(flow) = FLOWS.get_ptr_mut(key) {
             // SAFETY: words of a row that is there; a lost flag is set again by
-            // the next packet.
+            // the next packet, and what two CPUs add at once is added twice.
             unsafe {
                 write_volatile(&raw mut (*flow).last, now);
                 write_volatile(&raw mut (*flow).flags, (*flow).flags | flags);
+                let bytes = read_volatile(&raw const (*flow).bytes);
+                if bytes == 0 {
+                    return;
+                }
+                add32(&raw mut (*flow).bytes, bytes.wrapping_neg());
+                let (set, id) = ((*flow).set, (*flow).id);
+                if let Some(row) = BACKENDS.get_ptr_mut(BackendKey { set, id }) {
+                    add(&raw mut (*row).bytes, bytes.into());
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{
-    Caller, Choice, Chosen, DropReason, IPPROTO_TCP, SOCKET_CONNECTED, SocketState, choose,
+    Caller, Choice, Chosen, DropReason, IPPROTO_TCP, Led, SOCKET_CONNECTED, SocketState, choose,
     leads_datagrams,
 };
 
@@ -40,12 +40,16 @@ fn connect<F: Family>(socket: &Socket<F>) -> Exit {
             Exit::Proceed
         }
         Choice::Backend(Chosen { key, backend }) => {
-            // TCP needs the name for `getpeername` alone, so it is in a table
-            // that may forget it: storage of the socket's own costs four times
-            // as much.
+            // TCP needs the name for `getpeername` and for counting alone, so it
+            // is in a table that may forget it: storage of the socket's own costs
+            // four times as much.
             let remembered = if tcp {
+                let led = Led {
+                    frontend,
+                    backend: key,
+                };
                 NAMES
-                    .insert(&socket.reverse(&backend), &frontend, 0)
+                    .insert(&socket.reverse(&backend), &led, 0)
                     .map_err(|_| DropReason::SocketState)
             } else {
                 let mut state = SocketState {

@@ -23,8 +23,8 @@ fn name<F: Family>(socket: &Socket<F>) -> Exit {
     let key = socket.reverse(&Backend::new(peer.0, peer.1));
     // SAFETY: a row that is reused while it is read was the least recently used
     // of a table that is too small.
-    if let Some(frontend) = unsafe { NAMES.get(&key) } {
-        socket.set_peer((frontend.address, frontend.port));
+    if let Some(led) = unsafe { NAMES.get(&key) } {
+        socket.set_peer((led.frontend.address, led.frontend.port));
     } else if let Some(state) = socket.state()
         && let Some(original) = original(state, peer)
     {

@@ -5,6 +5,7 @@ mod connect;
 mod getpeername;
 mod recvmsg;
 mod sendmsg;
+mod tcp;
 
 use core::ffi::c_void;
 use core::ptr::{self, read_volatile, write_volatile};

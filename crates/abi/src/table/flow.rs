@@ -41,7 +41,8 @@ pub struct Flow {
     pub flags: u32,
     /// When the last packet of this direction came, seconds since boot.
     pub last: u32,
-    pub reserved: u32,
+    /// Payload that was not yet added to the backend's.
+    pub bytes: u32,
 }
 
 /// Room for what a packet program works with: its own stack is too small.

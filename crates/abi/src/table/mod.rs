@@ -17,7 +17,7 @@ pub use service::{
     FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,
     ServiceAddress, Slots, SlotsKey, SourceKey,
 };
-pub use socket::{ReverseKey, SOCKET_CONNECTED, SOCKET_UNCONNECTED, SocketState};
+pub use socket::{Led, ReverseKey, SOCKET_CONNECTED, SOCKET_UNCONNECTED, SocketState};
 
 use crate::Address;
 
@@ -65,6 +65,7 @@ table_rows! {
     Flow: 60,
     Work: 200,
     ReverseKey: 28,
+    Led: 28,
     SocketState: 52,
     Config: 16,
     u32: 4,
@@ -115,8 +116,9 @@ pub mod names {
     /// [`super::ReverseKey`] -> [`super::ServiceAddress`], least recently used
     /// goes first.
     pub const REVERSE: &str = "reverse";
-    /// As [`REVERSE`], for TCP: only `getpeername` asks, so that who connects a
-    /// lot takes no datagrams' names away.
+    /// [`super::ReverseKey`] -> [`super::Led`], for TCP: a table of its own, so that
+    /// who connects a lot takes no datagrams' names away. A row goes with its
+    /// connection, or when it is the least recently used.
     pub const NAMES: &str = "names";
     /// As [`REVERSE`], for connected datagram sockets of the node's own processes:
     /// user space finds those by it whose backend has gone.

@@ -177,6 +177,11 @@ impl Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendRow {
     pub connections: u64,
+    /// Payload in both directions. Of connections that a socket was led to: when
+    /// they end, what the kernel says was acknowledged and received (the SYN and
+    /// each FIN count one). Of flows that are led by packets: as they come, at
+    /// most a second late; what is sent again counts again. Datagrams of sockets
+    /// that were led are not counted.
     pub bytes: u64,
     pub backend: Backend,
     pub reserved: u32,

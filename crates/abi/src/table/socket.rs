@@ -1,6 +1,6 @@
 //! What sockets remember.
 
-use super::{Backend, ServiceAddress};
+use super::{Backend, BackendKey, ServiceAddress};
 
 /// A backend that a socket was led to.
 #[repr(C)]
@@ -9,6 +9,15 @@ pub struct ReverseKey {
     /// The socket's cookie, in two halves to keep the alignment at four.
     pub cookie: [u32; 2],
     pub backend: Backend,
+}
+
+/// What a TCP socket is connected to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// As the application named it.
+    pub frontend: ServiceAddress,
+    pub backend: BackendKey,
 }
 
 /// [`SocketState::flags`]: connected to `backend` by the name of `frontend`.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya_obj::generated::bpf_map_type;
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, BackendKey, BackendRow, DropReason,
-    Endpoint, Flow, FlowKey, Frontend, MaglevRow, ReverseKey, Route, RouteKey, SCHEMA,
+    Endpoint, Flow, FlowKey, Frontend, Led, MaglevRow, ReverseKey, Route, RouteKey, SCHEMA,
     ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow, Uplink, Work, names,
 };
 
@@ -226,7 +226,8 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
         names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
         names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
-        names::REVERSE | names::NAMES => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
+        names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
+        names::NAMES => of::<ReverseKey, Led>(LRU, limits.reverse, 0),
         names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),

@@ -26,7 +26,7 @@ pub(crate) const FROM_POD_PORTS: &str = "from_pod_ports";
 pub(crate) const FROM_OUTSIDE: &str = "from_outside";
 pub(crate) const TO_OUTSIDE: &str = "to_outside";
 
-pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 8] = [
+pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 9] = [
     ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
     ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
     ("sendmsg4", bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
@@ -41,6 +41,7 @@ pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 8] = [
         "getpeername6",
         bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
     ),
+    ("tcp", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
 ];
 
 const PACKET_HOOKS: [&str; 4] = [FROM_POD, FROM_POD_PORTS, FROM_OUTSIDE, TO_OUTSIDE];
@@ -237,6 +238,7 @@ fn load_one(
         .get(&program.function_key())
         .ok_or_else(|| broken(format!("program {name} has no code")))?;
     let kind = match attach {
+        Some(bpf_attach_type::BPF_CGROUP_SOCK_OPS) => bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS,
         Some(_) => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
         None => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
     };

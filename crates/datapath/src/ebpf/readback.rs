@@ -11,6 +11,7 @@ use ripstop_model::Protocol;
 use ripstop_netlink::Netlink;
 use ripstop_plan as plan;
 
+use super::frontends::Counts;
 use super::maps::Maps;
 use super::{frontends, links};
 use crate::Error;
@@ -22,17 +23,20 @@ pub(crate) fn services(maps: &Maps) -> Result<Vec<FrontendState>, Error> {
         let Some(frontend) = frontend(&address) else {
             continue;
         };
-        let connections = |backend: &Backend| state.connections.get(backend).copied().unwrap_or(0);
+        let counts = |backend: &Backend| state.counts.get(backend).copied().unwrap_or_default();
         let backends = |backends: &[Backend]| {
             let mut states: Vec<_> = backends
                 .iter()
-                .map(|backend| BackendState {
-                    backend: plan::Backend {
-                        address: backend.address.into(),
-                        port: backend.port.host(),
-                    },
-                    connections: connections(backend),
-                    bytes: None,
+                .map(|backend| {
+                    let Counts { connections, bytes } = counts(backend);
+                    BackendState {
+                        backend: plan::Backend {
+                            address: backend.address.into(),
+                            port: backend.port.host(),
+                        },
+                        connections,
+                        bytes: Some(bytes),
+                    }
                 })
                 .collect();
             states.sort_by_key(|state| state.backend);

@@ -17,7 +17,7 @@ use super::maps::Maps;
 use super::table::Table;
 use crate::Error;
 use plan::Planned;
-pub(crate) use read::states;
+pub(crate) use read::{Counts, states};
 use row::Row;
 pub(crate) use row::Wanted;
 

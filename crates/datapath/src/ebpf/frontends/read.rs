@@ -165,18 +165,29 @@ pub(crate) fn states(maps: &Maps) -> Result<Vec<(ServiceAddress, State)>, Error>
     for (key, _) in maps.affinity.rows()? {
         *held.entry(key.set).or_default() += 1;
     }
+    // Before the backends: what moves there meanwhile is missed, not twice there.
+    let mut pending: BTreeMap<BackendKey, u64> = BTreeMap::new();
+    for (_, flow) in maps.flows.rows()? {
+        let (set, id) = (flow.set, flow.id);
+        *pending.entry(BackendKey { set, id }).or_default() += u64::from(flow.bytes);
+    }
     let mut all = Everything::read(maps)?;
     let counted = all.backends.clone();
     let mut states = Vec::new();
     for (address, frontend) in std::mem::take(&mut all.frontends) {
         let row = all.row(&frontend);
         let set = row.set;
-        let connections = row.ids.iter().map(|(backend, id)| {
-            let counted = counted.get(&BackendKey { set, id: *id });
-            (*backend, counted.map_or(0, |row| row.connections))
+        let counts = row.ids.iter().map(|(backend, id)| {
+            let key = BackendKey { set, id: *id };
+            let counted = counted.get(&key);
+            let counts = Counts {
+                connections: counted.map_or(0, |row| row.connections),
+                bytes: counted.map_or(0, |row| row.bytes) + pending.get(&key).unwrap_or(&0),
+            };
+            (*backend, counts)
         });
         let state = State {
-            connections: connections.collect(),
+            counts: counts.collect(),
             affinities_held: held.get(&set).copied().unwrap_or(0),
             refused: frontend.refused,
             wanted: row.wanted,
@@ -186,10 +197,17 @@ pub(crate) fn states(maps: &Maps) -> Result<Vec<(ServiceAddress, State)>, Error>
     Ok(states)
 }
 
+/// What programs counted of a backend.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) connections: u64,
+    pub(crate) bytes: u64,
+}
+
 /// A frontend as the kernel has it.
 pub(crate) struct State {
     pub(crate) wanted: Wanted,
-    pub(crate) connections: BTreeMap<Backend, u64>,
+    pub(crate) counts: BTreeMap<Backend, Counts>,
     pub(crate) affinities_held: u64,
     pub(crate) refused: u64,
 }
