@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::agent::{Ask, Engine, Status, Verification, ask, ask_status};
+use crate::agent::{Ask, DeniedView, Engine, PoliciesView, Status, Verification, ask, ask_status};
 use crate::run_dir::RunDir;
 
 /// Arguments of `ripstop status`.
@@ -62,13 +62,33 @@ fn verified(found: &Verification) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "differs      {line}");
     }
-    let (frontends, pods) = (found.frontends, found.pods);
+    let Verification {
+        frontends,
+        pods,
+        policy_rows,
+        drift,
+    } = found;
     let _ = writeln!(
         text,
-        "verified     {frontends} frontends and {pods} pods: {} differ",
-        found.drift.len()
+        "verified     {frontends} frontends, {pods} pods and {policy_rows} rows of policies: \
+         {} differ",
+        drift.len()
     );
     text
+}
+
+fn policies_line(policies: &PoliciesView) -> String {
+    let PoliciesView {
+        network_policies,
+        cluster_network_policies,
+        addresses,
+        restricted,
+        ..
+    } = policies;
+    format!(
+        "{network_policies} network policies and {cluster_network_policies} of the cluster; \
+         about {restricted} of {addresses} pod addresses here"
+    )
 }
 
 fn table(status: &Status) -> String {
@@ -117,6 +137,21 @@ fn table(status: &Status) -> String {
                 range.range, range.used, range.available
             ),
         );
+    }
+    if let Some(policies) = &status.policies {
+        line("policies", policies_line(policies));
+        for denied in &policies.denied {
+            let DeniedView {
+                pod,
+                direction,
+                by,
+                packets,
+            } = denied;
+            line(
+                "",
+                format!("denied {packets} packets, {direction} of {pod}: {by}"),
+            );
+        }
     }
     let asked: Vec<String> = status
         .dns

@@ -1,12 +1,14 @@
 //! Makes the kernel match the plan: one trait, a module per engine.
 
 mod compare;
+mod compare_policies;
 pub mod ebpf;
 mod engine;
 pub mod nftables;
 mod state;
 
 pub use compare::difference;
+pub use compare_policies::policy_difference;
 pub use engine::{
     Datapath, Deny, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute,
 };

@@ -21,11 +21,14 @@ use super::cni::CniServer;
 use super::engine::Kind;
 use super::feed::Input;
 use super::names;
+use super::policies::PolicyAsk;
 use super::status::{Sources, Status};
 use super::thread;
 
 /// How long the agent may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the main thread, for its part of a status.
+const BRIEF: Duration = Duration::from_millis(200);
 /// Of a client, for its question; none is a question for the status.
 const QUESTION: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,8 @@ pub(crate) enum Ask {
     SetDatapath {
         engine: Kind,
     },
+    /// What policies do.
+    Policy(PolicyAsk),
     /// Why a name has the answer that it has.
     DnsQuery(names::ask::Query),
     /// What was asked for.
@@ -127,10 +132,15 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
         }
     };
     let reply = reply.and_then(|ask| match ask {
-        Ask::Status => serde_json::to_value(sources.status()).map_err(|error| error.to_string()),
+        Ask::Status => {
+            // A status is told also while the main thread has no time.
+            let policies = ask_main(Ask::Policy(PolicyAsk::Summary), main, BRIEF).ok();
+            let policies = policies.and_then(|value| serde_json::from_value(value).ok());
+            serde_json::to_value(sources.status(policies)).map_err(|error| error.to_string())
+        }
         Ask::DnsQuery(query) => value(query.answer(&sources.names, &sources.pods.pods())),
         Ask::DnsLog(log) => value(log.read(&sources.names, &sources.pods.pods())),
-        ask => ask_main(ask, main),
+        ask => ask_main(ask, main, PATIENCE),
     });
     let reply = match reply {
         Ok(value) => Reply::Ok(value),
@@ -146,13 +156,13 @@ fn value<T: Serialize>(answer: Result<T>) -> Result<Value, String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-fn ask_main(ask: Ask, main: &Sender<Input>) -> Result<Value, String> {
+fn ask_main(ask: Ask, main: &Sender<Input>, patience: Duration) -> Result<Value, String> {
     let (question, answered) = Question::new(ask);
     main.send(Input::Ask(question))
         .map_err(|_| "the agent ends".to_owned())?;
     answered
-        .recv_timeout(PATIENCE)
-        .map_err(|_| format!("the agent is busy: no answer within {PATIENCE:?}"))?
+        .recv_timeout(patience)
+        .map_err(|_| format!("the agent is busy: no answer within {patience:?}"))?
 }
 
 /// Asks the agent of a run directory.

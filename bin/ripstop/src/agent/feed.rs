@@ -1,11 +1,13 @@
 //! Events of the API, fed to the planner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ripstop_model::{Node, ObjectKey, ObjectRef, Problem, SliceEndpoint};
+use ripstop_plan::policy::{Attribution, AttributionId, PolicyChange, PolicyPlanner};
 use ripstop_plan::{PlanConfig, Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
 
@@ -37,6 +39,28 @@ pub(crate) struct Feed {
     planned_problems: BTreeSet<Problem>,
     problems_changed: bool,
     pods: Option<PodAddresses>,
+    attributions: Attributions,
+}
+
+/// Who can have denied something: what is in force, and what was until lately,
+/// as counters outlive the rules that they are of.
+#[derive(Debug, Default)]
+struct Attributions(HashMap<AttributionId, Arc<Attribution>>);
+
+impl Attributions {
+    /// Attributions that are kept beside twice as many as are in force.
+    const KEPT: usize = 4096;
+
+    fn take(&mut self, change: &PolicyChange, live: &BTreeMap<AttributionId, Arc<Attribution>>) {
+        for (id, attribution) in &change.attributions {
+            if let Some(attribution) = attribution {
+                self.0.insert(*id, Arc::clone(attribution));
+            }
+        }
+        if self.0.len() > 2 * live.len() + Self::KEPT {
+            self.0.retain(|id, _| live.contains_key(id));
+        }
+    }
 }
 
 /// The thread that follows the API has ended, which it never does by itself.
@@ -56,6 +80,7 @@ impl Feed {
             planned_problems: BTreeSet::new(),
             problems_changed: false,
             pods: None,
+            attributions: Attributions::default(),
         }
     }
 
@@ -96,7 +121,19 @@ impl Feed {
             self.planned_problems = problems;
             self.problems_changed = true;
         }
+        let live = &self.planner.tables().policy.attributions;
+        self.attributions.take(&update.rows.policy, live);
         update
+    }
+
+    /// The policies of the cluster and what they select.
+    pub(crate) fn policies(&self) -> &PolicyPlanner {
+        self.planner.policies()
+    }
+
+    /// What an attribution stands for, also when it went not long ago.
+    pub(crate) fn attribution(&self, id: AttributionId) -> Option<&Attribution> {
+        self.attributions.0.get(&id).map(Arc::as_ref)
     }
 
     /// Whether there is nothing left to plan until something comes.

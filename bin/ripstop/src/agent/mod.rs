@@ -18,6 +18,7 @@ mod health;
 mod local_pods;
 pub(crate) mod names;
 mod node_ports;
+mod policies;
 mod services;
 mod status;
 mod switch;
@@ -50,6 +51,10 @@ use local_pods::PodTeller;
 use names::Names;
 use names::pods::PodAddresses;
 use node_ports::NodePorts;
+pub(crate) use policies::{
+    CheckView, DeniedView, DropView, DropsView, PodView, PoliciesView, PolicyAsk, PortsView,
+    RowView, VerdictView,
+};
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
 pub(crate) use status::{Engine, Status};

@@ -75,6 +75,8 @@ pub(crate) struct EndpointView {
 pub(crate) struct Verification {
     pub(crate) frontends: usize,
     pub(crate) pods: usize,
+    /// Pods, classes and rules of policies.
+    pub(crate) policy_rows: usize,
     pub(crate) drift: Vec<String>,
 }
 
@@ -98,6 +100,7 @@ fn answer_one(question: Question, feed: &Feed, effects: &mut Effects, switch: &S
             question.answer(services(feed, effects, one.as_ref()));
         }
         Ask::Verify => question.answer(verify(feed, effects)),
+        Ask::Policy(ask) => question.answer(ask.answer(feed, effects)),
         Ask::Status | Ask::DnsQuery(_) | Ask::DnsLog(_) => {
             question.answer::<()>(Err(anyhow::anyhow!("this is told elsewhere")));
         }
@@ -203,6 +206,7 @@ fn verify(feed: &Feed, effects: &Effects) -> Result<Verification> {
         .services()
         .context("reading the kernel's services")?;
     let mut drift = difference(planned, &found);
+    let policies = &feed.tables().policy;
     let pods = effects.pods.pods();
     for pod in &pods {
         let missing = datapath
@@ -213,6 +217,7 @@ fn verify(feed: &Feed, effects: &Effects) -> Result<Verification> {
     Ok(Verification {
         frontends: planned.len(),
         pods: pods.len(),
+        policy_rows: policies.pods.len() + policies.classes.len() + policies.rules.len(),
         drift,
     })
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
 use super::names::Names;
+use super::policies::PoliciesView;
 
 /// State of one agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub(crate) struct Status {
     pub(crate) datapath: Engine,
     pub(crate) pods: usize,
     pub(crate) pod_ranges: Vec<PodRange>,
+    /// Absent while the agent is too busy to say.
+    pub(crate) policies: Option<PoliciesView>,
     pub(crate) names: usize,
     pub(crate) dns: Dns,
     pub(crate) audits: Audits,
@@ -195,7 +198,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn status(&self) -> Status {
+    /// `policies`: what the main thread says of them.
+    pub(crate) fn status(&self, policies: Option<PoliciesView>) -> Status {
         let engine = lock(&self.datapath).status();
         let counts = self.counts.read();
         let (api, errors) = match self.api.state() {
@@ -227,6 +231,7 @@ impl Sources {
             },
             pods: self.pods.pods().len(),
             pod_ranges: self.pods.usage().into_iter().map(pod_range).collect(),
+            policies,
             names: self.names.zone.len(),
             dns: self.dns(),
             audits: counts.audits,

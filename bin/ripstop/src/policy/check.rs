@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 
 use super::target::{Port, Side, Target, addresses};
 use super::world::World;
-use super::{Input, Output};
+use super::{Output, Source, live};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Who connects: [NAMESPACE/]NAME of a pod or of what makes it, or an
     /// address.
     #[arg(long, value_name = "POD|ADDRESS")]
-    from: String,
-    /// To whom; of a Service (service/[NAMESPACE/]NAME) each pod behind it is
-    /// asked, as policies see pods alone.
+    pub(super) from: String,
+    /// To whom; of a Service (service/[NAMESPACE/]NAME, in manifests) each pod
+    /// behind it is asked, as policies see pods alone.
     #[arg(long, value_name = "POD|SERVICE|ADDRESS")]
-    to: String,
+    pub(super) to: String,
     /// Port of the destination, TCP if nothing else is said: 80, 53/UDP, http.
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
-    port: String,
+    pub(super) port: String,
     #[command(flatten)]
-    pub(super) input: Input,
+    pub(super) source: Source,
 }
 
 /// What both ends say.
@@ -39,7 +39,14 @@ struct Answer {
 }
 
 /// The answer; exit status 1 for no.
-pub(super) fn run(world: &World, args: &Args) -> Result<(String, ExitCode)> {
+pub(super) fn run(args: &Args) -> Result<(String, ExitCode)> {
+    match args.source.world()? {
+        Some(world) => offline(&world, args),
+        None => live::check(args),
+    }
+}
+
+fn offline(world: &World, args: &Args) -> Result<(String, ExitCode)> {
     let from = Target::parse(world, &args.from)?;
     let mut answers = Vec::new();
     let service = service(world, &args.to);
@@ -58,7 +65,7 @@ pub(super) fn run(world: &World, args: &Args) -> Result<(String, ExitCode)> {
         }
     }
     let allowed = answers.iter().all(Answer::is_allowed);
-    let text = match (args.input.output, &service) {
+    let text = match (args.source.output, &service) {
         (Output::Json, None) => format!("{:#}\n", answers[0].json()),
         (Output::Json, Some(key)) => {
             let pods: Vec<_> = answers.iter().map(Answer::json).collect();

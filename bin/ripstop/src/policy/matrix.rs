@@ -21,6 +21,8 @@ pub(super) struct Args {
     outside: Vec<IpAddr>,
     #[command(flatten)]
     pub(super) input: Input,
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
 pub(super) fn run(world: &World, args: &Args) -> Result<(String, ExitCode)> {
@@ -40,7 +42,7 @@ pub(super) fn run(world: &World, args: &Args) -> Result<(String, ExitCode)> {
         }
         rows.push(row);
     }
-    let text = match args.input.output {
+    let text = match args.output {
         Output::Json => {
             let pairs = ends.iter().zip(&rows).flat_map(|(from, row)| {
                 let known = ends.iter().zip(row);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use ripstop_model::{ObjectKey, Pod, Protocol};
-use ripstop_plan::policy::{Attribution, Direction, PolicyTables};
+use ripstop_plan::policy::{Direction, PolicyTables};
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -183,9 +183,4 @@ impl Side {
     pub(super) fn json(&self) -> Value {
         json!({"allowed": self.allowed, "by": self.by})
     }
-}
-
-/// Default attribution for messages about nothing in force.
-pub(super) fn nothing() -> String {
-    Attribution::Default.to_string()
 }

@@ -19,8 +19,9 @@ fn run(args: &[&str], file: &Path) -> anyhow::Result<String> {
     let filename = ["-f", file];
     let args = ["policy"].iter().chain(args).chain(&filename);
     let (text, _) = match Cli::try_parse_from(args)?.policy.command {
-        Command::Check(args) => check::run(&World::read(&args.input)?, &args)?,
-        Command::Show(args) => show::run(&World::read(&args.input)?, &args)?,
+        Command::Check(args) => check::run(&args)?,
+        Command::Show(args) => show::run(&args)?,
+        Command::Drops(_) => unreachable!("no manifests are asked"),
         Command::Matrix(args) => matrix::run(&World::read(&args.input)?, &args)?,
     };
     Ok(text)

@@ -33,6 +33,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn read(input: &Input) -> Result<Self> {
+        ensure!(
+            !input.filenames.is_empty(),
+            "which manifests? Name files or folders with -f"
+        );
         let sources = manifest::read_all(&input.filenames).map_err(Errors)?;
         let manifests = manifest::check(&sources, vec![cluster_policies()]).map_err(Errors)?;
         let mut world = Self {

@@ -18,6 +18,24 @@ struct Local {
     addresses: Vec<IpAddr>,
 }
 
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// Without a namespace: a container that is no pod, by its id.
+    Pod(&'a ObjectKey),
+    Node(&'a str),
+}
+
+impl std::fmt::Display for Holder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod(pod) if pod.namespace.is_empty() => write!(f, "container {}", pod.name),
+            Self::Pod(pod) => write!(f, "{pod}"),
+            Self::Node(node) => write!(f, "node {node}"),
+        }
+    }
+}
+
 /// The objects that peers are made of, and the addresses that they touched.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
@@ -180,6 +198,15 @@ impl Cluster {
         let old = old.unwrap_or_default();
         place(&mut self.names_at, name, &old, &addresses);
         self.stale.extend(old.iter().chain(&addresses));
+    }
+
+    /// The pod that has an address, or else the node.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<Holder<'_>> {
+        if let Some((_, pod)) = self.owners.owner(address) {
+            return Some(Holder::Pod(pod));
+        }
+        let node = self.nodes_at.get(&address)?.first()?;
+        Some(Holder::Node(node))
     }
 
     pub(super) fn pod_keys(&self) -> impl Iterator<Item = ObjectKey> {

@@ -23,6 +23,7 @@ mod side;
 mod subjects;
 
 pub use attribution::{Attribution, Direction};
+pub use cluster::Holder;
 pub use id::{AttributionId, ClassId, PolicyId, PortsId};
 pub use in_force::{InForce, RuleInForce};
 pub use planner::PolicyPlanner;

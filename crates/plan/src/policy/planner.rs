@@ -9,7 +9,7 @@ use ripstop_model::{ClusterNetworkPolicy, Namespace, NetworkPolicy, NodeIdentity
 
 use super::active::Active;
 use super::attribution::Direction;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Holder};
 use super::id::{ClassId, PeersId, PolicyId};
 use super::in_force::InForce;
 use super::peers::Peers;
@@ -219,9 +219,25 @@ impl PolicyPlanner {
             && self.subjects.is_settled()
     }
 
+    /// Numbers of NetworkPolicies and of ClusterNetworkPolicies of the cluster.
+    pub fn policies(&self) -> (usize, usize) {
+        let cluster = self.subjects.cluster_names().count();
+        (self.subjects.network_keys().count(), cluster)
+    }
+
     /// Number of classes besides the two that need no row.
     pub fn classes(&self) -> usize {
         self.rules.classes()
+    }
+
+    /// Whose an address is, as far as objects say.
+    pub fn holder(&self, address: IpAddr) -> Option<Holder<'_>> {
+        self.cluster.holder(address)
+    }
+
+    /// Addresses of a pod of this node; none if it is not.
+    pub fn local_addresses(&self, key: &ObjectKey) -> &[IpAddr] {
+        self.cluster.local_addresses(key)
     }
 
     /// A pod of any node that is known.

@@ -71,6 +71,39 @@ fn local(planner: &mut PolicyPlanner, pod: Pod) {
     planner.upsert_pod(pod);
 }
 
+/// Cluster policies select by it, so without it nobody can say which do.
+#[test]
+fn nothing_passes_before_the_namespace_is_known() {
+    let mut planner = PolicyPlanner::new("node");
+    let mut tables = PolicyTables::default();
+    let web = pod("web-0", "web", "10.0.0.1");
+    local(&mut planner, web.clone());
+    settle(&mut planner, &mut tables);
+    assert!(!planner.is_known(&web.key));
+    assert!(!ask(&tables, "10.0.0.1", "10.0.0.2", 80).allowed);
+    planner.upsert_namespace(Namespace {
+        name: "n".to_owned(),
+        labels: Labels::default(),
+    });
+    settle(&mut planner, &mut tables);
+    assert!(planner.is_known(&web.key));
+    assert!(ask(&tables, "10.0.0.1", "10.0.0.2", 80).allowed);
+}
+
+/// No object will ever say more of it.
+#[test]
+fn a_container_that_is_no_pod_is_open() {
+    let mut planner = planner();
+    let mut tables = PolicyTables::default();
+    planner.upsert_policy(policy("p", "web", vec![pods("db")]));
+    planner.add_local_container("c1", vec![ip("10.0.0.1")]);
+    settle(&mut planner, &mut tables);
+    assert!(ask(&tables, "10.0.0.1", "10.0.0.2", 80).allowed);
+    planner.remove_local_pod(&ObjectKey::new("", "c1"));
+    settle(&mut planner, &mut tables);
+    assert_eq!(tables, PolicyTables::default());
+}
+
 #[test]
 fn nothing_passes_before_the_pod_is_known() {
     let mut planner = planner();
