@@ -5,7 +5,8 @@ use crate::name::Name;
 use crate::query::{HEADER, Malformed, Query};
 use crate::records::{self, Step};
 use crate::reply::{CLASS_IN, Flags, QUESTION, Rcode, Reply, form_err, kind, udp_limit};
-use crate::search;
+use crate::search::{self, Walk};
+use crate::table::Table;
 
 const CLASS_ANY: u16 = 255;
 
@@ -22,8 +23,9 @@ pub struct Asker<'a> {
     pub transport: Transport,
     /// Whether there are upstream servers to ask.
     pub recursion: bool,
-    /// The pod's search list, if misses in it are to be resolved here; empty if
-    /// not.
+    /// Whether names below `search.<domain>` are walks through search lists.
+    pub expand: bool,
+    /// The pod's search list, as far as it is known.
     pub search: &'a [Name],
 }
 
@@ -32,6 +34,7 @@ impl Asker<'_> {
         Self {
             transport,
             recursion: false,
+            expand: false,
             search: &[],
         }
     }
@@ -50,9 +53,14 @@ pub enum Verdict {
     /// The name is an alias of this one, which is not the cluster's. The buffer
     /// holds the aliases.
     Alias(Box<Name>),
-    /// The name does not exist, says the buffer, and the asker would go on with
-    /// these. The first of them is not the cluster's.
-    Search(Box<[Name]>),
+    /// The name is an alias of the first of these that exists. The first of them
+    /// is not the cluster's. The buffer says that none exists.
+    Search {
+        names: Box<[Name]>,
+        /// Whether the walk begins here: the asker does not ask for the first of
+        /// the names itself.
+        begins: bool,
+    },
 }
 
 /// Which part of the tree a question is about.
@@ -121,32 +129,81 @@ pub fn answer(zone: &Zone, packet: &[u8], asker: Asker<'_>, out: &mut Vec<u8>) -
         Step::Outside(Some(target)) => (Verdict::Alias(target), Rcode::NoError),
     };
     flags.authoritative = realm != Realm::Upstream && rcode != Rcode::ServFail;
-    if verdict == Verdict::Reply && rcode == Rcode::NxDomain && !asker.search.is_empty() {
-        let candidates = search::rest(zone, &table, &name, asker.search);
-        let mut unknown = candidates.into_iter();
-        while let Some(candidate) = unknown.next() {
-            let step = alias(zone, &table, &query, &candidate, &mut reply);
-            match step {
-                Some(Step::Done(Rcode::NoError)) => {
-                    reply.finish(Rcode::NoError, flags);
-                    return Outcome::new(Verdict::Reply, realm, query.kind, Rcode::NoError);
+    if verdict == Verdict::Reply && rcode == Rcode::NxDomain && asker.expand {
+        match search::walk(zone, &name, asker.search) {
+            None => {}
+            Some(Walk::Top) => {
+                // The SOA record is in place already.
+                reply.finish(Rcode::NoError, flags);
+                return Outcome::new(Verdict::Reply, realm, query.kind, Rcode::NoError);
+            }
+            Some(Walk::Through(names)) => {
+                let first = first(zone, &table, &query, names, asker.recursion, &mut reply);
+                let (verdict, rcode) = match first {
+                    First::Here(rcode) => (Verdict::Reply, rcode),
+                    First::Nowhere => (Verdict::Reply, Rcode::NxDomain),
+                    First::Among { names, begins } => {
+                        (Verdict::Search { names, begins }, Rcode::NxDomain)
+                    }
+                };
+                if rcode == Rcode::NxDomain {
+                    reply.clear(&query);
+                    // The same as before: the table has not changed in between.
+                    let _ = records::resolve(zone, &table, &query, name, &mut reply);
                 }
-                Some(Step::Done(Rcode::NxDomain)) => {}
-                // Whoever asks goes on alone where we cannot.
-                None | Some(Step::Done(_)) => break,
-                Some(Step::Outside(_)) if asker.recursion => {
-                    let rest = std::iter::once(candidate).chain(unknown).collect();
-                    nothing(zone, &table, &query, name, reply, flags);
-                    return Outcome::new(Verdict::Search(rest), realm, query.kind, rcode);
-                }
-                Some(Step::Outside(_)) => break,
+                flags.authoritative = rcode != Rcode::ServFail;
+                reply.finish(rcode, flags);
+                return Outcome::new(verdict, realm, query.kind, rcode);
             }
         }
-        nothing(zone, &table, &query, name, reply, flags);
-        return Outcome::new(Verdict::Reply, realm, query.kind, rcode);
     }
     reply.finish(rcode, flags);
     Outcome::new(verdict, realm, query.kind, rcode)
+}
+
+/// Which of a walk's names exists.
+enum First {
+    /// The one that the reply has.
+    Here(Rcode),
+    /// None, or there is no telling: who asks goes on alone.
+    Nowhere,
+    /// As in [`Verdict::Search`].
+    Among { names: Box<[Name]>, begins: bool },
+}
+
+fn first(
+    zone: &Zone,
+    table: &Table,
+    query: &Query<'_>,
+    names: Vec<Name>,
+    recursion: bool,
+    reply: &mut Reply<'_>,
+) -> First {
+    let mut begins = true;
+    let mut names = names.into_iter();
+    while let Some(name) = names.next() {
+        match alias(zone, table, query, &name, reply) {
+            Some(Step::Done(rcode @ Rcode::NoError)) => return First::Here(rcode),
+            Some(Step::Done(Rcode::NxDomain)) => {}
+            Some(Step::Outside(_)) if recursion => {
+                let names = std::iter::once(name).chain(names).collect();
+                return First::Among { names, begins };
+            }
+            None => {
+                reply.clear(query);
+                reply.truncate();
+                return First::Here(Rcode::NoError);
+            }
+            // The asker does not ask for this one itself: it is told.
+            Some(Step::Done(_) | Step::Outside(_)) if begins => {
+                reply.clear(query);
+                return First::Here(Rcode::ServFail);
+            }
+            Some(Step::Done(_) | Step::Outside(_)) => break,
+        }
+        begins = false;
+    }
+    First::Nowhere
 }
 
 /// What [`answer_as`] found out.
@@ -190,7 +247,7 @@ pub(crate) fn answer_as(
 
 fn alias(
     zone: &Zone,
-    table: &crate::table::Table,
+    table: &Table,
     query: &Query<'_>,
     candidate: &Name,
     reply: &mut Reply<'_>,
@@ -198,21 +255,6 @@ fn alias(
     reply.clear(query);
     let at = reply.alias(QUESTION, candidate)?;
     Some(records::resolve_at(zone, table, query, candidate.clone(), at, reply).0)
-}
-
-/// The answer that the name itself has, after others were tried.
-fn nothing(
-    zone: &Zone,
-    table: &crate::table::Table,
-    query: &Query<'_>,
-    name: Name,
-    mut reply: Reply<'_>,
-    flags: Flags,
-) {
-    reply.clear(query);
-    // The same as before: the table has not changed in between.
-    let _ = records::resolve(zone, table, query, name, &mut reply);
-    reply.finish(Rcode::NxDomain, flags);
 }
 
 fn start<'a>(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::find::{Found, find};
 use crate::log::{Source, kind_name, rcode_name};
 use crate::name::Name;
+use crate::search;
 use crate::table::{Key, object};
 use crate::{Realm, Server, Zone};
 
@@ -94,7 +95,7 @@ fn question(name: &Name, kind: u16) -> Vec<u8> {
 
 /// Names that a resolver tries for `text`, in its order, with the element of the
 /// search list of each.
-fn walk(text: &str, search: &[Name], ndots: usize) -> Vec<(Name, Option<Name>)> {
+fn walk(zone: &Zone, text: &str, search: &[Name], ndots: usize) -> Vec<(Name, Option<Name>)> {
     let Ok(name) = Name::parse(text) else {
         return Vec::new();
     };
@@ -104,7 +105,9 @@ fn walk(text: &str, search: &[Name], ndots: usize) -> Vec<(Name, Option<Name>)> 
     }
     let through = search.iter().filter_map(|element| {
         let wanted = name.span(0, name.count());
-        Some((Name::join(wanted, element.wire())?, Some(element.clone())))
+        let place = search::meant(zone, element);
+        let place = place.as_ref().unwrap_or(element);
+        Some((Name::join(wanted, place.wire())?, Some(element.clone())))
     });
     match text.matches('.').count() >= ndots {
         true => std::iter::once(whole).chain(through).collect(),
@@ -118,7 +121,7 @@ impl Server {
     pub fn explain(&self, text: &str, kind: u16, search: &[Name], ndots: usize) -> Explained {
         let start = Instant::now();
         let mut steps = Vec::new();
-        for (name, element) in walk(text, search, ndots) {
+        for (name, element) in walk(&self.shared.zone, text, search, ndots) {
             let step = self.step(&name, element.as_ref(), kind);
             let found = step.rcode == "NOERROR" && !step.answers.is_empty();
             steps.push(step);

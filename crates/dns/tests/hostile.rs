@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     ".",
     "cluster.local.",
     "web.shop.svc.cluster.local.",
@@ -43,6 +43,7 @@ const NAMES: [&str; 12] = [
     "circle-a.shop.svc.cluster.local.",
     "outside.shop.svc.cluster.local.",
     "example.org.shop.svc.cluster.local.",
+    "example.org.shop.search.cluster.local.",
     "10-244-1-2.shop.pod.cluster.local.",
     "1.7.96.10.in-addr.arpa.",
     "f.f.0.0.ip6.arpa.",
@@ -101,13 +102,14 @@ fn mutate(random: &mut Random, packet: &mut Vec<u8>) {
 
 fn check(zone: &Zone, packet: &[u8], transport: Transport, out: &mut Vec<u8>) {
     let search = [
-        "shop.svc.cluster.local",
+        "shop.search.cluster.local",
         "svc.cluster.local",
         "cluster.local",
     ]
     .map(|name| ripstop_dns::Name::parse(name).unwrap());
     for search in [&[][..], &search[..]] {
         let asker = Asker {
+            expand: true,
             search,
             recursion: packet.len().is_multiple_of(2),
             transport,

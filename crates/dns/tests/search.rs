@@ -1,21 +1,33 @@
 //! A search list that is walked by the server gives what a walk of the resolver
-//! itself gives, for the resolvers of two C libraries and any cluster.
+//! itself gives: for the resolvers of two C libraries, any cluster, any list, any
+//! name, meant as it is or not, and any number of dots.
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::cell::RefCell;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::{Name as ForeignName, RData, RecordType};
+use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::{Name as ForeignName, RData, Record, RecordType};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use ripstop_dns::{Asker, Name, Transport, Verdict, Zone, answer};
+use ripstop_dns::{
+    Name, Server, ServerConfig, Sockets, UpstreamConfig, UpstreamServer, UpstreamTransport, Zone,
+};
 use ripstop_model::ObjectKey;
-use ripstop_plan::ServiceNames;
+use ripstop_plan::{Headless, Host, ServiceNames};
 
-const NDOTS: usize = 5;
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The namespace of the pod that asks.
+const NAMESPACE: &str = "a";
 
 /// What one question gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,31 +46,199 @@ enum Looked {
     Failed,
 }
 
-struct World {
-    zone: Zone,
-    search: Vec<Name>,
-    expand: bool,
+/// What the world outside says: the same of a name whenever it is asked.
+fn outside(question: &[u8]) -> Vec<u8> {
+    let question = Message::from_vec(question).unwrap();
+    let query = &question.queries[0];
+    let mut reply = Message::new(
+        question.metadata.id,
+        MessageType::Response,
+        question.metadata.op_code,
+    );
+    reply.metadata.recursion_available = true;
+    reply.add_query(query.clone());
+    let mut hasher = DefaultHasher::new();
+    query.name().to_lowercase().to_string().hash(&mut hasher);
+    let hash = hasher.finish();
+    let byte = (hash >> 8) as u8;
+    let mut add = |data| {
+        reply.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+    };
+    match (hash % 6, query.query_type()) {
+        (0 | 1, RecordType::A) => add(RData::A(A::new(192, 0, 2, byte))),
+        (1 | 2, RecordType::AAAA) => {
+            add(RData::AAAA(AAAA::new(
+                0x2001,
+                0xdb8,
+                0,
+                0,
+                0,
+                0,
+                0,
+                byte.into(),
+            )));
+        }
+        (0..=2, _) => {}
+        (3, _) => reply.metadata.response_code = ResponseCode::ServFail,
+        (_, _) => reply.metadata.response_code = ResponseCode::NXDomain,
+    }
+    reply.to_vec().unwrap()
 }
 
-impl World {
+/// Two servers of the same names: one that walks, one that does not.
+struct Servers {
+    zone: Arc<Zone>,
+    walking: (Arc<Server>, SocketAddr),
+    plain: SocketAddr,
+}
+
+static SERVERS: LazyLock<Mutex<Servers>> = LazyLock::new(|| {
+    let upstream = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut packet = [0; 4096];
+        while let Ok((length, client)) = upstream.recv_from(&mut packet) {
+            upstream
+                .send_to(&outside(&packet[..length]), client)
+                .unwrap();
+        }
+    });
+    let zone = Arc::new(Zone::new(common::config()).unwrap());
+    zone.set_known();
+    let start = |expand_search| {
+        let upstream = UpstreamConfig {
+            servers: vec![UpstreamServer {
+                address,
+                transport: UpstreamTransport::Udp,
+            }],
+            ..UpstreamConfig::default()
+        };
+        let config = ServerConfig {
+            upstream,
+            expand_search,
+        };
+        let server = Arc::new(Server::new(Arc::clone(&zone), &config).unwrap());
+        let sockets = (0..10).find_map(|_| Sockets::bind(&[LOCALHOST], 0).ok());
+        let sockets = sockets.unwrap();
+        let address = sockets.addresses().next().unwrap();
+        for work in server.threads(sockets) {
+            std::thread::spawn(work);
+        }
+        (server, address)
+    };
+    Mutex::new(Servers {
+        plain: start(false).1,
+        walking: start(true),
+        zone,
+    })
+});
+
+/// A cluster and a pod's list, with or without a server that walks it.
+struct World<'a> {
+    servers: &'a Servers,
+    socket: UdpSocket,
+    /// The list as kubelet writes it.
+    search: Vec<Name>,
+    walking: bool,
+    known: RefCell<HashMap<(String, RecordType), Reply>>,
+}
+
+impl<'a> World<'a> {
+    fn new(servers: &'a Servers, search: &[Name], walking: bool) -> Self {
+        let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let server = if walking {
+            servers.walking.1
+        } else {
+            servers.plain
+        };
+        socket.connect(server).unwrap();
+        Self {
+            servers,
+            socket,
+            search: search.to_vec(),
+            walking,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The list of the pod.
+    fn list(&self) -> Vec<Name> {
+        let mut list = self.search.clone();
+        if self.walking {
+            list[0] = Name::parse(&format!("{NAMESPACE}.search.cluster.local")).unwrap();
+        }
+        list
+    }
+
     fn ask(&self, name: &str, kind: RecordType) -> Reply {
-        let mut question = Message::query();
-        let Ok(foreign) = ForeignName::from_ascii(format!("{}.", name.trim_end_matches('.')))
-        else {
+        let name = format!("{}.", name.trim_end_matches('.'));
+        let key = (name, kind);
+        if let Some(reply) = self.known.borrow().get(&key) {
+            return reply.clone();
+        }
+        let reply = match self.walking {
+            true => self.ask_server(&key.0, kind),
+            false => self.ask_without(&key.0, kind),
+        };
+        self.known.borrow_mut().insert(key, reply.clone());
+        reply
+    }
+
+    /// What names below `search` are, said in other words than the server's: the
+    /// first of the walk that exists.
+    fn ask_without(&self, name: &str, kind: RecordType) -> Reply {
+        let Some(below) = name.strip_suffix("search.cluster.local.") else {
+            return self.ask_server(name, kind);
+        };
+        let labels: Vec<&str> = below.split_terminator('.').collect();
+        if !below.is_empty() && !below.ends_with('.') {
+            return self.ask_server(name, kind);
+        }
+        let [wanted @ .., namespace] = &labels[..] else {
+            return Reply::NoData;
+        };
+        if wanted.is_empty() {
+            return Reply::NoData;
+        }
+        let name = wanted.join(".");
+        let first = self.ask_server(&format!("{name}.{namespace}.svc.cluster.local."), kind);
+        if first != Reply::NoName || *namespace != NAMESPACE {
+            return first;
+        }
+        let rest = self.search[1..].iter().map(|e| format!("{name}.{e}"));
+        let as_is = (wanted.len() > 1).then(|| format!("{name}."));
+        for name in rest.chain(as_is) {
+            if name.contains(".search.cluster.local.") {
+                break;
+            }
+            match self.ask_server(&name, kind) {
+                Reply::NoName => {}
+                Reply::Failure => break,
+                reply => return reply,
+            }
+        }
+        Reply::NoName
+    }
+
+    fn ask_server(&self, name: &str, kind: RecordType) -> Reply {
+        let Ok(foreign) = ForeignName::from_ascii(name) else {
             return Reply::NoName;
         };
+        let mut question = Message::query();
+        question.metadata.recursion_desired = true;
         question.add_query(Query::query(foreign, kind));
-        let asker = Asker {
-            search: if self.expand { &self.search } else { &[] },
-            ..Asker::new(Transport::Udp)
-        };
-        let mut out = Vec::new();
-        let outcome = answer(&self.zone, &question.to_vec().unwrap(), asker, &mut out);
-        // Nobody is there to be asked: names of others fail.
-        if outcome.verdict != Verdict::Reply {
-            return Reply::Failure;
+        let question = question.to_vec().unwrap();
+        self.socket.send(&question).unwrap();
+        let mut reply = [0; 4096];
+        let length = self.socket.recv(&mut reply).unwrap();
+        let mut reply = Message::from_vec(&reply[..length]).unwrap();
+        if reply.metadata.truncation {
+            reply = over_tcp(self.socket.peer_addr().unwrap(), &question);
         }
-        let reply = Message::from_vec(&out).unwrap();
+        assert_eq!(reply.metadata.id.to_be_bytes(), question[..2]);
         let data: BTreeSet<IpAddr> = reply
             .answers
             .iter()
@@ -78,18 +258,24 @@ impl World {
 
     fn elements(&self, name: &str) -> Vec<String> {
         let join = |element: &Name| format!("{name}.{element}");
-        self.search.iter().map(join).collect()
+        self.list().iter().map(join).collect()
     }
 
     /// `__res_context_search` of glibc, for one or both families: a name without
     /// data and a failing server are passed over, and the last resort is the name
-    /// as it is, unless it is a single word.
-    fn glibc(&self, name: &str, kinds: &[RecordType]) -> Looked {
+    /// as it is, unless it is a single word and `no-tld-query` is set.
+    fn glibc(&self, name: &str, kinds: &[RecordType], ndots: usize, no_tld: bool) -> Looked {
         let dots = name.matches('.').count();
-        let as_is = (dots >= NDOTS).then(|| name.to_owned());
-        let last = (dots < NDOTS && dots > 0).then(|| name.to_owned());
+        let absolute = name.ends_with('.');
+        let first = absolute || dots >= ndots;
+        let elements = match absolute {
+            true => Vec::new(),
+            false => self.elements(name),
+        };
+        let as_is = first.then(|| name.to_owned());
+        let last = (!first && (dots > 0 || !no_tld)).then(|| name.to_owned());
         let mut failed = false;
-        for name in as_is.into_iter().chain(self.elements(name)).chain(last) {
+        for name in as_is.into_iter().chain(elements).chain(last) {
             let replies: Vec<Reply> = kinds.iter().map(|kind| self.ask(&name, *kind)).collect();
             let mut found = BTreeSet::new();
             for reply in &replies {
@@ -111,8 +297,8 @@ impl World {
 
     /// `name_from_dns_search` of musl: only names that do not exist are passed
     /// over, and one reply that says so is enough for that.
-    fn musl(&self, name: &str, kinds: &[RecordType]) -> Looked {
-        let elements = match name.matches('.').count() >= NDOTS {
+    fn musl(&self, name: &str, kinds: &[RecordType], ndots: usize) -> Looked {
+        let elements = match name.matches('.').count() >= ndots || name.ends_with('.') {
             true => Vec::new(),
             false => self.elements(name),
         };
@@ -138,13 +324,24 @@ impl World {
     }
 }
 
+fn over_tcp(server: SocketAddr, question: &[u8]) -> Message {
+    let mut stream = TcpStream::connect(server).unwrap();
+    let length = u16::try_from(question.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length, question].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut reply = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut reply).unwrap();
+    Message::from_vec(&reply).unwrap()
+}
+
 const LABELS: [&str; 4] = ["a", "b", "svc", "x"];
 
 fn services() -> impl Strategy<Value = Vec<(ObjectKey, Option<ServiceNames>)>> {
     let one = (
         select(&LABELS[..]),
         select(&LABELS[..]),
-        0..4_u8,
+        0..6_u8,
         1..250_u8,
         select(&LABELS[..]),
     );
@@ -159,7 +356,16 @@ fn services() -> impl Strategy<Value = Vec<(ObjectKey, Option<ServiceNames>)>> {
             0 => cluster(vec![v4]),
             1 => cluster(vec![v6]),
             2 => cluster(vec![v4, v6]),
-            _ => ServiceNames::Alias(format!("{other}.{namespace}.svc.cluster.local").into()),
+            3 => ServiceNames::Headless(Headless {
+                hosts: vec![Host {
+                    name: other.into(),
+                    address: v4,
+                    ports: 0,
+                }],
+                port_sets: vec![Vec::new()],
+            }),
+            4 => ServiceNames::Alias(format!("{other}.{namespace}.svc.cluster.local").into()),
+            _ => ServiceNames::Alias(format!("{other}{n}.example.org").into()),
         };
         (ObjectKey::new(namespace, name), Some(names))
     });
@@ -172,56 +378,71 @@ fn lists() -> impl Strategy<Value = Vec<Name>> {
         "b.svc.cluster.local",
         "svc.cluster.local",
         "cluster.local",
+        "search.cluster.local",
+        "b.search.cluster.local",
         "example.org",
         "local",
     ];
-    // As kubelet has it: the pod's namespace first, then anything.
-    let first = select(domains[..2].to_vec());
-    (first, vec(select(domains.to_vec()), 0..4)).prop_map(|(first, rest)| {
-        let list = std::iter::once(first).chain(rest);
+    vec(select(domains.to_vec()), 0..5).prop_map(|rest| {
+        // As kubelet has it: the pod's namespace first, then anything.
+        let list = std::iter::once("a.svc.cluster.local").chain(rest);
         list.map(|name| Name::parse(name).unwrap()).collect()
     })
 }
 
 fn wanted() -> impl Strategy<Value = String> {
     let mut labels = LABELS.to_vec();
-    labels.extend(["cluster", "local"]);
-    prop_oneof![
-        vec(select(labels), 1..7).prop_map(|labels| labels.join(".")),
-        (select(&LABELS[..]), select(&LABELS[..]))
-            .prop_map(|(name, namespace)| format!("{name}.{namespace}.svc.cluster.local")),
-    ]
+    labels.extend(["cluster", "local", "search"]);
+    let tails = [
+        "svc",
+        "svc.cluster",
+        "svc.cluster.local",
+        "search.cluster.local",
+        "search",
+    ];
+    let name = prop_oneof![
+        4 => vec(select(labels), 1..7).prop_map(|labels| labels.join(".")),
+        4 => (vec(select(&LABELS[..]), 1..4), select(tails.to_vec()))
+            .prop_map(|(labels, tail)| format!("{}.{tail}", labels.join("."))),
+        // Up to names that are too long with an element of a list.
+        1 => (1..4_usize, 1..60_usize).prop_map(|(labels, last)| {
+            format!("{}{}", format!("{}.", "x".repeat(60)).repeat(labels), "y".repeat(last))
+        }),
+    ];
+    (name, any::<bool>()).prop_map(|(name, absolute)| match absolute {
+        true => format!("{name}."),
+        false => name,
+    })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn a_walk_here_ends_where_the_resolvers_ends(
         services in services(),
         search in lists(),
-        names in vec(wanted(), 1..6),
+        names in vec(wanted(), 1..8),
+        ndots in 0..8_usize,
+        no_tld in any::<bool>(),
     ) {
-        let zone = Zone::new(common::config()).unwrap();
-        zone.update(services);
-        zone.set_known();
-        let mut world = World { zone, search, expand: false };
+        let servers = SERVERS.lock().unwrap();
+        servers.zone.retain(|_| false);
+        servers.zone.update(services);
+        let without = World::new(&servers, &search, false);
+        let with = World::new(&servers, &search, true);
+        with.servers.walking.0.set_search(LOCALHOST, Some(with.list().into()));
         use RecordType::{A, AAAA};
-        // Of these a later step looks like the first step of another walk.
-        let first = world.search[0].to_string();
-        let is_own = |name: &String| {
-            let later = world.elements(name).into_iter().skip(1);
-            let mut steps = later.chain([format!("{name}.")]);
-            steps.any(|step| step.ends_with(&first))
-        };
-        let (names, _): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| !is_own(name));
         for name in names {
             for kinds in [&[A][..], &[AAAA], &[A, AAAA]] {
-                world.expand = false;
-                let expected = (world.glibc(&name, kinds), world.musl(&name, kinds));
-                world.expand = true;
-                let found = (world.glibc(&name, kinds), world.musl(&name, kinds));
-                prop_assert_eq!(expected, found, "{} {:?} through {:?}", name, kinds, world.search);
+                let look = |world: &World<'_>| (
+                    world.glibc(&name, kinds, ndots, no_tld),
+                    world.musl(&name, kinds, ndots),
+                );
+                prop_assert_eq!(
+                    look(&without), look(&with),
+                    "{} {:?} ndots {} through {:?}", name, kinds, ndots, search
+                );
             }
         }
     }

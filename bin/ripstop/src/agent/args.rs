@@ -80,8 +80,9 @@ pub(crate) struct Args {
     /// Seconds for which clients may keep the cluster's names.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub(crate) dns_ttl: u32,
-    /// Walk pods' search lists here: a miss takes one round trip. Needs a runtime
-    /// that passes the CNI capability "dns".
+    /// Walk search lists here that begin with NAMESPACE.search.DOMAIN, which stands
+    /// for NAMESPACE.svc.DOMAIN: a miss takes one round trip. Needs a runtime that
+    /// passes the CNI capability "dns".
     #[arg(long)]
     pub(crate) dns_expand_search: bool,
 }

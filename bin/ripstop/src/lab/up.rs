@@ -57,7 +57,8 @@ pub(super) struct Args {
     /// Engine that carries services and pods.
     #[arg(long, value_enum)]
     datapath: Option<Mode>,
-    /// Walk pods' search lists on the node, as of `ripstop agent`.
+    /// Walk pods' search lists on the node, as of `ripstop agent`, and write the
+    /// lists for it.
     #[arg(long)]
     dns_expand_search: bool,
     /// Which names of pods there are, as of `ripstop agent`.

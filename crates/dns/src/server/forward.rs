@@ -53,12 +53,22 @@ impl Job {
                     }
                 }
             }
-            Verdict::Search(names) => {
-                let transport = self.transport;
-                match search(shared, names, &query, transport, limit, &mut self.reply).await {
-                    Some(source) => (0, source),
+            Verdict::Search { names, begins } => {
+                let walk = Walk {
+                    names,
+                    begins: *begins,
+                    transport: self.transport,
+                    limit,
+                };
+                match walk.go(shared, &query, &mut self.reply).await {
+                    Walked::To(rcode, source) => (rcode, source),
+                    // Who asks does not ask for that name itself: it is told.
+                    Walked::Unknown(0) if *begins => {
+                        failure(&self.packet, &mut self.reply);
+                        (2, Source::Nobody)
+                    }
                     // The miss that is in the buffer.
-                    None => (3, Source::Table),
+                    Walked::Nowhere | Walked::Unknown(_) => (3, Source::Table),
                 }
             }
         };
@@ -75,39 +85,54 @@ fn source(origin: Origin) -> Source {
     }
 }
 
-/// The first of `names` that exists becomes the reply. Otherwise the reply stays
-/// as it is.
-async fn search(
-    shared: &Arc<Shared>,
-    names: &[Name],
-    query: &Query<'_>,
+/// Where a walk ended.
+enum Walked {
+    /// With this response code.
+    To(u16, Source),
+    Nowhere,
+    /// There is no telling about the name with this index.
+    Unknown(usize),
+}
+
+/// As in [`Verdict::Search`].
+struct Walk<'a> {
+    names: &'a [Name],
+    begins: bool,
     transport: Transport,
     limit: usize,
-    reply: &mut Vec<u8>,
-) -> Option<Source> {
-    let mut out = Vec::new();
-    for name in names {
-        let target = match answer_as(&shared.zone, query, name, transport, &mut out) {
-            Tried::Exists => {
+}
+
+impl Walk<'_> {
+    /// The first name that exists becomes the reply. Otherwise the reply stays as
+    /// it is.
+    async fn go(&self, shared: &Arc<Shared>, query: &Query<'_>, reply: &mut Vec<u8>) -> Walked {
+        let mut out = Vec::new();
+        for (index, name) in self.names.iter().enumerate() {
+            let target = match answer_as(&shared.zone, query, name, self.transport, &mut out) {
+                Tried::Exists => {
+                    *reply = out;
+                    return Walked::To(0, Source::Table);
+                }
+                Tried::Nothing => continue,
+                Tried::Unknown => return Walked::Unknown(index),
+                Tried::Outside(target) => target,
+            };
+            let Some((answer, origin)) = shared.resolver.resolve(Key::new(&target, query)).await
+            else {
+                return Walked::Unknown(index);
+            };
+            // The first one's answer is the asker's, also if it is a failure.
+            if answer.exists() || (answer.is_failure() && self.begins && index == 0) {
+                let rcode = join(&mut out, &answer, &target, query, self.limit);
                 *reply = out;
-                return Some(Source::Table);
+                return Walked::To(rcode, source(origin));
             }
-            Tried::Nothing => continue,
-            Tried::Unknown => return None,
-            Tried::Outside(target) => target,
-        };
-        let key = Key::new(&target, query);
-        let (answer, origin) = shared.resolver.resolve(key).await?;
-        if answer.is_failure() {
-            return None;
+            if answer.is_failure() {
+                return Walked::Unknown(index);
+            }
         }
-        if answer.exists() {
-            join(&mut out, &answer, &target, query, limit);
-            *reply = out;
-            return Some(source(origin));
-        }
+        Walked::Nowhere
     }
-    None
 }
 
 /// Adds what the alias in `reply` leads to; returns the response code.

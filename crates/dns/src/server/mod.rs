@@ -30,8 +30,8 @@ use tokio::runtime::{Handle, Runtime};
 #[derive(Debug)]
 pub struct ServerConfig {
     pub upstream: UpstreamConfig,
-    /// Whether misses in a pod's search list are resolved in one round trip
-    /// ([`Server::set_search`]).
+    /// Whether search lists that begin with `<namespace>.search.<domain>` are
+    /// walked here, in one round trip ([`Server::set_search`]).
     pub expand_search: bool,
 }
 
@@ -198,6 +198,7 @@ impl Shared {
         let asker = Asker {
             transport,
             recursion: self.resolver.is_available(),
+            expand: self.expand_search,
             search: search.as_deref().unwrap_or_default(),
         };
         let mut outcome = answer(&self.zone, packet, asker, reply);

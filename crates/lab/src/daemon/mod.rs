@@ -184,6 +184,7 @@ fn node_loop(lab: &Lab) -> KubeletConfig {
         paths: paths.clone(),
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         cluster_dns: lab.plan.cluster_dns.clone(),
+        dns_expand_search: lab.record.options.dns_expand_search,
         nodes: nodes.collect(),
         exe: lab.exe.clone(),
         cni_bin_dir: lab.machine.plugins.clone(),

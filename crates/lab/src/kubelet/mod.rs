@@ -101,6 +101,9 @@ pub struct KubeletConfig {
     pub cluster_domain: String,
     /// Name servers that pods get; the first one is of the primary family.
     pub cluster_dns: Vec<IpAddr>,
+    /// Give pods search lists that the agents walk: as a cluster whose admission
+    /// puts `<namespace>.search.<domain>` in place of `<namespace>.svc.<domain>`.
+    pub dns_expand_search: bool,
     pub nodes: Vec<NodeSpec>,
     /// An executable whose `lab-container` subcommand is
     /// [`crate::container::main`]: the lab's own.
@@ -177,6 +180,7 @@ impl Kubelet {
             dns: resolv::ClusterDns {
                 domain: config.cluster_domain,
                 servers: config.cluster_dns,
+                walked: config.dns_expand_search,
             },
             exe: config.exe,
             machine: machine::find(),

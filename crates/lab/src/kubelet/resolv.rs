@@ -16,6 +16,8 @@ const MAX_SEARCH_CHARS: usize = 2048;
 pub(super) struct ClusterDns {
     pub(super) domain: String,
     pub(super) servers: Vec<IpAddr>,
+    /// Whether agents walk pods' search lists.
+    pub(super) walked: bool,
 }
 
 /// The lines of a resolv.conf, before they are written.
@@ -73,8 +75,9 @@ impl Resolver {
     /// The node's own search list comes after the cluster's, as kubelet has it.
     fn cluster(namespace: &str, cluster: &ClusterDns, node: &Self) -> Self {
         let domain = &cluster.domain;
+        let own = if cluster.walked { "search" } else { "svc" };
         let mut searches = vec![
-            format!("{namespace}.svc.{domain}"),
+            format!("{namespace}.{own}.{domain}"),
             format!("svc.{domain}"),
             domain.clone(),
         ];
@@ -174,6 +177,7 @@ mod tests {
         let cluster = ClusterDns {
             domain: "cluster.local".to_owned(),
             servers: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
+            walked: false,
         };
         let spec = serde_json::from_value(spec).unwrap();
         Resolver::of_pod(&spec, "shop", &cluster, NODE).to_string()

@@ -80,6 +80,7 @@ impl Lab {
             paths: paths.clone(),
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
+            dns_expand_search: false,
             nodes: vec![NodeSpec {
                 zone: None,
                 pod_cidrs: Vec::new(),
