@@ -8,11 +8,14 @@ use crate::run::{cargo, checked, install};
 const TOOLS: &[(&str, &str)] = &[
     ("bind9-dnsutils", "/usr/bin/dig"),
     ("busybox-static", "/bin/busybox"),
+    ("containerd", "/usr/bin/ctr"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iproute2", "/sbin/ip"),
     ("knot-dnsutils", "/usr/bin/kdig"),
     ("kubernetes-client", "/usr/bin/kubectl"),
     ("musl-tools", "/usr/bin/musl-gcc"),
+    ("podman", "/usr/bin/podman"),
+    ("runc", "/usr/sbin/runc"),
     ("wget", "/usr/bin/wget"),
 ];
 

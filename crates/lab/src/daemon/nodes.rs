@@ -77,7 +77,10 @@ pub(super) fn cgroup(lab: &Lab, node: &str) -> PathBuf {
 /// What the node's runtime calls for each pod.
 fn write_cni_config(paths: &LabPaths, node: &str) -> io::Result<()> {
     let config = json!({
-        "cniVersion": "1.1.0",
+        // For libcni before 1.2 (containerd 1.x, podman 4), which does not know
+        // the list of versions; others take the newest of it.
+        "cniVersion": "1.0.0",
+        "cniVersions": ["1.0.0", "1.1.0"],
         "name": "ripstop",
         "plugins": [{
             "type": "ripstop-cni",

@@ -103,7 +103,7 @@ impl Network {
         let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
         Ok(Self {
             name: text("name")?,
-            version: text("cniVersion")?,
+            version: newest(config).map_or_else(|| text("cniVersion"), Ok)?,
             plugins,
             disable_check: flag("disableCheck"),
             disable_gc: flag("disableGC"),
@@ -333,9 +333,37 @@ pub(super) fn addresses(result: &Value) -> Vec<IpAddr> {
         .collect()
 }
 
+/// Of the list `cniVersions`, the newest that is spoken here; none without a list
+/// (specification 1.1.0, section 1, "Network configuration format").
+fn newest(config: &Value) -> Option<String> {
+    const SPOKEN: [&str; 2] = ["1.1.0", "1.0.0"];
+    let listed = config.get("cniVersions")?.as_array()?;
+    let spoken = SPOKEN
+        .iter()
+        .find(|version| listed.iter().any(|one| one == *version));
+    spoken.map(|version| (*version).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_version_of_the_list_is_taken() {
+        for (versions, taken) in [
+            (json!(["1.0.0", "1.1.0"]), "1.1.0"),
+            (json!(["1.0.0", "9.0.0"]), "1.0.0"),
+            (json!(["9.0.0"]), "0.4.0"),
+            (json!(null), "0.4.0"),
+        ] {
+            let config = json!({
+                "cniVersion": "0.4.0", "cniVersions": versions, "name": "net",
+                "plugins": [{"type": "p"}],
+            });
+            let network = Network::parse(&config, Path::new("/bin")).unwrap();
+            assert_eq!(network.version, taken, "{versions}");
+        }
+    }
 
     fn network(capabilities: Value) -> Network {
         let config = json!({
