@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::DropReason;
-use crate::packet::{ChecksumChange, Packet};
+use crate::packet::{ChecksumChange, Covered, Packet};
 use crate::wire::{Header, replace_sum, sum32};
 
 /// A packet with its Ethernet header, in memory.
@@ -37,6 +37,8 @@ impl Packet for PacketBytes<'_> {
         self.segment_size
     }
 
+    fn reach(&mut self, _: usize) {}
+
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
         let bytes = self.bytes.get_mut(offset..)?.get_mut(..size_of::<H>())?;
         // SAFETY: of that size; a header has alignment one and any bytes are one.
@@ -62,7 +64,11 @@ impl Packet for PacketBytes<'_> {
             return Ok(());
         }
         // An IPv4 address has the same prefix on both sides, which changes nothing.
-        let skipped = if change.pseudo_header { 0 } else { 4 };
+        let skipped = if change.addresses == Covered::No {
+            4
+        } else {
+            0
+        };
         let (old, new) = (words(change.old), words(change.new));
         for (old, new) in old.into_iter().zip(new).skip(skipped) {
             if old != new {

@@ -8,6 +8,7 @@
 use crate::answer;
 use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
 use crate::packet::Packet;
+use crate::quoted;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
     BackendKey, Endpoint, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY,
@@ -35,6 +36,8 @@ const MANY: u32 = 1 << 30;
 enum Act<'t> {
     /// It becomes what the flow says.
     Send(&'t FlowKey, &'t Flow),
+    /// It is an error about a packet of a flow, and goes with answers to that.
+    Tell(&'t FlowKey, &'t Flow),
     Refuse(DropReason),
     /// To this address as it is.
     Pass,
@@ -88,6 +91,14 @@ where
     {
         if flow.flags & FLOW_LEAVES == 0 {
             Act::Send(&work.key, flow)
+        } else {
+            Act::Done(Verdict::Stack)
+        }
+    } else if segment.is_err()
+        && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
+    {
+        if flow.flags & FLOW_LEAVES == 0 {
+            Act::Tell(&work.key, flow)
         } else {
             Act::Done(Verdict::Stack)
         }
@@ -162,6 +173,10 @@ where
         && let Some(flow) = follow(tables, &work.key, segment)
     {
         Act::Send(&work.key, flow)
+    } else if segment.is_err()
+        && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
+    {
+        Act::Tell(&work.key, flow)
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
@@ -202,10 +217,11 @@ fn perform<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
+    let is_error = matches!(act, Act::Tell(..));
     let flow = match act {
         Act::Done(verdict) => return verdict.into(),
         Act::Refuse(reason) => return answer::refuse::<H, P>(packet, reason).into(),
-        Act::Send(key, flow) => Some((key, flow)),
+        Act::Send(key, flow) | Act::Tell(key, flow) => Some((key, flow)),
         Act::Pass => None,
     };
     let to = flow.map_or(destination, |(_, flow)| &flow.destination);
@@ -220,11 +236,19 @@ where
         // The stack tells who sent it, if it is to be seen who that is.
         return match flow {
             None => Verdict::Stack.into(),
+            // No errors about errors (RFC 1122, 3.2.2; RFC 4443, 2.4).
+            Some(_) if is_error => Verdict::Drop(DropReason::TooLong).into(),
             Some(_) => answer::too_long::<H, P>(packet, route.mtu).into(),
         };
     }
     let mut ports = 0;
-    if let Some((key, flow)) = flow {
+    if let Some((key, flow)) = flow
+        && is_error
+    {
+        if let Err(reason) = quoted::rewrite::<H, P>(packet, key, flow) {
+            return Verdict::Drop(reason).into();
+        }
+    } else if let Some((key, flow)) = flow {
         // Both ways of the flow come by here, and one may be narrower: not all
         // who send listen to those who say so.
         let narrow = [tables.route(&key.source), route]
@@ -293,6 +317,21 @@ fn frontend<'t, T: Tables>(tables: &'t T, key: &FlowKey) -> Option<&'t Frontend>
         key.destination_port,
         protocol,
     ))
+}
+
+/// The flow of the packet that an ICMP error quotes, with the key of its answers
+/// in its place; what they become, the error does.
+#[inline(always)]
+fn told_of<'t, H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &'t impl Tables,
+    key: &mut FlowKey,
+) -> Option<&'t Flow>
+where
+    Frame<H>: Header,
+{
+    quoted::answers_to_quoted::<H, P>(packet, key)?;
+    tables.flow(key)
 }
 
 /// The flow of a packet. `None` if it is of none, or begins a new one.
@@ -473,8 +512,13 @@ where
     let link = packet.ifindex();
     let segment = segment::<H, P>(packet, &mut work.key);
     let segment = match segment {
-        Err(_) if !of_pod => return Ok(0),
-        segment => segment?,
+        Ok(segment) => segment,
+        Err(reason) => {
+            if let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key) {
+                return quoted::rewrite::<H, P>(packet, &work.key, flow).map(|()| 0);
+            }
+            return if of_pod { Err(reason) } else { Ok(0) };
+        }
     };
     if let Some(flow) = follow(tables, &work.key, &segment) {
         return rewrite::<H, P>(packet, &work.key, flow);

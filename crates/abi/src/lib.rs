@@ -23,6 +23,7 @@ mod crossing;
 mod forward;
 mod packet;
 mod policy;
+mod quoted;
 mod service;
 mod table;
 #[cfg(any(test, feature = "test-packets"))]
@@ -35,7 +36,7 @@ pub use address::{Address, Port};
 #[cfg(not(target_arch = "bpf"))]
 pub use bytes::PacketBytes;
 pub use forward::{Tables, from_outside, from_pod, to_outside};
-pub use packet::{ChecksumChange, Packet};
+pub use packet::{ChecksumChange, Covered, Packet};
 pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, CLASS_V4, CLASS_V6, ClassKey, Direction, NO_POLICY, Outcome,
     PairKey, PairRow, PolicyPod, PolicyTables, PortNode, Question, judge, policy_names,

@@ -12,8 +12,17 @@ pub struct ChecksumChange<'a> {
     pub new: (&'a Address, Port),
     /// UDP over IPv4 may have no checksum (zero), and then keeps having none.
     pub udp: bool,
-    /// The sum covers the addresses, too.
-    pub pseudo_header: bool,
+    pub addresses: Covered,
+}
+
+/// Whether a sum covers the addresses, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covered {
+    No,
+    /// As a header that is not sent (RFC 9293, 3.1; RFC 8200, 8.1).
+    PseudoHeader,
+    /// As a part of the payload: of a packet that an ICMP error quotes.
+    Payload,
 }
 
 /// A packet with its Ethernet header, at a link.
@@ -30,6 +39,9 @@ pub trait Packet {
     /// Payload of each segment that a large packet stands for; 0 if it is one
     /// packet.
     fn segment_size(&self) -> u32;
+
+    /// Makes sure that this much of it can be seen, if the packet is as long.
+    fn reach(&mut self, length: usize);
 
     /// The header at that offset; `None` if the packet ends before it does.
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H>;

@@ -110,6 +110,36 @@ impl Sample {
         }
     }
 
+    /// An ICMP error that `from` sends about a packet, of which it quotes the IP
+    /// header and eight bytes; without that packet's own checksum, if it would be
+    /// among those.
+    pub fn error(from: &str, [kind, code]: [u8; 2], about: &Self) -> Self {
+        let source: IpAddr = from.parse().expect("an address");
+        let (protocol, header) = match source {
+            IpAddr::V4(_) => (IPPROTO_ICMP, 20),
+            IpAddr::V6(_) => (IPPROTO_ICMPV6, 40),
+        };
+        let mut quoted = about.bytes().split_off(14);
+        quoted.truncate(header + 8);
+        match about.protocol {
+            IPPROTO_UDP => quoted[header + 6..].fill(0),
+            IPPROTO_ICMP | IPPROTO_ICMPV6 => quoted[header + 2..header + 4].fill(0),
+            _ => {}
+        }
+        let mut payload = vec![kind, code, 0, 0, 0, 0, 5, 120];
+        payload.extend(quoted);
+        let destination = about.source.0;
+        let sum = transport_sum(source, destination, protocol, &payload);
+        payload[2..4].copy_from_slice(&sum.to_be_bytes());
+        Self {
+            source: (source, 0),
+            destination: (destination, 0),
+            protocol,
+            payload,
+            ..Self::tcp((from, 0), (from, 0))
+        }
+    }
+
     /// With an Ethernet header from and to zero, and correct checksums.
     pub fn bytes(&self) -> Vec<u8> {
         let transport = self.transport();

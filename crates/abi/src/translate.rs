@@ -1,7 +1,7 @@
 //! Packets that carry ports: which flow they are of, and how they become those
 //! of another.
 
-use crate::packet::{ChecksumChange, Packet};
+use crate::packet::{ChecksumChange, Covered, Packet};
 use crate::table::{Flow, FlowKey};
 use crate::verdict::DropReason;
 use crate::wire::{
@@ -121,14 +121,18 @@ where
                 _ => 2,
             };
         // ICMP over IPv4 has none.
-        let pseudo_header = !(H::HAS_CHECKSUM && protocol == H::ICMP);
+        let addresses = if H::HAS_CHECKSUM && protocol == H::ICMP {
+            Covered::No
+        } else {
+            Covered::PseudoHeader
+        };
         packet.replace_checksum(
             offset,
             &ChecksumChange {
                 old: (&key.source, key.source_port),
                 new: (&flow.source, flow.source_port),
                 udp,
-                pseudo_header,
+                addresses,
             },
         )?;
         packet.replace_checksum(
@@ -137,7 +141,7 @@ where
                 old: (&key.destination, key.destination_port),
                 new: (&flow.destination, flow.destination_port),
                 udp,
-                pseudo_header,
+                addresses,
             },
         )?;
     }
@@ -189,7 +193,7 @@ where
         old: (&none, size),
         new: (&none, most),
         udp: false,
-        pseudo_header: false,
+        addresses: Covered::No,
     };
     packet.replace_checksum(H::TRANSPORT + 16, &change)?;
     let mss = packet.at::<Mss>(H::TRANSPORT + TCP_LEN);

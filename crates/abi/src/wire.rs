@@ -302,7 +302,7 @@ impl Tcp {
 }
 
 /// What forwarding needs of an IP header, whatever the family.
-pub(crate) trait Ip: Sized
+pub(crate) trait Ip: Header + Sized
 where
     Frame<Self>: Header,
 {
@@ -334,6 +334,9 @@ where
     const ICMP: u8;
     /// Types of an echo: who asks, who answers.
     const ECHO: [u8; 2];
+    /// Whether an ICMP message of that type is an error that quotes the packet
+    /// which it is about.
+    fn is_error(kind: u8) -> bool;
     /// Type and code of an error: nobody at that port; too long.
     const PORT_UNREACHABLE: [u8; 2];
     const TOO_LONG: [u8; 2];
@@ -372,6 +375,13 @@ impl Ip for Ipv4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
     const TOO_LONG: [u8; 2] = [3, 4];
     type Quote = Quote<14>;
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // Unreachable, time exceeded, parameter problem. (A redirect is for who is
+        // on the link.)
+        matches!(kind, 3 | 11 | 12)
+    }
 
     #[inline(always)]
     fn turn(&mut self, payload: u16, protocol: u8) {
@@ -462,6 +472,12 @@ impl Ip for Ipv6 {
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
     const TOO_LONG: [u8; 2] = [2, 0];
     type Quote = Quote<24>;
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // RFC 4443, 2.1.
+        kind < 128
+    }
 
     #[inline(always)]
     fn turn(&mut self, payload: u16, protocol: u8) {

@@ -583,6 +583,32 @@ fn bytes_of_flows_are_counted_as_they_come() {
     }
 }
 
+/// A way that nobody here knows to be narrow: those on it say so, and what they
+/// say has to reach who sends.
+#[test]
+fn clients_and_pods_learn_how_narrow_the_way_is() {
+    let [mut one, mut other] = services::nodes::<EbpfEngine>("narrow");
+    // Behind a router, which the other node is here.
+    let far = other.make_pod(Vec::new());
+    let mut server = far.process();
+    server.serve(8080);
+    let near = one.add_pod();
+    let (mut outside, mut inside) = (other.process(), near.process());
+    for (family, world) in ["192.0.2.7", "2001:db8::7"].map(ip).into_iter().enumerate() {
+        // From outside through a port of the node, and on to the other node.
+        other.way_by_pod(&far, far.addresses[family], 1300);
+        let to = SocketAddr::new(one.addresses[family], 30080);
+        one.serve(&to.to_string(), Protocol::Tcp, &[far.at(8080)[family]]);
+        assert_eq!(outside.bulk(to, 1 << 20), (1 << 20).to_string());
+        // From a pod to outside, by the node's address.
+        far.add_address(world);
+        other.way_by_pod(&far, world, 1300);
+        one.way_out(&other, world);
+        let to = SocketAddr::new(world, 8080);
+        assert_eq!(inside.bulk(to, 1 << 20), (1 << 20).to_string());
+    }
+}
+
 #[test]
 fn the_nodes_datagram_sockets_let_go_of_backends_that_are_gone() {
     let mut node: Node = node("stranded");

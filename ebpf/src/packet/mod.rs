@@ -18,7 +18,9 @@ use aya_ebpf::helpers::{
     bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
-use ripstop_abi::{Address, ChecksumChange, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet};
+use ripstop_abi::{
+    Address, ChecksumChange, Covered, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet,
+};
 
 use crate::maps::count;
 
@@ -87,6 +89,13 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn reach(&mut self, length: usize) {
+        // SAFETY: the context is valid for as long as the program runs. If it
+        // fails, what is out of reach is seen as missing.
+        unsafe { bpf_skb_pull_data(self.skb, (*self.skb).len.min(length as u32)) };
+    }
+
+    #[inline(always)]
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
         // SAFETY: the context is valid for as long as the program runs; what is
         // between `data` and `data_end` is the packet's, and any bytes are a
@@ -111,24 +120,31 @@ impl Packet for Skb {
         } else {
             0
         };
-        let pseudo = keep_zero | u64::from(BPF_F_PSEUDO_HDR);
+        let of_addresses = match change.addresses {
+            Covered::PseudoHeader => keep_zero | u64::from(BPF_F_PSEUDO_HDR),
+            Covered::No | Covered::Payload => keep_zero,
+        };
         let port = keep_zero | 2;
         let replace = |from: u64, to: u64, flags: u64| {
             // SAFETY: the context is valid; the helper checks the offset.
             unsafe { bpf_l4_csum_replace(self.skb, offset as u32, from, to, flags) }
         };
         let (old, new) = (change.old.0, change.new.0);
-        let mut result = if !change.pseudo_header || old == new {
+        let mut result = if change.addresses == Covered::No || old == new {
             0
         } else if old.is_v4() {
-            replace(old.v4_word().into(), new.v4_word().into(), pseudo | 4)
+            replace(old.v4_word().into(), new.v4_word().into(), of_addresses | 4)
         } else {
             let words = |address: &Address| ptr::from_ref(address).cast_mut().cast();
             // SAFETY: both are sixteen bytes, which are only read.
             let difference = unsafe { bpf_csum_diff(words(old), 16, words(new), 16, 0) as u64 };
-            match replace(0, difference, pseudo | BPF_F_IPV6) {
-                error if error as i64 == -EINVAL => replace(0, difference, pseudo),
-                result => result,
+            if change.addresses == Covered::Payload {
+                replace(0, difference, of_addresses)
+            } else {
+                match replace(0, difference, of_addresses | BPF_F_IPV6) {
+                    error if error as i64 == -EINVAL => replace(0, difference, of_addresses),
+                    result => result,
+                }
             }
         };
         let (old, new) = (change.old.1.network(), change.new.1.network());

@@ -237,6 +237,101 @@ fn node_ports_lead_to_other_nodes_and_back() {
     }
 }
 
+/// Types and codes: nobody at that port, too long, too many hops.
+fn errors(names: &Names) -> [[u8; 2]; 3] {
+    if names.set == 100 {
+        [[3, 3], [3, 4], [11, 0]]
+    } else {
+        [[1, 4], [2, 0], [3, 0]]
+    }
+}
+
+#[test]
+fn errors_go_with_the_flow_that_they_are_about() {
+    for names in &FAMILIES {
+        for (make, error) in KINDS
+            .into_iter()
+            .flat_map(|make| errors(names).map(|error| (make, error)))
+        {
+            let tables = tables();
+            let request = make((names.client, 1000), (names.node, 30_081));
+            let _ = through(&tables, &mut request.bytes(), UPLINK);
+            let inside = make((names.node, node_port(&tables)), (names.far_pod, 8080));
+            // From the backend, or on the way to it: told to the client as the
+            // service's, which is all that it knows of.
+            for from in [names.far_pod, names.far_node] {
+                let came = Sample::error(from, error, &inside);
+                let becomes = Sample::error(names.node, error, &request);
+                assert_eq!(turns(&tables, UPLINK, &came, &becomes), OUT);
+            }
+            // About an answer.
+            let came = Sample::error(names.client, error, &request.reversed());
+            let becomes = Sample::error(names.node, error, &inside.reversed());
+            let verdict = turns(&tables, UPLINK, &came, &becomes);
+            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+            // About what is no flow's: as it was.
+            let other = make((names.node, 999), (names.far_pod, 8080));
+            let came = Sample::error(names.far_pod, error, &other);
+            let mut bytes = came.bytes();
+            assert_eq!(through(&tables, &mut bytes, UPLINK), Verdict::Stack);
+            assert_eq!(bytes, came.bytes());
+        }
+    }
+}
+
+#[test]
+fn pods_tell_and_are_told_of_errors() {
+    for names in &FAMILIES {
+        for error in errors(names) {
+            let tables = tables();
+            // A pod's datagram to a service, and the error of its backend.
+            let request = Sample::udp((names.other, 1000), (names.service, 80));
+            let inside = Sample::udp((names.other, 1000), (names.pod, 8080));
+            let _ = turns(&tables, OTHER, &request, &inside);
+            let came = Sample::error(names.pod, error, &inside);
+            let becomes = Sample::error(names.service, error, &request);
+            let told = Verdict::Deliver { ifindex: OTHER };
+            assert_eq!(turns(&tables, POD, &came, &becomes), told);
+            // A client from outside hears of what is behind the port.
+            let request = Sample::tcp_syn((names.client, 1000), (names.node, 30_082));
+            let inside = Sample::tcp_syn((names.client, 1000), (names.pod, 8080));
+            assert_eq!(turns(&tables, UPLINK, &request, &inside), DELIVER);
+            let came = Sample::error(names.pod, error, &inside);
+            let becomes = Sample::error(names.node, error, &request);
+            assert_eq!(turns(&tables, POD, &came, &becomes), OUT);
+        }
+    }
+}
+
+#[test]
+fn errors_about_what_left_the_cluster_come_to_the_pod() {
+    for names in &FAMILIES {
+        for make in [KINDS[0], KINDS[1], KINDS[2], Sample::echo] {
+            for error in errors(names) {
+                let tables = tables();
+                let request = make((names.pod, 1000), (names.client, 443));
+                let _ = through(&tables, &mut request.bytes(), LEAVING);
+                let outside = make((names.node, node_port(&tables)), (names.client, 443));
+                // By whom: a trace of the way has to show it.
+                for from in [names.far_node, names.client] {
+                    let came = Sample::error(from, error, &outside);
+                    let becomes = Sample::error(from, error, &request);
+                    assert_eq!(turns(&tables, UPLINK, &came, &becomes), DELIVER);
+                }
+                // The pod's own, about an answer, by way of the stack.
+                if request.protocol == IPPROTO_UDP {
+                    let came = Sample::error(names.pod, error, &request.reversed());
+                    let mut bytes = came.bytes();
+                    assert_eq!(through(&tables, &mut bytes, POD), Verdict::Stack);
+                    assert_eq!(bytes, came.bytes());
+                    let becomes = Sample::error(names.node, error, &outside.reversed());
+                    assert_eq!(turns(&tables, LEAVING, &came, &becomes), Verdict::Stack);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn local_node_ports_keep_the_client() {
     for names in &FAMILIES {

@@ -160,6 +160,14 @@ impl Both {
         self.memory.serve(at, row, &backends);
     }
 
+    /// Forgets all flows: there is one port.
+    fn forget(&self) {
+        for (key, _) in self.maps.flows.rows().unwrap() {
+            self.maps.flows.remove(&key).unwrap();
+        }
+        self.memory.flows.borrow_mut().clear();
+    }
+
     /// The packet through one program, both ways.
     fn agree(&self, program: &str, original: &[u8], segment_size: u32) -> Verdict {
         let mut bytes = original.to_vec();
@@ -265,6 +273,50 @@ fn every_way_of_a_packet() {
 }
 
 #[test]
+fn errors_about_flows() {
+    let both = Both::new();
+    for family in 0..2 {
+        let [client, node, pod, far] =
+            [CLIENTS, NODES, PODS, FAR_PODS].map(|addresses| addresses[family]);
+        let kinds = [[[3, 3], [3, 4], [11, 0]], [[1, 4], [2, 0], [3, 0]]][family];
+        for make in [Sample::tcp_syn, Sample::udp, Sample::sctp] {
+            for (source_port, error) in (1000..).zip(kinds) {
+                let run = |program, sample: &Sample| both.agree(program, &sample.bytes(), 0);
+                // Led to another node: the backend's error goes to the client, and
+                // one about an answer to the backend.
+                let request = make((client, source_port), (node, 82));
+                let led = run(FROM_OUTSIDE, &request);
+                assert!(matches!(led, Verdict::Forward { .. }), "{led:?}");
+                let inside = make((node, PORT), (far, 8080));
+                let out = Verdict::Route { ifindex: LOOPBACK };
+                assert_eq!(run(FROM_OUTSIDE, &Sample::error(far, error, &inside)), out);
+                let about_answer = Sample::error(client, error, &request.reversed());
+                let led = run(FROM_OUTSIDE, &about_answer);
+                assert!(matches!(led, Verdict::Forward { .. }), "{led:?}");
+                both.forget();
+                // From a pod here, about what came in.
+                let request = make((client, source_port), (node, 80));
+                assert_eq!(run(FROM_OUTSIDE, &request), Verdict::Deliver { ifindex: 7 });
+                let inside = make((client, source_port), (pod, 8080));
+                for program in [FROM_POD, FROM_POD_PORTS] {
+                    assert_eq!(run(program, &Sample::error(pod, error, &inside)), out);
+                }
+                both.forget();
+                // About what left the cluster.
+                let request = make((pod, source_port), (client, 443));
+                assert_eq!(run(TO_OUTSIDE, &request), Verdict::Stack);
+                let outside = make((node, PORT), (client, 443));
+                let told = run(FROM_OUTSIDE, &Sample::error(client, error, &outside));
+                assert_eq!(told, Verdict::Deliver { ifindex: 7 });
+                let told = run(TO_OUTSIDE, &Sample::error(pod, error, &request.reversed()));
+                assert_eq!(told, Verdict::Stack);
+                both.forget();
+            }
+        }
+    }
+}
+
+#[test]
 fn whatever_comes() {
     let both = Both::new();
     let addresses: Vec<_> = [CLIENTS, NODES, PODS, FAR_PODS]
@@ -285,6 +337,8 @@ fn whatever_comes() {
         prop::sample::select(vec![0, 0x4000, 0x2000, 1]),
         any::<bool>(),
         prop::collection::vec(any::<u8>(), 0..64),
+        // An error about it, from whom.
+        prop::option::weighted(0.3, end()),
     );
     let flips = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
     let len = 15..200_usize;
@@ -297,7 +351,7 @@ fn whatever_comes() {
     let outcome = TestRunner::new(config).run(
         &(sample, flips, len, segment_size),
         |(
-            ((source, destination), protocol, hops, fragment, no_checksum, payload),
+            ((source, destination), protocol, hops, fragment, no_checksum, payload, error),
             flips,
             len,
             segment_size,
@@ -310,7 +364,14 @@ fn whatever_comes() {
                 payload,
                 ..Sample::tcp(source, destination)
             };
-            let mut bytes = sample.bytes();
+            let mut bytes = match error {
+                // Both of one family.
+                Some((from, kind)) if sample.source.0.is_ipv4() != from.contains(':') => {
+                    let kind = [kind as u8 % 13, (kind >> 8) as u8];
+                    Sample::error(from, kind, &sample).bytes()
+                }
+                _ => sample.bytes(),
+            };
             for (at, with) in flips {
                 let at = at.index(bytes.len());
                 bytes[at] ^= with;

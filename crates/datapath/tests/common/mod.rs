@@ -372,6 +372,16 @@ impl<E: Engine> Node<E> {
         self.execute(route.replace());
     }
 
+    /// Packets of this node to that address go by the pod, and may be that long,
+    /// bytes; who sends longer ones is told so.
+    pub(crate) fn way_by_pod(&self, pod: &Pod, ip: IpAddr, mtu: u32) {
+        let mut route = Route::new(ip.into(), pod.local.host_ifindex).mtu(mtu);
+        if !pod.addresses.contains(&ip) {
+            route = route.via(pod.addresses[usize::from(ip.is_ipv6())]);
+        }
+        self.execute(route.replace());
+    }
+
     /// Packets of the other node to that address come here.
     pub(crate) fn way_in(&self, other: &Self, ip: IpAddr) {
         other.way_out(self, ip);
@@ -474,6 +484,14 @@ pub(crate) fn service(frontend: &str, protocol: Protocol, backends: &[SocketAddr
 impl Pod {
     pub(crate) fn process(&self) -> Process {
         Process::start(&self.name, &self.netns.netns, &self.cgroup)
+    }
+
+    /// One more address of the pod.
+    pub(crate) fn add_address(&self, ip: IpAddr) {
+        let mut netlink = Netlink::in_netns(&self.netns.netns).unwrap();
+        netlink
+            .execute([address::add_host_scope(1, ip.into())])
+            .unwrap();
     }
 
     pub(crate) fn at(&self, port: u16) -> [SocketAddr; 2] {
