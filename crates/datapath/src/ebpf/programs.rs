@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::thread;
 
 use aya_obj::Object;
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
@@ -95,16 +97,10 @@ impl Programs {
             .patch_map_data(HashMap::from([("CONFIG", (constants.as_slice(), true))]))
             .map_err(broken)?;
         let data = link(&mut object, maps)?;
-        let mut programs = Vec::new();
-        let socket = SOCKET_HOOKS
-            .into_iter()
-            .map(|(name, attach)| (name, Some(attach)));
-        for (name, attach) in socket.chain(PACKET_HOOKS.map(|name| (name, None))) {
-            programs.push((name, load_one(&object, name, attach)?));
-        }
+        let programs = load_all(&object);
         // Programs hold what they use of it.
         drop(data);
-        Ok(Self(programs))
+        programs.map(Self)
     }
 
     /// The pinned programs, if all are there.
@@ -222,6 +218,27 @@ fn constants(name: &str, map: &aya_obj::Map) -> Result<OwnedFd, Error> {
         Ok(created)
     };
     make().map_err(|source| refused(&format!("create {name}"), source, ""))
+}
+
+/// Each packet program by a thread of its own: the verifier takes tens of
+/// milliseconds for one, and as many of them at once as there are CPUs.
+fn load_all(object: &Object) -> Result<Vec<(&'static str, Program)>, Error> {
+    thread::scope(|scope| {
+        let packet: Vec<_> = PACKET_HOOKS
+            .into_iter()
+            .map(|name| (name, scope.spawn(move || load_one(object, name, None))))
+            .collect();
+        let mut programs = Vec::new();
+        for (name, attach) in SOCKET_HOOKS {
+            programs.push((name, load_one(object, name, Some(attach))?));
+        }
+        for (name, loading) in packet {
+            // A panic there is one here.
+            let loaded = loading.join().unwrap_or_else(|panic| resume_unwind(panic));
+            programs.push((name, loaded?));
+        }
+        Ok(programs)
+    })
 }
 
 fn load_one(
