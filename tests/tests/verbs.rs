@@ -1,11 +1,12 @@
 //! What people type at a lab that is up.
 
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ripstop_tests::{Lab, eventually, write_manifest};
+use serde_json::Value;
 
 const WEB: &str = "
 apiVersion: apps/v1
@@ -208,4 +209,45 @@ fn an_interrupted_up_leaves_nothing() {
     up.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("interrupted"), "{said}");
     assert!(!lab.root().exists());
+}
+
+/// What people send with a report: what there is of the node, and no secret.
+#[test]
+fn a_bundle_for_a_report() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    let folder = ripstop_tests::visible_folder();
+    let file = folder.path().join("bundle.tar.gz");
+    let printed = lab.agent("node1", &["status", "--bundle", file.to_str().unwrap()]);
+    assert!(printed.ok, "{}", printed.stderr);
+    let unpacked = Command::new("tar")
+        .arg("-xzf")
+        .arg(&file)
+        .arg("-C")
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(unpacked.success());
+    let root = folder.path().join("ripstop");
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let status: Value = serde_json::from_str(&read("status.json")).unwrap();
+    assert_eq!(status["node"], "node1");
+    let verified: Value = serde_json::from_str(&read("verify.json")).unwrap();
+    assert_eq!(verified["drift"], Value::Array(Vec::new()));
+    assert!(read("services.json").contains("kubernetes"));
+    // The node's own links, and not the machine's.
+    let address = lab.get(&["node", "node1"]);
+    let address = address.pointer("/status/addresses/0/address").unwrap();
+    assert!(read("machine/addresses.txt").contains(address.as_str().unwrap()));
+    let contents = read("CONTENTS.txt");
+    // JSON is YAML, and this one is JSON.
+    let kubeconfig = std::fs::read(lab.root().join("agent.kubeconfig")).unwrap();
+    let kubeconfig: Value = serde_json::from_slice(&kubeconfig).unwrap();
+    let key = kubeconfig.pointer("/users/0/user/client-key-data");
+    let key = key.and_then(Value::as_str).expect("the agent's key");
+    for line in contents.lines().filter(|line| !line.contains("MISSING")) {
+        let name = line.split(':').next().unwrap();
+        let text = read(name);
+        assert!(!text.contains(key), "{name} has the agent's key");
+        assert!(!text.contains("PRIVATE KEY"), "{name} has a key");
+    }
 }

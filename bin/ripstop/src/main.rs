@@ -1,6 +1,7 @@
 //! `ripstop`: the agent of a node, the lab, and the verbs people type.
 
 mod agent;
+mod bundle;
 mod datapath;
 mod dns;
 mod lab;

@@ -1,11 +1,13 @@
 //! `ripstop status`: what the agent of this node says of itself.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 
 use crate::agent::{Ask, DeniedView, Engine, PoliciesView, Status, Verification, ask, ask_status};
+use crate::bundle;
 use crate::run_dir::RunDir;
 
 /// Arguments of `ripstop status`.
@@ -16,6 +18,10 @@ pub(crate) struct Args {
     /// Compare kernel and plan, and fail if they differ.
     #[arg(long)]
     verify: bool,
+    /// Write everything that a report of a fault needs to this file (.tar.gz): no
+    /// keys, no tokens, no names that pods asked for.
+    #[arg(long, value_name = "FILE", conflicts_with = "verify")]
+    bundle: Option<PathBuf>,
     /// Output form.
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -34,6 +40,11 @@ enum Output {
 /// If no agent answers.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let run_dir = args.agent.path()?;
+    if let Some(file) = &args.bundle {
+        let names = bundle::write(&run_dir, file)?;
+        println!("{}: {} files", file.display(), names.len());
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.verify {
         let found: Verification = ask(&run_dir, &Ask::Verify)?;
         match args.output {

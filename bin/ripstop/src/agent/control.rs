@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::cni::CniServer;
 use super::engine::Kind;
 use super::feed::Input;
+use super::machine;
 use super::names;
 use super::policies::PolicyAsk;
 use super::status::{Sources, Status};
@@ -54,6 +55,8 @@ pub(crate) enum Ask {
     DnsQuery(names::ask::Query),
     /// What was asked for.
     DnsLog(names::ask::Log),
+    /// The machine's network, for a report of a fault.
+    Machine,
 }
 
 /// A question for the main thread, and where the answer goes.
@@ -140,6 +143,7 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
         }
         Ask::DnsQuery(query) => value(query.answer(&sources.names, &sources.pods.pods())),
         Ask::DnsLog(log) => value(log.read(&sources.names, &sources.pods.pods())),
+        Ask::Machine => value(Ok(machine::gather())),
         ask => ask_main(ask, main, PATIENCE),
     });
     let reply = match reply {

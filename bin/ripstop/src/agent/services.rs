@@ -101,7 +101,7 @@ fn answer_one(question: Question, feed: &Feed, effects: &mut Effects, switch: &S
         }
         Ask::Verify => question.answer(verify(feed, effects)),
         Ask::Policy(ask) => question.answer(ask.answer(feed, effects)),
-        Ask::Status | Ask::DnsQuery(_) | Ask::DnsLog(_) => {
+        Ask::Status | Ask::DnsQuery(_) | Ask::DnsLog(_) | Ask::Machine => {
             question.answer::<()>(Err(anyhow::anyhow!("this is told elsewhere")));
         }
     }
