@@ -108,7 +108,7 @@ pub fn choose(
         };
         let slot = scale(services.random(), count.into());
         if let Some(chosen) = pick(services, set, client, |services| {
-            in_slot(services, set, slot)
+            in_slot(services, frontend, slot)
         }) {
             return Choice::Backend(chosen);
         }
@@ -145,7 +145,7 @@ pub fn leads_datagrams(services: &impl Services, destination: &ServiceAddress) -
     if frontend.count() == 0 {
         return false;
     }
-    let Some(id) = in_slot(services, set, 0) else {
+    let Some(id) = in_slot(services, frontend, 0) else {
         return false;
     };
     let first = services.peek(&BackendKey { set, id });
@@ -228,7 +228,7 @@ pub(crate) fn behind(
     };
     let chosen = pick(services, set, affinity, |services| {
         if entries == 0 {
-            return in_slot(services, set, scale(hash, frontend.count().into()));
+            return in_slot(services, frontend, scale(hash, frontend.count().into()));
         }
         let entry = scale(hash, entries.into());
         let key = SlotsKey {
@@ -283,12 +283,17 @@ fn pick<S: Services>(
 }
 
 #[inline(always)]
-fn in_slot(services: &impl Services, set: u32, slot: u32) -> Option<u32> {
+fn in_slot(services: &impl Services, frontend: &Frontend, slot: u32) -> Option<u32> {
+    let at = slot % BACKENDS_PER_SLOTS;
+    if let Some(slots) = frontend.slots() {
+        return slots.0.get(at as usize).copied();
+    }
+    let set = frontend.set();
     let key = SlotsKey {
         set,
         chunk: slot / BACKENDS_PER_SLOTS,
     };
-    services.slot(&key, slot % BACKENDS_PER_SLOTS)
+    services.slot(&key, at)
 }
 
 /// A random word scaled to 0 .. count - 1.

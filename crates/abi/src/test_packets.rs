@@ -369,7 +369,8 @@ impl MemoryTables {
             let slots = self.slots.entry(SlotsKey { set, chunk }).or_default();
             slots.0[(index % BACKENDS_PER_SLOTS) as usize] = id;
         }
-        self.frontends.insert(address, frontend);
+        let ids: Vec<u32> = (1..).take(backends.len()).collect();
+        self.frontends.insert(address, frontend.with_slots(&ids));
     }
 }
 

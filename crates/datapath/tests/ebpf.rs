@@ -12,7 +12,7 @@ use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
 use ripstop_netlink::{Netlink, traffic};
-use ripstop_plan::Tables;
+use ripstop_plan::{Change, Tables};
 
 const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
 
@@ -514,6 +514,44 @@ fn a_route_that_goes_is_removed() {
     one.run(|engine| engine.apply_routes(&[gone])).unwrap();
     let tables = one.run(|engine| engine.status()).tables;
     assert!(tables.contains(&("routes", 1, 16_384)), "{tables:?}");
+}
+
+/// Around the number that a frontend names in its own row.
+#[test]
+fn few_and_many_backends() {
+    let mut node: Node = node("many");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let mut server = b.process();
+    (8080..8092).for_each(|port| server.serve(port));
+    let mut client = a.process();
+    let pods = [a.local.clone(), b.local.clone()];
+    for (family, to) in SERVICES.into_iter().enumerate() {
+        let mut desired = Tables::default();
+        for count in [1, 8, 9, 12, 9, 8, 7, 12, 1, 0, 9] {
+            let there: Vec<_> = (8080..8080 + count)
+                .map(|port| b.at(port)[family])
+                .collect();
+            let change = service(to, Protocol::Tcp, &there);
+            node.run(|engine| engine.apply(&change)).unwrap();
+            desired.apply(&change);
+            let states = node.run(|engine| engine.services()).unwrap();
+            assert_eq!(states[0].backends.len(), there.len());
+            for _ in 0..count {
+                let answer = client.tcp(to);
+                assert!(answer.contains(" sees "), "{count}: {answer}");
+            }
+            // Another engine reads the same.
+            node.open();
+            let drift = node.run(|engine| engine.audit(&desired, &pods)).unwrap();
+            assert_eq!(drift.repaired, [""; 0], "{count}");
+        }
+        let mut gone = Change::default();
+        let frontends = desired.frontends.into_keys();
+        gone.frontends.extend(frontends.map(|key| (key, None)));
+        node.run(|engine| engine.apply(&gone)).unwrap();
+    }
+    let tables = node.run(|engine| engine.status()).tables;
+    assert!(tables.contains(&("backends", 0, 256)), "{tables:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::Address;
 
 /// Version of everything in these files. A kernel that holds tables of another
 /// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///
@@ -49,7 +49,7 @@ macro_rules! table_rows {
 table_rows! {
     Address: 16,
     ServiceAddress: 20,
-    Frontend: 24,
+    Frontend: 56,
     SlotsKey: 8,
     Slots: 32,
     MaglevRow: 512,
@@ -94,7 +94,7 @@ pub mod names {
     pub const ENDPOINTS: &str = "endpoints";
     /// [`super::ServiceAddress`] -> [`super::Frontend`].
     pub const FRONTENDS: &str = "frontends";
-    /// [`super::SlotsKey`] -> [`super::Slots`].
+    /// [`super::SlotsKey`] -> [`super::Slots`], of frontends with many backends.
     pub const SLOTS: &str = "slots";
     /// [`super::SlotsKey`] -> [`super::MaglevRow`].
     pub const MAGLEV: &str = "maglev";

@@ -38,6 +38,9 @@ pub const FLAG_RANGES: u16 = 8;
 /// Clients from outside are spread by a Maglev table.
 pub const FLAG_MAGLEV: u16 = 16;
 
+/// Backends are named in the frontend's own row.
+const FLAG_HOLDS: u16 = 32;
+
 /// Where a frontend leads. In words that are each of use alone: a reader may
 /// see one before and one after an update.
 #[repr(C)]
@@ -50,6 +53,8 @@ pub struct Frontend {
     affinity: u32,
     outside: u16,
     maglev: u16,
+    /// The backends, if they are no more than fit.
+    slots: Slots,
     /// Connections and packets that found nobody. Programs count.
     pub refused: u64,
 }
@@ -65,7 +70,31 @@ impl Frontend {
             affinity: 0,
             outside: 0,
             maglev: 0,
+            slots: Slots([0; BACKENDS_PER_SLOTS as usize]),
             refused: 0,
+        }
+    }
+
+    /// `ids`: second halves of the keys of its backends. Few are named in the
+    /// frontend's own row; more are in rows of slots.
+    #[must_use]
+    pub fn with_slots(mut self, ids: &[u32]) -> Self {
+        if let Some(slots) = self.slots.0.get_mut(..ids.len()) {
+            slots.copy_from_slice(ids);
+            self.flags |= FLAG_HOLDS;
+        }
+        self
+    }
+
+    /// The backends, if they are named here. (By a flag and not by their number:
+    /// the compiler would then leave out what shows the verifier that a slot is
+    /// one of these.)
+    #[inline(always)]
+    pub const fn slots(&self) -> Option<&Slots> {
+        if self.flags & FLAG_HOLDS != 0 {
+            Some(&self.slots)
+        } else {
+            None
         }
     }
 
@@ -120,7 +149,7 @@ impl Frontend {
     }
 }
 
-/// Backends that one row of slots names.
+/// Backends that one row of slots names, or a frontend's own.
 pub const BACKENDS_PER_SLOTS: u32 = 8;
 
 #[repr(C)]

@@ -26,8 +26,8 @@ pub struct Limits {
     pub endpoints: u32,
     /// Service address, port and protocol; ports of the node that lead to pods.
     pub frontends: u32,
-    /// Over all frontends; as many rows again, divided by eight and rounded up
-    /// for each frontend, say which are whose.
+    /// Over all frontends. Rows of eight say which are whose, of frontends with
+    /// more than eight.
     pub backends: u32,
     /// Rows of 128 entries by which packets from outside find their backend.
     pub maglev: u32,

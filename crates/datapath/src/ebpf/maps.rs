@@ -214,7 +214,9 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::ENDPOINTS => of::<Address, Endpoint>(HASH, limits.endpoints, NO_PREALLOC),
         names::FRONTENDS => of::<ServiceAddress, Frontend>(HASH, limits.frontends, NO_PREALLOC),
         names::SLOTS => {
-            let rows = limits.frontends + limits.backends / BACKENDS_PER_SLOTS;
+            // A frontend has the more rows of slots for its backends the fewer
+            // they are: at least two for nine.
+            let rows = limits.backends.div_ceil(BACKENDS_PER_SLOTS + 1) * 2;
             of::<SlotsKey, Slots>(HASH, rows, NO_PREALLOC)
         }
         names::MAGLEV => of::<SlotsKey, MaglevRow>(HASH, limits.maglev, NO_PREALLOC),

@@ -10,8 +10,8 @@ use ripstop_abi::test_packets::{MemoryTables, Sample};
 use ripstop_abi::{
     Address, Backend, BackendKey, BackendRow, Config as Constants, Endpoint, FLAG_HOST_PORT,
     FLAG_LOCAL, FLAG_RANGES, Frontend, PacketBytes, Port, RANGE_OUTSIDE, RANGE_PODS,
-    RANGE_SERVICES, Route, RouteKey, ServiceAddress, Slots, SlotsKey, SourceKey, Uplink, Verdict,
-    from_outside, from_pod, to_outside,
+    RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink, Verdict, from_outside,
+    from_pod, to_outside,
 };
 
 use super::config::Limits;
@@ -135,12 +135,12 @@ impl Both {
             .iter()
             .map(|to| Backend::new(address(to), Port::from_host(8080)))
             .collect();
-        self.maps.frontends.put(&at, &row, String::new).unwrap();
+        let ids = &[1][..backends.len()];
+        let with_slots = row.with_slots(ids);
+        let frontends = &self.maps.frontends;
+        frontends.put(&at, &with_slots, String::new).unwrap();
         for backend in &backends {
-            let mut slots = Slots::default();
-            slots.0[0] = 1;
-            let (slot, key) = (SlotsKey { set, chunk: 0 }, BackendKey { set, id: 1 });
-            self.maps.slots.put(&slot, &slots, String::new).unwrap();
+            let key = BackendKey { set, id: 1 };
             let backend = BackendRow::new(*backend);
             self.maps.backends.put(&key, &backend, String::new).unwrap();
         }

@@ -62,6 +62,9 @@ impl Everything {
         intact &= ids.is_sorted_by(|a, b| a.0 < b.0);
         let slots: Vec<u32> = (0..u32::from(frontend.count()))
             .filter_map(|slot| {
+                if let Some(slots) = frontend.slots() {
+                    return slots.0.get(slot as usize).copied();
+                }
                 let chunk = slot / BACKENDS_PER_SLOTS;
                 let chunk = self.slots.get(&SlotsKey { set, chunk })?;
                 Some(chunk.0[(slot % BACKENDS_PER_SLOTS) as usize])

@@ -75,6 +75,7 @@ impl Row {
         Frontend::new(self.set, self.slots.len() as u16, self.wanted.flags())
             .with_affinity(self.wanted.affinity)
             .with_outside(outside, self.maglev_entries())
+            .with_slots(&self.slots)
     }
 
     fn maglev_entries(&self) -> u16 {
@@ -84,8 +85,17 @@ impl Row {
         maglev::size(self.wanted.to_outside().len())
     }
 
+    /// The slots that are in rows of their own.
+    fn in_rows(&self) -> &[u32] {
+        if self.slots.len() <= BACKENDS_PER_SLOTS as usize {
+            &[]
+        } else {
+            &self.slots
+        }
+    }
+
     pub(super) fn slots_keys(&self) -> impl Iterator<Item = SlotsKey> {
-        let chunks = self.slots.len().div_ceil(BACKENDS_PER_SLOTS as usize);
+        let chunks = self.in_rows().len().div_ceil(BACKENDS_PER_SLOTS as usize);
         (0..chunks).map(|chunk| self.slots_key(chunk))
     }
 
@@ -102,7 +112,7 @@ impl Row {
     }
 
     pub(super) fn slot_chunks(&self) -> Vec<Slots> {
-        let chunks = self.slots.chunks(BACKENDS_PER_SLOTS as usize);
+        let chunks = self.in_rows().chunks(BACKENDS_PER_SLOTS as usize);
         chunks
             .map(|ids| {
                 let mut slots = Slots::default();
