@@ -251,3 +251,25 @@ fn a_bundle_for_a_report() {
         assert!(!text.contains("PRIVATE KEY"), "{name} has a key");
     }
 }
+
+#[test]
+fn a_node_that_does_not_answer_is_named() {
+    let lab = Lab::up(&["--nodes", "3", "--dual-stack"]);
+    let nodes = || {
+        let status = lab.agent("node1", &["status"]).stdout;
+        let lines = status.lines().skip_while(|line| !line.starts_with("nodes"));
+        lines.take(3).collect::<Vec<_>>().join("\n")
+    };
+    let all = nodes();
+    // Each by its address of each family.
+    assert!(all.contains("4 of 4 others answer"), "{all}");
+    let silence = "
+        add table inet silence
+        add chain inet silence input { type filter hook input priority 0; }
+        add rule inet silence input icmp type echo-request drop";
+    lab.exec("node/node3", &["nft", silence]);
+    let some = nodes();
+    assert!(some.contains("3 of 4 others answer"), "{some}");
+    assert!(some.contains("node3 (172."), "{some}");
+    assert!(some.contains("does not answer: pods of 10.244."), "{some}");
+}

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::agent::{Ask, DeniedView, Engine, PoliciesView, Status, Verification, ask, ask_status};
+use crate::agent::{
+    Ask, DeniedView, Engine, NodeView, PoliciesView, Status, Verification, ask, ask_status,
+};
 use crate::bundle;
 use crate::run_dir::RunDir;
 
@@ -102,6 +104,34 @@ fn policies_line(policies: &PoliciesView) -> String {
     )
 }
 
+/// How many other nodes answer, and those that do not.
+fn nodes_lines(nodes: &[NodeView], line: &mut impl FnMut(&str, String)) {
+    const SHOWN: usize = 10;
+    let (answer, silent): (Vec<_>, Vec<_>) =
+        nodes.iter().partition(|node| node.answered_us.is_some());
+    let slowest = answer.iter().filter_map(|node| node.answered_us).max();
+    let within = slowest.map_or_else(String::new, |us| {
+        format!(" within {:.1} ms", f64::from(us) / 1e3)
+    });
+    line(
+        "nodes",
+        format!("{} of {} others answer{within}", answer.len(), nodes.len()),
+    );
+    for node in silent.iter().take(SHOWN) {
+        let ranges = node.ranges.join(", ");
+        line(
+            "",
+            format!(
+                "{} ({}) does not answer: pods of {ranges} may be out of reach",
+                node.name, node.address
+            ),
+        );
+    }
+    if silent.len() > SHOWN {
+        line("", format!("and {} more", silent.len() - SHOWN));
+    }
+}
+
 fn table(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
@@ -163,6 +193,9 @@ fn table(status: &Status) -> String {
                 format!("denied {packets} packets, {direction} of {pod}: {by}"),
             );
         }
+    }
+    if let Some(nodes) = &status.nodes {
+        nodes_lines(nodes, &mut line);
     }
     let asked: Vec<String> = status
         .dns

@@ -7,6 +7,7 @@
 pub mod handover;
 pub mod ipam;
 pub mod memory;
+pub mod ping;
 pub mod pod;
 pub mod records;
 pub mod routes;

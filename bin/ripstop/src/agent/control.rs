@@ -22,6 +22,7 @@ use super::engine::Kind;
 use super::feed::Input;
 use super::machine;
 use super::names;
+use super::nodes;
 use super::policies::PolicyAsk;
 use super::status::{Sources, Status};
 use super::thread;
@@ -57,6 +58,8 @@ pub(crate) enum Ask {
     DnsLog(names::ask::Log),
     /// The machine's network, for a report of a fault.
     Machine,
+    /// The other nodes, and the ways to them.
+    Nodes,
 }
 
 /// A question for the main thread, and where the answer goes.
@@ -139,7 +142,10 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
             // A status is told also while the main thread has no time.
             let policies = ask_main(Ask::Policy(PolicyAsk::Summary), main, BRIEF).ok();
             let policies = policies.and_then(|value| serde_json::from_value(value).ok());
-            serde_json::to_value(sources.status(policies)).map_err(|error| error.to_string())
+            let nodes = ask_main(Ask::Nodes, main, BRIEF).ok();
+            let nodes = nodes.and_then(|value| serde_json::from_value(value).ok());
+            let nodes = nodes.map(nodes::with_answers);
+            serde_json::to_value(sources.status(policies, nodes)).map_err(|error| error.to_string())
         }
         Ask::DnsQuery(query) => value(query.answer(&sources.names, &sources.pods.pods())),
         Ask::DnsLog(log) => value(log.read(&sources.names, &sources.pods.pods())),

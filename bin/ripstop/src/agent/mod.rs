@@ -19,6 +19,7 @@ mod local_pods;
 mod machine;
 pub(crate) mod names;
 mod node_ports;
+mod nodes;
 mod policies;
 mod services;
 mod status;
@@ -53,6 +54,7 @@ pub(crate) use machine::Machine;
 use names::Names;
 use names::pods::PodAddresses;
 use node_ports::NodePorts;
+pub(crate) use nodes::NodeView;
 pub(crate) use policies::{
     CheckView, DeniedView, DropView, DropsView, PodView, PoliciesView, PolicyAsk, PortsView,
     RowView, VerdictView,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Ask, Question};
 use super::effects::{Effects, lock};
 use super::feed::Feed;
+use super::nodes;
 use super::switch::Switch;
 
 /// A service with its frontends.
@@ -101,6 +102,7 @@ fn answer_one(question: Question, feed: &Feed, effects: &mut Effects, switch: &S
         }
         Ask::Verify => question.answer(verify(feed, effects)),
         Ask::Policy(ask) => question.answer(ask.answer(feed, effects)),
+        Ask::Nodes => question.answer(Ok(nodes::planned(feed.tables()))),
         Ask::Status | Ask::DnsQuery(_) | Ask::DnsLog(_) | Ask::Machine => {
             question.answer::<()>(Err(anyhow::anyhow!("this is told elsewhere")));
         }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
 use super::names::Names;
+use super::nodes::NodeView;
 use super::policies::PoliciesView;
 
 /// State of one agent.
@@ -35,6 +36,8 @@ pub(crate) struct Status {
     pub(crate) pod_ranges: Vec<PodRange>,
     /// Absent while the agent is too busy to say.
     pub(crate) policies: Option<PoliciesView>,
+    /// Absent while the agent is too busy to say.
+    pub(crate) nodes: Option<Vec<NodeView>>,
     pub(crate) names: usize,
     pub(crate) dns: Dns,
     pub(crate) audits: Audits,
@@ -198,8 +201,12 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// `policies`: what the main thread says of them.
-    pub(crate) fn status(&self, policies: Option<PoliciesView>) -> Status {
+    /// `policies` and `nodes`: what the main thread says of them.
+    pub(crate) fn status(
+        &self,
+        policies: Option<PoliciesView>,
+        nodes: Option<Vec<NodeView>>,
+    ) -> Status {
         let engine = lock(&self.datapath).status();
         let counts = self.counts.read();
         let (api, errors) = match self.api.state() {
@@ -232,6 +239,7 @@ impl Sources {
             pods: self.pods.pods().len(),
             pod_ranges: self.pods.usage().into_iter().map(pod_range).collect(),
             policies,
+            nodes,
             names: self.names.zone.len(),
             dns: self.dns(),
             audits: counts.audits,
