@@ -48,10 +48,11 @@ pub fn ping(addresses: &[IpAddr], patience: Duration) -> io::Result<HashMap<IpAd
         while waiting > 0 {
             let left = patience.saturating_sub(start.elapsed());
             match socket.answer(left)? {
-                Some(from) if addresses.contains(&from) => {
-                    if answers.insert(from, start.elapsed()).is_none() {
-                        waiting -= 1;
-                    }
+                Some(from)
+                    if addresses.contains(&from)
+                        && answers.insert(from, start.elapsed()).is_none() =>
+                {
+                    waiting -= 1;
                 }
                 Some(_) => {}
                 None if left.is_zero() => break,
