@@ -2,6 +2,7 @@
 
 mod common;
 mod nftables;
+mod policies;
 mod services;
 
 use std::net::SocketAddr;

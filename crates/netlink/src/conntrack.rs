@@ -95,7 +95,28 @@ impl Conntrack {
         self.netlink.dump_with(
             "list connections",
             |buffer, sequence| emit(buffer, GET, REQUEST | DUMP, sequence, 0, &[]),
-            |message| read(message.payload).filter(|connection| keep(connection)),
+            |message| {
+                let connection = read(message.payload, None)?;
+                keep(&connection).then_some(connection)
+            },
+        )
+    }
+
+    /// As [`Self::list`], and those without ports: theirs are 0.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn list_all(
+        &mut self,
+        keep: impl Fn(&Connection) -> bool,
+    ) -> Result<Vec<Connection>, Error> {
+        self.netlink.dump_with(
+            "list connections",
+            |buffer, sequence| emit(buffer, GET, REQUEST | DUMP, sequence, 0, &[]),
+            |message| {
+                let connection = read(message.payload, Some(0))?;
+                keep(&connection).then_some(connection)
+            },
         )
     }
 
@@ -252,13 +273,14 @@ fn range(to: &mut Attributes, kind: u16, end: SocketAddr) {
     });
 }
 
-fn read(payload: &[u8]) -> Option<Connection> {
+/// `port`: what stands for ports that there are none of.
+fn read(payload: &[u8], port: Option<u16>) -> Option<Connection> {
     let (mut original, mut reply, mut is_over) = (None, None, false);
     // struct nfgenmsg
     for (kind, value) in attributes(payload.get(4..)?) {
         match kind {
-            ORIGINAL => original = read_tuple(value),
-            REPLY => reply = read_tuple(value),
+            ORIGINAL => original = read_tuple(value, port),
+            REPLY => reply = read_tuple(value, port),
             PROTOCOL_STATE => {
                 let tcp = attributes(value).find(|(kind, _)| *kind == 1);
                 let state = tcp.and_then(|(_, tcp)| attributes(tcp).find(|(kind, _)| *kind == 1));
@@ -274,8 +296,8 @@ fn read(payload: &[u8]) -> Option<Connection> {
     })
 }
 
-fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
-    let (mut protocol, mut addresses, mut ports) = (None, [None; 2], [None; 2]);
+fn read_tuple(bytes: &[u8], port: Option<u16>) -> Option<Tuple> {
+    let (mut protocol, mut addresses, mut ports) = (None, [None; 2], [port; 2]);
     for (kind, value) in attributes(bytes) {
         for (inner, value) in attributes(value) {
             match (kind, inner) {
@@ -329,7 +351,7 @@ mod tests {
             tuple(&mut body, ORIGINAL, &connection.original);
             tuple(&mut body, REPLY, &connection.reply);
             let payload = [&[0; 4], body.as_bytes()].concat();
-            assert_eq!(read(&payload), Some(connection));
+            assert_eq!(read(&payload, None), Some(connection));
             assert!(connection.is_translated());
         }
     }
@@ -337,7 +359,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = read(&bytes);
+            let _ = read(&bytes, None);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::rows::Placed;
 use super::rules::{self, Chain};
 use super::sets::{FAMILIES, Set};
 use super::write::{Changes, id};
-use super::{NftEngine, TABLE, keys, pods, refused};
+use super::{NftEngine, TABLE, keys, pods, policy, refused};
 use crate::engine::{Drift, Error};
 
 /// Reads everything back and makes it what it should be.
@@ -35,7 +35,10 @@ pub(super) fn audit(
     for (set, elements) in &raw {
         for (id, element) in elements {
             let known = expected.get(set).is_some_and(|ids| ids.contains(id));
-            if !known && !matches!(set.0, Set::Classes) && !super::ranges::SETS.contains(&set.0) {
+            let by_themselves = set.0 == Set::Classes
+                || super::ranges::SETS.contains(&set.0)
+                || policy::SETS.contains(&set.0);
+            if !known && !by_themselves {
                 changes.delete(*set, element.clone());
                 repaired.insert(name(&wanted, set.0, set.1, &element.key));
             }
@@ -82,6 +85,13 @@ pub(super) fn audit(
             engine.change_address(&mut changes, *address, now);
         }
     }
+    engine.policies.audit(
+        &mut changes,
+        &raw,
+        &desired.policy,
+        addresses.keys().copied(),
+        &mut repaired,
+    );
     engine.ranges.clone_from(&desired.ranges);
     for (set, family) in engine.write_ranges(&mut changes) {
         repaired.insert(format!("ranges {}", set.name(family)));
@@ -182,7 +192,7 @@ fn begin(engine: &mut NftEngine, repaired: &mut BTreeSet<String>) -> Result<(Cha
 }
 
 fn base(engine: &NftEngine) -> Vec<Chain> {
-    rules::base(&engine.config.node_addresses)
+    rules::base(&engine.config.node_addresses, engine.policies.settings.deny)
 }
 
 /// What rules are for, by chain.

@@ -12,6 +12,7 @@ mod class;
 mod flows;
 mod keys;
 mod pods;
+mod policy;
 mod ranges;
 mod readback;
 mod rows;
@@ -30,11 +31,13 @@ use ipnet::IpNet;
 use ripstop_model::{LocalPod, Protocol};
 use ripstop_netlink::conntrack::Conntrack;
 use ripstop_netlink::nftables::{Family, Nftables};
+use ripstop_plan::policy::{PolicyChange, PolicyTables};
 use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
 
-use crate::engine::{Datapath, Drift, EngineStatus, Error, ResolvedRoute};
-use crate::state::{FrontendState, TranslatedFlow};
+use crate::engine::{Datapath, Deny, Drift, EngineStatus, Error, PolicySettings, ResolvedRoute};
+use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use class::Class;
+use policy::Policies;
 use ranges::Interval;
 use rows::Placed;
 use sets::FAMILIES;
@@ -68,6 +71,8 @@ pub struct NftEngine {
     /// As the kernel has them.
     frontends: BTreeMap<Frontend, Placed>,
     classes: BTreeMap<(Family, Class), usize>,
+    /// Classes that nobody is of since the last change.
+    retired: BTreeSet<(Family, Class)>,
     intervals: BTreeMap<SetOf, BTreeSet<Interval>>,
     /// The container that has an address.
     addresses: BTreeMap<IpAddr, String>,
@@ -76,6 +81,7 @@ pub struct NftEngine {
     hidden: BTreeMap<Frontend, FrontendRow>,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
+    policies: Policies,
 }
 
 impl NftEngine {
@@ -96,11 +102,13 @@ impl NftEngine {
             localnet_was_off: false,
             frontends: BTreeMap::new(),
             classes: BTreeMap::new(),
+            retired: BTreeSet::new(),
             intervals: BTreeMap::new(),
             addresses: BTreeMap::new(),
             ranges: BTreeMap::new(),
             hidden: BTreeMap::new(),
             pods: BTreeMap::new(),
+            policies: Policies::default(),
         };
         let comment = engine
             .nftables
@@ -137,7 +145,10 @@ impl NftEngine {
             affinity: 1,
             ranges: true,
         };
-        let mut text = format!("{:?}", rules::base(&self.config.node_addresses));
+        let mut text = format!(
+            "{:?}",
+            rules::base(&self.config.node_addresses, Deny::default())
+        );
         for family in FAMILIES {
             text += &format!("{:?}", rules::class(family, example));
             text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
@@ -157,10 +168,12 @@ impl NftEngine {
         }
         self.frontends.clear();
         self.classes.clear();
+        self.retired.clear();
         self.intervals.clear();
         self.addresses.clear();
         self.ranges.clear();
-        let base = rules::base(&self.config.node_addresses);
+        self.policies.clear();
+        let base = rules::base(&self.config.node_addresses, self.policies.settings.deny);
         Ok(Changes::anew(comment, base))
     }
 
@@ -222,6 +235,7 @@ impl NftEngine {
             self.ranges.extend(ranges::rows(&of_family));
         }
         self.addresses = readback::pods(&raw);
+        self.policies.read_pods(&raw);
         Ok(raw)
     }
 
@@ -292,16 +306,19 @@ impl NftEngine {
         changes: &mut Changes,
         gathered: Vec<(Frontend, Option<Placed>)>,
     ) -> Result<(), Error> {
-        let unused: Vec<_> = self
+        let unused: BTreeSet<_> = self
             .classes
             .iter()
             .filter(|(_, count)| **count == 0)
             .map(|(key, _)| *key)
             .collect();
-        for (family, class) in unused {
-            changes.remove_class(family, class);
-            self.classes.remove(&(family, class));
+        // A packet on its way may have been told of a class before this change:
+        // its chain goes with the next one.
+        for (family, class) in unused.intersection(&self.retired) {
+            changes.remove_class(*family, *class);
+            self.classes.remove(&(*family, *class));
         }
+        self.retired = unused.difference(&self.retired).copied().collect();
         if let Err(error) = self.commit(changes) {
             // The kernel has what it had: what that is, it says itself.
             let read = self.read_back().map(drop);
@@ -344,6 +361,23 @@ impl NftEngine {
         state::forget_affinities(self.nftables.get_mut(), &forgotten)
     }
 
+    fn apply_policies(&mut self, change: &PolicyChange) -> Result<(), Error> {
+        // Before, the first audit gets everything.
+        if change.is_empty() || !self.policies.known {
+            return Ok(());
+        }
+        for part in policy::in_turn(change) {
+            let mut changes = Changes::default();
+            let before = self.policies.apply(&mut changes, &part);
+            if let Err(error) = self.commit(&mut changes) {
+                self.policies.undo(&before);
+                self.read_back()?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Ranges as they are to be.
     fn write_ranges(&mut self, changes: &mut Changes) -> Vec<SetOf> {
         let mut changed = Vec::new();
@@ -382,6 +416,7 @@ impl Datapath for NftEngine {
                 return Err(error);
             }
         }
+        self.apply_policies(&change.policy)?;
         let mut rows = Vec::with_capacity(change.frontends.len());
         for (frontend, row) in &change.frontends {
             if self.is_host_port(frontend) {
@@ -425,6 +460,8 @@ impl Datapath for NftEngine {
     fn status(&self) -> EngineStatus {
         let count = |n: usize| n as u64;
         let backends: usize = self.frontends.values().map(|p| p.inside.len()).sum();
+        let policies = self.policies.rows();
+        let policies = policies.map(|(name, rows)| (name, count(rows), u32::MAX.into()));
         EngineStatus {
             mode: "nftables",
             tables: vec![
@@ -432,7 +469,10 @@ impl Datapath for NftEngine {
                 ("frontends", count(self.frontends.len()), u32::MAX.into()),
                 ("backends", count(backends), u32::MAX.into()),
                 ("classes", count(self.classes.len()), u32::MAX.into()),
-            ],
+            ]
+            .into_iter()
+            .chain(policies)
+            .collect(),
             drops: Vec::new(),
             adopted: self.adopted,
         }
@@ -449,6 +489,29 @@ impl Datapath for NftEngine {
 
     fn take_flows(&mut self, taken: &[TranslatedFlow]) -> Result<(), Error> {
         flows::take(self.conntrack.get_mut(), taken)
+    }
+
+    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
+        self.policies.settings = settings;
+        if self.takeover_pending {
+            return Ok(());
+        }
+        let mut changes = Changes::default();
+        changes.replace_chain(policy::denied(settings.deny));
+        self.commit(&mut changes)
+    }
+
+    fn policies(&self) -> Result<PolicyTables, Error> {
+        let raw = readback::raw(&mut self.nftables.borrow_mut())?;
+        Ok(self.policies.read(&raw))
+    }
+
+    fn denials(&self) -> Result<Denials, Error> {
+        policy::denials(&mut self.nftables.borrow_mut())
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses)
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {

@@ -113,6 +113,10 @@ impl NftEngine {
     fn write_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
         let mut changes = Changes::default();
         for address in &pod.addresses {
+            // One that is known keeps what its policies say.
+            if self.addresses.get(address) != Some(&pod.container_id) {
+                self.policies.close_pod(&mut changes, *address);
+            }
             self.change_address(&mut changes, *address, Some(&pod.container_id));
         }
         if let Err(error) = self.commit(&mut changes) {
@@ -179,6 +183,7 @@ pub(super) fn remove(engine: &mut NftEngine, pod: &LocalPod) -> Result<(), Error
     let mut changes = Changes::default();
     for address in &pod.addresses {
         if engine.addresses.get(address) == Some(&pod.container_id) {
+            engine.policies.change_pod(&mut changes, *address, None);
             engine.change_address(&mut changes, *address, None);
         }
     }

@@ -17,21 +17,21 @@ pub(super) type Interval = (IpAddr, IpAddr);
 /// The sets that [`flatten`] fills.
 pub(super) const SETS: [Set; 3] = [Set::PodRanges, Set::ServiceRanges, Set::ClusterRanges];
 
-fn number(address: IpAddr) -> u128 {
+pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u32::from(v4).into(),
         IpAddr::V6(v6) => v6.into(),
     }
 }
 
-fn address(family: Family, number: u128) -> IpAddr {
+pub(super) fn address(family: Family, number: u128) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
         Family::V6 => Ipv6Addr::from(number).into(),
     }
 }
 
-fn last(family: Family) -> u128 {
+pub(super) fn last(family: Family) -> u128 {
     match family {
         Family::V4 => u32::MAX.into(),
         Family::V6 => u128::MAX,

@@ -23,7 +23,7 @@ pub(super) fn raw(nftables: &mut Nftables) -> Result<Raw, Error> {
     let there: BTreeSet<String> = nftables.sets(TABLE).map_err(refused)?.into_iter().collect();
     let mut raw = Raw::new();
     for family in FAMILIES {
-        for set in ALL.into_iter().filter(|set| *set != Set::Affinity) {
+        for set in ALL.into_iter().filter(|set| !set.is_dynamic()) {
             if !there.contains(set.name(family)) {
                 continue;
             }

@@ -22,7 +22,9 @@ use ripstop_netlink::nftables::{
 
 use super::class::{Class, Outside};
 use super::keys;
+use super::policy;
 use super::sets::{FAMILIES, Set};
+use crate::engine::Deny;
 
 pub(super) const REFUSE: &str = "refuse";
 /// Every node must choose alike, and after every start.
@@ -51,7 +53,7 @@ pub(super) struct Chain {
 }
 
 impl Rule {
-    fn new(what: impl Into<String>, steps: impl IntoIterator<Item = E>) -> Self {
+    pub(super) fn new(what: impl Into<String>, steps: impl IntoIterator<Item = E>) -> Self {
         Self {
             what: what.into(),
             steps: steps.into_iter().collect(),
@@ -205,10 +207,10 @@ impl Words {
 
     fn affinity(self, how: Update, seconds: u32) -> E {
         E::Dynamic {
-            map: self.set(Set::Affinity),
+            set: self.set(Set::Affinity),
             how,
             key: self.client(),
-            data: self.result(),
+            data: Some(self.result()),
             timeout_ms: u64::from(seconds) * 1000,
         }
     }
@@ -293,9 +295,8 @@ pub(super) fn class(family: Family, class: Class) -> Vec<Chain> {
     chains
 }
 
-/// Leads to one of the backends, for clients that come back to the one that they
-/// had if `affinity` is not 0.
-fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
+/// Looks a backend up.
+fn find(words: Words, choose: Choose) -> Vec<E> {
     let mut steps = Vec::from(words.load_frontend());
     let set = match choose {
         Choose::Random(set, modulus) => {
@@ -327,6 +328,13 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
         key: words.slot(),
         to: words.result(),
     });
+    steps
+}
+
+/// Leads to one of the backends, for clients that come back to the one that they
+/// had if `affinity` is not 0.
+fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
+    let mut steps = find(words, choose);
     let mut rules = Vec::new();
     if affinity != 0 {
         let held = [words.source(words.client())]
@@ -362,11 +370,22 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
     // With affinity: where there is no room to remember.
     steps.push(words.dnat());
     rules.push(Rule::new("choose", steps));
+    // A packet on its way may have been told of more slots than there are after a
+    // change: the first one is there as long as there is any.
+    let set = match choose {
+        Choose::Random(set, _) => set,
+        Choose::Hash(_) => Set::Outer,
+    };
+    let mut first = find(words, Choose::Random(set, 1));
+    first.push(words.dnat());
+    rules.push(Rule::new("the first", first));
+    let refuse = [E::Verdict(Verdict::Goto(REFUSE.into()))];
+    rules.push(Rule::new("nobody any more", refuse));
     rules
 }
 
 /// The chains that are always there. Chains come before those that lead to them.
-pub(super) fn base(node_addresses: &[IpAddr]) -> Vec<Chain> {
+pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
     let hook = |point, priority, nat| {
         Some(Hook {
             point,
@@ -376,7 +395,8 @@ pub(super) fn base(node_addresses: &[IpAddr]) -> Vec<Chain> {
     };
     // Priorities: before connection tracking; as destination and source NAT of
     // others (include/uapi/linux/netfilter_ipv4.h).
-    vec![
+    let mut chains = policy::base(deny);
+    chains.extend([
         Chain {
             name: REFUSE.into(),
             hook: None,
@@ -405,7 +425,8 @@ pub(super) fn base(node_addresses: &[IpAddr]) -> Vec<Chain> {
                 .flat_map(|family| postrouting(family, node_addresses))
                 .collect(),
         },
-    ]
+    ]);
+    chains
 }
 
 fn refuse() -> Vec<Rule> {

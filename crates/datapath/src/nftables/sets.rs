@@ -4,6 +4,11 @@ use ripstop_netlink::nftables::{DataKind, Family, Field, SetSpec};
 
 use Field::{Ipv4, Ipv6, Number, Port, Protocol};
 
+/// Rows of what was stopped, per family and direction, at most.
+const DENIALS: u32 = 4096;
+/// A filler, and an id of 8 bytes.
+const ID: &[Field] = &[Number, Number, Number];
+const PAIR: &[Field] = &[Field::Bytes(super::policy::KEY)];
 /// Clients that hold a backend, per family, at most.
 const AFFINITIES: u32 = 1 << 18;
 
@@ -36,9 +41,20 @@ pub(super) enum Set {
     Pods,
     /// The same twice: from itself to itself.
     Hairpin,
+    /// Address of a pod of this node that policies are about -> side.
+    EgressSides,
+    IngressSides,
+    /// Addresses, as ranges -> class.
+    PolicyClasses,
+    /// Side, class, and protocol and port as ranges -> allowed or not.
+    Pairs,
+    /// Pod, other, protocol and port of what was stopped; made and counted by
+    /// packets.
+    DeniedEgress,
+    DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 13] = [
+pub(super) const ALL: [Set; 19] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
@@ -52,6 +68,12 @@ pub(super) const ALL: [Set; 13] = [
     Set::ClusterRanges,
     Set::Pods,
     Set::Hairpin,
+    Set::EgressSides,
+    Set::IngressSides,
+    Set::PolicyClasses,
+    Set::Pairs,
+    Set::DeniedEgress,
+    Set::DeniedIngress,
 ];
 
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -70,6 +92,11 @@ impl Set {
             Self::Affinity => super::keys::length(family),
             _ => 0,
         }
+    }
+
+    /// Packets make its elements.
+    pub(super) fn is_dynamic(self) -> bool {
+        self.spec(Family::V4).dynamic.is_some()
     }
 
     pub(super) const fn spec(self, family: Family) -> SetSpec {
@@ -145,6 +172,40 @@ impl Set {
             },
             Self::Pods => of!("pods", Address),
             Self::Hairpin => of!("hairpin", Address, Address),
+            Self::EgressSides => SetSpec {
+                data: DataKind::Fields(ID),
+                ..of!("egress-sides", Address)
+            },
+            Self::IngressSides => SetSpec {
+                data: DataKind::Fields(ID),
+                ..of!("ingress-sides", Address)
+            },
+            Self::PolicyClasses => SetSpec {
+                data: DataKind::Fields(ID),
+                ranges: true,
+                ..of!("policy-classes", Address)
+            },
+            Self::Pairs => {
+                let name = match family {
+                    Family::V4 => "policy-rules4",
+                    Family::V6 => "policy-rules6",
+                };
+                SetSpec {
+                    data: DataKind::Verdict,
+                    ranges: true,
+                    ..SetSpec::set(name, PAIR)
+                }
+            }
+            Self::DeniedEgress => SetSpec {
+                dynamic: Some(DENIALS),
+                counts: true,
+                ..of!("denied-egress", Address, Address, Protocol, Port)
+            },
+            Self::DeniedIngress => SetSpec {
+                dynamic: Some(DENIALS),
+                counts: true,
+                ..of!("denied-ingress", Address, Address, Protocol, Port)
+            },
         }
     }
 }

@@ -28,6 +28,34 @@ pub(super) fn is_same(one: &Element, other: &Element) -> bool {
     one.data == other.data && one.verdict == other.verdict && one.comment == other.comment
 }
 
+/// Elements that stand and fall together, by the key of the first: one, or
+/// beginning and end of a range.
+pub(super) type Parts = BTreeMap<Vec<u8>, Vec<Element>>;
+
+pub(super) fn is_same_part(one: &[Element], other: &[Element]) -> bool {
+    let same = |(one, other): (&Element, &Element)| id(one) == id(other) && is_same(one, other);
+    one.len() == other.len() && one.iter().zip(other).all(same)
+}
+
+/// The parts that the kernel's elements are.
+pub(super) fn parts(elements: impl IntoIterator<Item = Element>) -> Parts {
+    let mut sorted: Vec<Element> = elements.into_iter().collect();
+    sorted.sort_by(|a, b| (&a.key, !a.ends_range).cmp(&(&b.key, !b.ends_range)));
+    let mut parts = Parts::new();
+    let mut open: Option<Vec<u8>> = None;
+    for element in sorted {
+        let first = match element.ends_range {
+            true => open.take().unwrap_or_else(|| element.key.clone()),
+            false => element.key.clone(),
+        };
+        if !element.ends_range {
+            open = Some(first.clone());
+        }
+        parts.entry(first).or_default().push(element);
+    }
+    parts
+}
+
 /// One transaction in the making.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -104,6 +132,31 @@ impl Changes {
             self.delete((set, family), element);
         }
         changed
+    }
+
+    /// From some parts of a set to others. The kernel refuses beginnings and ends
+    /// of ranges that do not take turns, so a range goes and comes whole.
+    pub(super) fn replace_parts(&mut self, set: SetOf, mut before: Parts, after: Parts) {
+        for (key, part) in after {
+            if let Some(old) = before.remove(&key) {
+                if is_same_part(&old, &part) {
+                    continue;
+                }
+                old.into_iter()
+                    .for_each(|element| self.delete(set, element));
+            }
+            part.into_iter().for_each(|element| self.add(set, element));
+        }
+        for element in before.into_values().flatten() {
+            self.delete(set, element);
+        }
+    }
+
+    /// A chain with other rules than before.
+    pub(super) fn replace_chain(&mut self, chain: Chain) {
+        self.size += 4096;
+        self.emptied.push(chain.name.clone());
+        self.chains.push(chain);
     }
 
     /// Makes the chains of a class and the way to them.

@@ -19,6 +19,7 @@ use ripstop_model::{HostPort, LocalPod, ObjectKey, Protocol};
 use ripstop_netlink::link::{self, VethEnd};
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::{Netlink, address, route::Route};
+use ripstop_plan::policy::{PodPolicies, PolicyId};
 use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
 
 use process::Process;
@@ -288,6 +289,8 @@ impl<E: Engine> Node<E> {
     pub(crate) fn add_pod_with_ports(&mut self, host_ports: Vec<HostPort>) -> Pod {
         let pod = self.make_pod(host_ports);
         self.run(|engine| engine.add_pod(&pod.local)).unwrap();
+        let open = unrestricted([&pod.local]);
+        self.run(|engine| engine.apply(&open)).unwrap();
         pod
     }
 
@@ -454,6 +457,18 @@ impl<E: Engine> Node<E> {
         let change = service(frontend, protocol, backends);
         self.run(|engine| engine.apply(&change)).unwrap();
     }
+}
+
+/// No policy is about these pods.
+pub(crate) fn unrestricted<'p>(pods: impl IntoIterator<Item = &'p LocalPod>) -> Change {
+    let none = PodPolicies {
+        ingress: PolicyId::NONE,
+        egress: PolicyId::NONE,
+    };
+    let addresses = pods.into_iter().flat_map(|pod| &pod.addresses);
+    let mut change = Change::default();
+    change.policy.pods = addresses.map(|ip| (*ip, Some(none))).collect();
+    change
 }
 
 /// A change of one frontend.

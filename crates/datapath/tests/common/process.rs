@@ -77,6 +77,11 @@ impl Process {
         self.ask(format_args!("drop {to}")) == "error: TimedOut"
     }
 
+    /// Whether nobody answers a datagram.
+    pub(crate) fn is_silent(&mut self, to: impl Display) -> bool {
+        self.ask(format_args!("dropu {to}")) == "error: WouldBlock"
+    }
+
     /// Sends from an unconnected socket; gives the answer and its sender.
     pub(crate) fn udp(&mut self, to: impl Display) -> String {
         self.ask(format_args!("udp {to}"))
@@ -176,6 +181,11 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
             // A second try comes after one second.
             TcpStream::connect_timeout(&to(), Duration::from_secs(3))?;
             "connected".into()
+        }
+        "dropu" => {
+            let socket = udp(to())?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            exchange(&socket, Some(to()))?.0
         }
         "udp" => {
             let (says, from) = exchange(&udp(to())?, Some(to()))?;

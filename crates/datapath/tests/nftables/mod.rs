@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{Pod, ip, service};
+use crate::common::{Pod, ip, net, service, unrestricted};
+use crate::policies::rows::{CLASS, EGRESS, INGRESS, Rows, any, port};
 use crate::services::{SERVICES, node, nodes, ranges, says};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, Error};
@@ -180,6 +181,7 @@ fn a_new_engine_adopts_what_is_there() {
         node.run(|engine| engine.add_pod(&pod.local)).unwrap();
     }
     let known = [a.local.clone(), b.local.clone()];
+    desired.apply(&unrestricted(&known));
     let drift = node.run(|engine| engine.audit(&desired, &known)).unwrap();
     assert_eq!(drift.repaired, [""; 0]);
     assert_eq!(node.table(), before);
@@ -187,6 +189,7 @@ fn a_new_engine_adopts_what_is_there() {
     // Only one of the services, and one of the pods, is wanted.
     let mut fewer = Tables::default();
     fewer.apply(&ranges());
+    fewer.apply(&unrestricted(&known));
     fewer.apply(&service(SERVICES[1], Protocol::Tcp, &[b.at(8080)[1]]));
     let drift = node
         .run(|engine| engine.audit(&fewer, &known[1..]))
@@ -214,6 +217,7 @@ fn an_audit_repairs_what_others_broke() {
         desired.apply(&service(to, Protocol::Tcp, &[backend]));
     }
     let known = [pod.local.clone()];
+    desired.apply(&unrestricted(&known));
     let whole = node.table();
     for (damage, repaired) in [
         ("flush map inet ripstop slots4", "frontend 10.96.0.5:80/TCP"),
@@ -271,8 +275,8 @@ fn nothing_of_others_is_touched_and_nothing_of_ours_stays() {
 fn administrators_can_list_the_rules() {
     let mut node = node::<NftEngine>("list");
     let pods = [node.add_pod(), node.add_pod()];
-    let port = host_port(None, 81, Protocol::Udp);
-    let _with_port = node.add_pod_with_ports(vec![port]);
+    let host_port = host_port(None, 81, Protocol::Udp);
+    let _with_port = node.add_pod_with_ports(vec![host_port]);
     for (family, to) in SERVICES.into_iter().enumerate() {
         let there = pods.each_ref().map(|pod| pod.at(8080)[family]);
         let local = Outside::Local(vec![ripstop_plan::Backend {
@@ -301,10 +305,20 @@ fn administrators_can_list_the_rules() {
             }
         }
     }
+    let mut rows = Rows::default();
+    rows.pod(&pods[1], [INGRESS, EGRESS])
+        .class(
+            [net("10.0.0.0/8"), net("10.0.0.0/9"), net("fd00::/8")],
+            CLASS,
+        )
+        .rule(INGRESS, CLASS, port(Protocol::Tcp, 8080, 8080))
+        .rule(EGRESS, CLASS, any());
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
     let mut client = pods[0].process();
     let mut server = pods[1].process();
     server.serve(8080);
     client.tcp("10.96.0.5:1010");
+    assert!(client.is_silent(pods[1].at(8080)[0]));
     let listed = node.nft("list ruleset");
     assert!(listed.contains("LoadBalancer test/service"), "{listed}");
     let json = node.nft("-j list ruleset");

@@ -76,12 +76,23 @@ pub enum MetaKey {
 /// What conntrack knows of the packet's flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CtKey {
+    /// [`CONNECTION_MISSING`] and the like in the host's byte order, 4 bytes. The
+    /// only one that a packet without a connection has.
+    State,
     /// `IPS_*` bits in the host's byte order, 4 bytes.
     Status,
+    /// Transport protocol, 1 byte: for an ICMP error that of what it is about.
+    Protocol,
     Source(Family),
     Destination(Family),
+    SourcePort,
     DestinationPort,
 }
+
+/// [`CtKey::State`] of packets that connection tracking knows no connection of,
+/// or was told to leave alone (`NF_CT_STATE_INVALID_BIT`,
+/// `NF_CT_STATE_UNTRACKED_BIT`).
+pub const CONNECTION_MISSING: u32 = 1 << 0 | 1 << 6;
 
 /// Of a flow: as the packet that began it was sent, or as answers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +128,16 @@ pub enum Refusal {
     Reset,
     /// ICMP or ICMPv6 "port unreachable".
     PortUnreachable,
+    /// ICMP or ICMPv6 "administratively prohibited".
+    Prohibited,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accept,
     Drop,
+    /// Goes on with the rule, where a map has it.
+    Continue,
     Return,
     Goto(String),
     Jump(String),
@@ -134,9 +149,23 @@ impl Verdict {
         match self {
             Self::Drop => 0,
             Self::Accept => 1,
+            Self::Continue => -1,
             Self::Jump(_) => -3,
             Self::Goto(_) => -4,
             Self::Return => -5,
+        }
+    }
+
+    /// The reverse of [`Self::code`].
+    pub(super) fn read(code: i32, chain: Option<String>) -> Option<Self> {
+        match (code, chain) {
+            (0, _) => Some(Self::Drop),
+            (1, _) => Some(Self::Accept),
+            (-1, _) => Some(Self::Continue),
+            (-3, Some(chain)) => Some(Self::Jump(chain)),
+            (-4, Some(chain)) => Some(Self::Goto(chain)),
+            (-5, _) => Some(Self::Return),
+            _ => None,
         }
     }
 
@@ -219,12 +248,14 @@ pub enum Expression {
         seed: u32,
         to: Register,
     },
-    /// Makes, refreshes or removes an element of a dynamic map.
+    /// Makes, refreshes or removes an element of a dynamic set or map. A full one
+    /// ends the rule.
     Dynamic {
-        map: String,
+        set: String,
         how: Update,
         key: Register,
-        data: Register,
+        /// In maps.
+        data: Option<Register>,
         timeout_ms: u64,
     },
     /// The packet's destination, and that of all that follow in its flow.
@@ -299,7 +330,10 @@ impl Expression {
             }
             Self::Ct { key, direction, to } => {
                 let key = match key {
+                    CtKey::State => 0,
                     CtKey::Status => 2,
+                    CtKey::Protocol => 10,
+                    CtKey::SourcePort => 11,
                     CtKey::DestinationPort => 12,
                     CtKey::Source(Family::V4) => 19,
                     CtKey::Destination(Family::V4) => 20,
@@ -385,23 +419,22 @@ impl Expression {
                     .u32(7, 0);
             }
             Self::Dynamic {
-                map,
+                set,
                 how,
                 key,
                 data: value,
                 timeout_ms,
             } => {
-                data.text(1, map);
-                match how {
-                    Update::Refresh => {
-                        data.u32(3, 1)
-                            .u32(4, key.0)
-                            .u32(5, value.0)
-                            .u64(6, *timeout_ms);
-                    }
-                    Update::Remove => {
-                        data.u32(3, 2).u32(4, key.0).u32(5, value.0);
-                    }
+                let operation = match how {
+                    Update::Refresh => 1,
+                    Update::Remove => 2,
+                };
+                data.text(1, set).u32(3, operation).u32(4, key.0);
+                if let Some(value) = value {
+                    data.u32(5, value.0);
+                }
+                if *how == Update::Refresh {
+                    data.u64(6, *timeout_ms);
                 }
             }
             Self::Dnat {
@@ -431,6 +464,10 @@ impl Expression {
             // NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH
             Self::Reject(Refusal::PortUnreachable) => {
                 data.u32(1, 2).u8(2, 1);
+            }
+            // NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+            Self::Reject(Refusal::Prohibited) => {
+                data.u32(1, 2).u8(2, 3);
             }
             Self::Counter => {}
         }

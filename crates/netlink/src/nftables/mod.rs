@@ -11,8 +11,8 @@ mod socket;
 
 pub use batch::{Batch, Hook, HookPoint};
 pub use expression::{
-    AddressKind, Compare, CtKey, Direction, Expression, Family, Header, MetaKey, Refusal, Register,
-    Update, Verdict,
+    AddressKind, CONNECTION_MISSING, Compare, CtKey, Direction, Expression, Family, Header,
+    MetaKey, Refusal, Register, Update, Verdict,
 };
 pub use read::RuleRead;
 pub use set::{DataKind, Element, Field, SetSpec};

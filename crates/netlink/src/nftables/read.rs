@@ -1,7 +1,7 @@
 //! What the kernel says of a table's objects.
 
 use super::Element;
-use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, Verdict};
+use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, Verdict};
 use super::set::comment;
 use crate::attributes::{attributes, text, u32_at};
 
@@ -13,6 +13,8 @@ pub(super) const GENERIC: usize = 4;
 pub struct RuleRead {
     pub chain: String,
     pub comment: String,
+    /// What its counter says, if it has one.
+    pub packets: Option<u64>,
 }
 
 fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
@@ -38,7 +40,17 @@ pub(super) fn rule(payload: &[u8], table: &str) -> Option<RuleRead> {
     Some(RuleRead {
         chain: find(rest, 2).map(text)?,
         comment: find(rest, 7).map(comment).unwrap_or_default(),
+        packets: find(rest, 4)
+            .and_then(|list| attributes(list).find_map(|(_, expression)| counter(expression))),
     })
+}
+
+/// Packets of a counter: `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`,
+/// `NFTA_COUNTER_PACKETS`.
+fn counter(expression: &[u8]) -> Option<u64> {
+    find(expression, 1).filter(|name| text(name) == "counter")?;
+    let packets = find(find(expression, 2)?, 2)?;
+    Some(u64::from_be_bytes(packets.try_into().ok()?))
 }
 
 /// All elements of one message of a dump.
@@ -61,17 +73,15 @@ fn element(bytes: &[u8]) -> Option<Element> {
                 if let Some(value) = find(value, DATA_VALUE) {
                     element.data = value.to_vec();
                 } else if let Some(verdict) = find(value, DATA_VERDICT) {
-                    element.verdict = find(verdict, VERDICT_CHAIN).map(text).map(Verdict::Goto);
+                    let code = find(verdict, VERDICT_CODE).and_then(|code| u32_at(code, 0));
+                    let chain = find(verdict, VERDICT_CHAIN).map(text);
+                    element.verdict = code
+                        .and_then(|code| Verdict::read(u32::from_be(code).cast_signed(), chain));
                 }
             }
             3 => element.ends_range = u32_at(value, 0).map(u32::from_be)? & 1 != 0,
             6 => element.comment = comment(value),
-            // The counter: NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS.
-            7 => {
-                let packets = find(value, 2).and_then(|data| find(data, 2));
-                let number = packets.and_then(|p| <[u8; 8]>::try_from(p).ok());
-                element.packets = number.map(u64::from_be_bytes).unwrap_or_default();
-            }
+            7 => element.packets = counter(value).unwrap_or_default(),
             10 => element.key_end = Some(find(value, DATA_VALUE)?.to_vec()),
             _ => {}
         }

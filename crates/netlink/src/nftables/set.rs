@@ -28,6 +28,9 @@ pub enum Field {
     Port,
     /// 4 bytes without a meaning of their own.
     Number,
+    /// So many bytes, in the place of several fields: for keys of ranges that are
+    /// ordered as a whole, and not field by field.
+    Bytes(u32),
 }
 
 impl Field {
@@ -38,12 +41,14 @@ impl Field {
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,
+            Self::Bytes(length) => length,
         }
     }
 
     /// As `nft` numbers its data types (include/datatype.h of nftables).
     const fn kind(self) -> u32 {
         match self {
+            Self::Bytes(_) => 4,
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
             Self::Protocol => 12,
