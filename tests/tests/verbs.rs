@@ -253,6 +253,18 @@ fn a_bundle_for_a_report() {
 }
 
 #[test]
+fn a_node_with_a_network_says_so() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    eventually("the node's condition", || {
+        let node = lab.get(&["node", "node1"]);
+        let conditions = node.pointer("/status/conditions")?.as_array()?;
+        let of = |kind| conditions.iter().find(|one| one["type"] == kind);
+        assert!(of("Ready").is_some(), "others stay: {conditions:?}");
+        (of("NetworkUnavailable")?["status"] == "False").then_some(())
+    });
+}
+
+#[test]
 fn a_node_that_does_not_answer_is_named() {
     let lab = Lab::up(&["--nodes", "3", "--dual-stack"]);
     let nodes = || {

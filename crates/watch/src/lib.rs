@@ -4,9 +4,11 @@
 //! arrive and then dropped: nothing is cached here, so an agent holds of each
 //! object only what the network needs. Refuses to decide anything: it says what
 //! is there, what went, and when a list was complete. Writes nothing but Events
-//! about objects of which a part had to be ignored.
+//! about objects of which a part had to be ignored, and that the node's network is
+//! there.
 
 mod client;
+mod condition;
 mod convert;
 mod event;
 mod follow;
@@ -17,6 +19,7 @@ mod policy;
 mod recorder;
 
 pub use client::{ClientError, connect};
+pub use condition::network_is_up;
 pub use convert::{
     Converted, cluster_network_policy, namespace, network_policy, node, node_identity, pod,
     service, service_cidr, slice,

@@ -6,12 +6,14 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
 use ripstop_watch::{ApiHealth, Event, Reporter};
+use tokio::sync::oneshot;
 
 use super::feed::Input;
 use super::{Args, thread};
 
 /// Starts to follow the API; events come through `sender` from now on. Problems
-/// that are reported become Events there.
+/// that are reported become Events there; once the second of what is returned is
+/// told, the node's network is there for everybody.
 ///
 /// # Errors
 /// If the configuration makes no client. A server that is away is no error.
@@ -19,13 +21,15 @@ pub(crate) fn follow(
     args: &Args,
     health: Arc<ApiHealth>,
     sender: Sender<Input>,
-) -> Result<Reporter> {
+) -> Result<(Reporter, oneshot::Sender<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("runtime of the API client")?;
     let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
     let (reporter, recorder) = ripstop_watch::recorder(&args.node_name);
+    let (up, is_up) = oneshot::channel();
+    let node = args.node_name.clone();
     thread::start("api", move || {
         // A receiver that is gone means that the agent ends.
         let tell = |event| drop(sender.send(Input::Api(event)));
@@ -45,8 +49,9 @@ pub(crate) fn follow(
                 ripstop_watch::watch(client.clone(), Arc::clone(&health), services),
                 ripstop_watch::watch_policies(client.clone(), health, tell, synced),
                 recorder.run(client.clone()),
+                ripstop_watch::network_is_up(client.clone(), node, is_up),
             );
         });
     })?;
-    Ok(reporter)
+    Ok((reporter, up))
 }

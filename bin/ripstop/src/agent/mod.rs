@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // API -> planner
     let health = Arc::new(ApiHealth::default());
     let (events, inbox) = mpsc::channel();
-    let reporter = api::follow(args, Arc::clone(&health), events.clone())?;
+    let (reporter, up) = api::follow(args, Arc::clone(&health), events.clone())?;
     let planner = Planner::new(PlanConfig {
         node: args.node_name.clone(),
         cluster_dns: args.cluster_dns.clone(),
@@ -181,6 +181,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ready_ms = started.elapsed().as_millis(),
         "the node is ready for pods"
     );
+    // The thread that it is for lives as long as we do.
+    let _ = up.send(());
     if !online {
         // What is in the kernel is not judged by a plan that is not complete.
         while !feed.is_synced() {
