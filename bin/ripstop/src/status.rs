@@ -161,10 +161,12 @@ fn table(status: &Status) -> String {
     let Engine { mode, reason, .. } = &status.datapath;
     line("datapath", format!("{mode} ({reason}){kept}"));
     for table in &status.datapath.tables {
-        line(
-            "",
-            format!("{:<16} {:>7} of {}", table.name, table.rows, table.limit),
-        );
+        // What has no limit of ours counts as large as the kernel can number.
+        let limit = match table.limit {
+            limit if limit >= u64::from(u32::MAX) => String::new(),
+            limit => format!(" of {limit}"),
+        };
+        line("", format!("{:<16} {:>7}{limit}", table.name, table.rows));
     }
     for (reason, count) in status.datapath.drops.iter().filter(|(_, n)| **n > 0) {
         line("dropped", format!("{count} {reason}"));
