@@ -36,7 +36,7 @@ pub(crate) fn measure(
     let peers = [Peer::Ours, Peer::Unbound, Peer::Dnsmasq, Peer::Knot];
     let mut rates = [const { Vec::new() }; 4];
     let mut cpu = [const { Vec::new() }; 4];
-    let mut latencies = [const { (Vec::new(), 0) }; 4];
+    let mut latencies = [const { Vec::new() }; 4];
     for repetition in 1..=repetitions {
         for (index, peer) in peers.iter().enumerate() {
             report.progress(&format!(
@@ -53,13 +53,25 @@ pub(crate) fn measure(
             cpu[index].push(used / (rate * seconds as f64));
         }
     }
-    for (index, peer) in peers.iter().enumerate() {
-        report.progress(&format!("dns: latency of {peer:?}"));
-        let at = SocketAddr::new(ADDRESS, 5400 + u16::try_from(index)?);
-        let _server = peer.start(dir.path(), at)?;
-        probe::wait_until_served(at)?;
-        let rate = median(rates[index].iter().copied()) * PART_LOAD;
-        latencies[index] = probe::latencies(at, rate, seconds.max(3))?;
+    // Interleaved as well: one hiccup of the machine is one run's p99.
+    for repetition in 1..=repetitions {
+        for (index, peer) in peers.iter().enumerate() {
+            report.progress(&format!(
+                "dns: latency of {peer:?}, repetition {repetition} of {repetitions}"
+            ));
+            let at = SocketAddr::new(ADDRESS, 5400 + u16::try_from(index)?);
+            let _server = peer.start(dir.path(), at)?;
+            probe::wait_until_served(at)?;
+            let rate = median(rates[index].iter().copied()) * PART_LOAD;
+            let (of, lost) = probe::latencies(at, rate, seconds)?;
+            let at = |q| quantile(of.iter().copied(), q);
+            latencies[index].push(Latency {
+                p50: at(0.5),
+                p99: at(0.99),
+                asked: of.len() + lost,
+                lost,
+            });
+        }
     }
     for (index, goal) in [(1, "1.00"), (2, "1.00"), (3, "1.30")] {
         report.add(Row {
@@ -72,19 +84,11 @@ pub(crate) fn measure(
             goal: goal.into(),
         });
     }
-    let shown = |(of, lost): &(Vec<f64>, usize)| {
-        let at = |q| quantile(of.iter().copied(), q);
-        let lost = match lost {
-            0 => String::new(),
-            lost => format!(", {lost} of {} lost", of.len()),
-        };
-        format!("p50 {:.0} µs, p99 {:.0} µs{lost}", at(0.5), at(0.99))
-    };
     for index in 1..peers.len() {
         report.add(Row {
             what: "dns, latency at 20 % of its own highest rate".into(),
-            ours: shown(&latencies[0]),
-            peer: format!("{:?}: {}", peers[index], shown(&latencies[index])),
+            ours: latency(&latencies[0]),
+            peer: format!("{:?}: {}", peers[index], latency(&latencies[index])),
             ratio: None,
             goal: String::new(),
         });
@@ -92,6 +96,34 @@ pub(crate) fn measure(
     names::memory(report)?;
     report.progress("dns: services until they have names");
     created::measure(binaries, report)
+}
+
+/// Round trips of one run, microseconds.
+struct Latency {
+    p50: f64,
+    p99: f64,
+    asked: usize,
+    lost: usize,
+}
+
+/// Medians of the runs, and how far the runs' tails are apart.
+fn latency(runs: &[Latency]) -> String {
+    let p99s = || runs.iter().map(|run| run.p99);
+    let lost: usize = runs.iter().map(|run| run.lost).sum();
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!(
+            ", {lost} of {} lost",
+            runs.iter().map(|run| run.asked).sum::<usize>()
+        ),
+    };
+    format!(
+        "p50 {:.0} µs, p99 {:.0} µs ({:.0} to {:.0}){lost}",
+        median(runs.iter().map(|run| run.p50)),
+        median(p99s()),
+        p99s().fold(f64::INFINITY, f64::min),
+        p99s().fold(0.0, f64::max),
+    )
 }
 
 /// Rate, and CPU time of the server for each question, which other work on the
