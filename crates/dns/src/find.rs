@@ -86,15 +86,15 @@ pub(crate) fn find<'t>(zone: &Zone, table: &'t Table, name: &Name) -> (Found<'t>
         return (inside(zone, table, name, below), below);
     }
     match reverse(name) {
-        Some(block) => pointers(zone, table, name, block),
+        Some(block) => pointers(table, name, block),
         None => (Found::Outside, 0),
     }
 }
 
 /// Whether the cluster answers for a name, whatever there is at it.
-pub(crate) fn is_ours(zone: &Zone, name: &Name) -> bool {
+pub(crate) fn is_ours(zone: &Zone, table: &Table, name: &Name) -> bool {
     name.below(&zone.domain).is_some()
-        || reverse(name).is_some_and(|block| range_of(zone, block).is_some())
+        || reverse(name).is_some_and(|block| table.range_of(block).is_some())
 }
 
 fn inside<'t>(zone: &Zone, table: &'t Table, name: &Name, below: usize) -> Found<'t> {
@@ -261,21 +261,14 @@ fn decimal(label: &[u8]) -> Option<u8> {
     std::str::from_utf8(label).ok()?.parse().ok()
 }
 
-fn range_of(zone: &Zone, block: IpNet) -> Option<&IpNet> {
-    zone.config
-        .ranges
-        .iter()
-        .find(|range| range.contains(&block))
-}
-
-fn pointers<'t>(zone: &Zone, table: &Table, name: &Name, block: IpNet) -> (Found<'t>, usize) {
+fn pointers<'t>(table: &Table, name: &Name, block: IpNet) -> (Found<'t>, usize) {
     let address = block.addr();
     let whole = block.prefix_len() == block.max_prefix_len();
     let there = match whole {
         true => table.any_within(address..=address),
         false => false,
     };
-    let Some(range) = range_of(zone, block) else {
+    let Some(range) = table.range_of(block) else {
         // An endpoint outside of the cluster.
         return match there {
             true => (Found::Pointers(address), 0),

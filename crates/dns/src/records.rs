@@ -48,7 +48,7 @@ pub(crate) fn resolve_at(
     reply: &mut Reply<'_>,
 ) -> (Step, Realm) {
     let realm = realm(zone, &name);
-    if !zone.can_tell(&name) && is_ours(zone, &name) {
+    if !zone.can_tell(&name) && is_ours(zone, table, &name) {
         return (Step::Done(Rcode::ServFail), realm);
     }
     for turn in 0..ALIASES {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use ripstop_model::ObjectKey;
 use ripstop_plan::ServiceNames;
 
@@ -25,6 +26,8 @@ pub(crate) struct Table {
     addresses: BTreeSet<(IpAddr, Key)>,
     /// Pods by namespace, if they are followed at all.
     pods: HashMap<Box<[u8]>, BTreeMap<IpAddr, u32>>,
+    /// Ranges of pods and services.
+    ranges: BTreeSet<IpNet>,
 }
 
 impl Table {
@@ -123,6 +126,20 @@ impl Table {
         if pods.is_empty() {
             self.pods.remove(namespace);
         }
+    }
+
+    /// Adds a range of pods or services, or takes it away.
+    pub(crate) fn set_range(&mut self, range: IpNet, there: bool) {
+        match there {
+            true => self.ranges.insert(range.trunc()),
+            false => self.ranges.remove(&range.trunc()),
+        };
+    }
+
+    /// The range that has all of a block's addresses.
+    pub(crate) fn range_of(&self, block: IpNet) -> Option<IpNet> {
+        let mut ranges = self.ranges.iter();
+        ranges.find(|range| range.contains(&block)).copied()
     }
 
     pub(crate) fn has_pod(&self, namespace: &[u8], address: IpAddr) -> bool {

@@ -43,8 +43,8 @@ pub struct ZoneConfig {
     pub domain: String,
     /// Where this server answers: the addresses of the domain's name server.
     pub servers: Vec<IpAddr>,
-    /// Ranges of pods and services: an address in them that nobody has does not
-    /// exist; others are asked for upstream.
+    /// Ranges of pods and services to begin with ([`Zone::set_range`]): an address
+    /// in them that nobody has does not exist; others are asked for upstream.
     pub ranges: Vec<IpNet>,
     pub pods: PodNames,
     /// Seconds that a client may keep an answer, or that there is none. Short,
@@ -114,12 +114,16 @@ impl Zone {
         // Greater than that of the agent before us (RFC 1035, 3.3.13).
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let serial = since.map_or(1, |since| since.as_secs() as u32);
+        let mut table = Table::default();
+        for range in &config.ranges {
+            table.set_range(*range, true);
+        }
         Ok(Self {
             server: below(b"\x02ns\x03dns")?,
             mailbox: below(b"\x0ahostmaster")?,
             domain,
             config,
-            table: RwLock::default(),
+            table: RwLock::new(table),
             serial: AtomicU32::new(serial),
             changes: AtomicU64::new(0),
             known: Mutex::new(false),
@@ -151,6 +155,11 @@ impl Zone {
     /// Adds the address of a pod, or takes it away ([`PodNames::Verified`]).
     pub fn set_pod(&self, namespace: &str, address: IpAddr, there: bool) {
         self.change(|table| table.set_pod(namespace, address, there));
+    }
+
+    /// Adds a range of pods or services, or takes it away.
+    pub fn set_range(&self, range: IpNet, there: bool) {
+        self.change(|table| table.set_range(range, there));
     }
 
     /// From here on, a name that is not known does not exist.

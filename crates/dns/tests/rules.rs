@@ -188,3 +188,37 @@ fn domains_that_are_none() {
     }
     assert!(zone("Cluster.Local.").is_ok());
 }
+
+/// As ServiceCIDR objects are made and removed.
+#[test]
+fn ranges_come_and_go() {
+    let zone = cluster::zone();
+    for (range, pointer) in [
+        ("10.112.0.0/16", "7.7.112.10.in-addr.arpa."),
+        (
+            "fd00:112::/112",
+            &format!("7.{}2.1.1.0.0.0.d.f.ip6.arpa.", "0.".repeat(23)),
+        ),
+    ] {
+        let packet = question(pointer, RecordType::PTR).to_vec().unwrap();
+        assert_eq!(decide(&zone, &packet, Transport::Udp).0, Verdict::Forward);
+        zone.set_range(range.parse().unwrap(), true);
+        let reply = ask(&zone, &question(pointer, RecordType::PTR));
+        assert_eq!(rcode(&reply), ResponseCode::NXDomain);
+        assert!(reply.metadata.authoritative);
+        assert_eq!(reply.authorities.len(), 1);
+        let key = ObjectKey::new("shop", "late");
+        let names = |there: bool| {
+            there.then(|| ServiceNames::Cluster {
+                addresses: vec![common::ip("10.112.7.7"), common::ip("fd00:112::7")],
+                ports: Vec::new(),
+            })
+        };
+        zone.update([(key.clone(), names(true))]);
+        let reply = ask(&zone, &question(pointer, RecordType::PTR));
+        assert_eq!(reply.answers.len(), 1, "{reply:?}");
+        zone.update([(key, names(false))]);
+        zone.set_range(range.parse().unwrap(), false);
+        assert_eq!(decide(&zone, &packet, Transport::Udp).0, Verdict::Forward);
+    }
+}

@@ -83,6 +83,9 @@ impl Effects {
         self.problems_changed |= self
             .health
             .follow(update.health, feed.node_port_addresses());
+        for (range, kind) in &tables.ranges {
+            self.names.set_range(*range, Some(*kind));
+        }
         let (zone, names) = (&self.names.zone, update.names);
         // Names that were restored may be gone.
         zone.retain(|service| names.get(service).is_some_and(Option::is_some));
@@ -113,6 +116,9 @@ impl Effects {
         let done = self
             .apply_routes(&rows)
             .and_then(|()| lock(&self.datapath).apply(&rows).context("services"));
+        for (range, kind) in &rows.ranges {
+            self.names.set_range(*range, *kind);
+        }
         self.names.zone.update(names);
         self.problems_changed |= self.health.follow(health, feed.node_port_addresses());
         debug!(

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use ripstop_dns::{Name, Server, ServerConfig, UpstreamConfig, Zone, ZoneConfig};
+use ripstop_plan::Range;
 use tracing::{info, warn};
 
 use super::{Args, thread};
@@ -86,6 +88,12 @@ impl Names {
     pub(crate) fn keep(&self) -> Result<()> {
         let (zone, kept) = (Arc::clone(&self.zone), Arc::clone(&self.kept));
         thread::start("names", move || kept.follow(&zone))
+    }
+
+    /// What a range of addresses is now.
+    pub(crate) fn set_range(&self, range: IpNet, kind: Option<Range>) {
+        let ours = matches!(kind, Some(Range::Pods | Range::Services));
+        self.zone.set_range(range, ours);
     }
 
     /// A pod of this node came, with its search list, or went.
