@@ -272,4 +272,19 @@ spec: {selector: {app: web}, clusterIP: 10.97.0.7, ports: [{port: 80}]}
         serde_json::from_str::<Value>(&printed.stdout).ok()
     });
     assert!(answer["pod"].as_str().unwrap().starts_with("web-"));
+    // So are its addresses' names, and that there are no others.
+    let ask = |address: &str| {
+        let dig = ["deploy/web", "--", "dig", "-x", address];
+        lab.run("exec", &dig).stdout
+    };
+    let answer = ask("10.97.0.7");
+    assert!(
+        answer.contains("far.default.svc.cluster.local."),
+        "{answer}"
+    );
+    let answer = ask("10.97.0.8");
+    assert!(
+        answer.contains("NXDOMAIN") && answer.contains(" aa "),
+        "{answer}"
+    );
 }

@@ -2,6 +2,7 @@
 //! its own; how soon a service has its name; what the names take of memory.
 
 mod created;
+mod flood;
 mod names;
 mod peers;
 mod probe;
@@ -63,7 +64,7 @@ pub(crate) fn measure(
             let _server = peer.start(dir.path(), at)?;
             probe::wait_until_served(at)?;
             let rate = median(rates[index].iter().copied()) * PART_LOAD;
-            let (of, lost) = probe::latencies(at, rate, seconds)?;
+            let (of, lost) = probe::latencies(ADDRESS, at, rate, seconds)?;
             let at = |q| quantile(of.iter().copied(), q);
             latencies[index].push(Latency {
                 p50: at(0.5),
@@ -93,6 +94,7 @@ pub(crate) fn measure(
             goal: String::new(),
         });
     }
+    flood::measure(dir.path(), seconds, report)?;
     names::memory(report)?;
     report.progress("dns: services until they have names");
     created::measure(binaries, report)

@@ -77,6 +77,10 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     let config = ServerConfig {
         upstream: UpstreamConfig::default(),
         expand_search: false,
+        backlog: Some(|socket| {
+            let backlog = ripstop_host::backlog::backlog(socket)?;
+            Some((backlog.waiting, backlog.limit))
+        }),
     };
     let server = Server::new(zone, &config).context("server")?;
     let threads: Vec<_> = server

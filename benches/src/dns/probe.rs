@@ -1,6 +1,6 @@
 //! Questions of our own, for latencies.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -44,8 +44,13 @@ pub(super) fn wait_until_served(server: SocketAddr) -> Result<()> {
 
 /// Round trips at `rate` questions a second, in microseconds, and how many
 /// questions were never answered.
-pub(super) fn latencies(server: SocketAddr, rate: f64, seconds: u64) -> Result<(Vec<f64>, usize)> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+pub(super) fn latencies(
+    from: IpAddr,
+    server: SocketAddr,
+    rate: f64,
+    seconds: u64,
+) -> Result<(Vec<f64>, usize)> {
+    let socket = UdpSocket::bind((from, 0))?;
     socket.connect(server)?;
     socket.set_nonblocking(true)?;
     let keys: Vec<String> = services().map(|(key, _)| name(&key)).collect();

@@ -215,6 +215,12 @@ fn table(status: &Status) -> String {
             asked.join(", ")
         ),
     );
+    for (client, questions) in &status.dns.limited {
+        line(
+            "",
+            format!("{client} asked more than its part: {questions} questions thrown away"),
+        );
+    }
     for server in &status.dns.upstream {
         let health = if server.healthy {
             "answers"

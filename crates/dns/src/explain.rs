@@ -149,7 +149,7 @@ impl Server {
                 start.elapsed().as_secs_f64() * 1e3
             )),
             Source::Nobody => Some("no upstream server answers".to_owned()),
-            Source::Refused | Source::Dropped => Some("refused".to_owned()),
+            Source::Refused | Source::Dropped | Source::Limited => Some("refused".to_owned()),
         };
         let zone = &self.shared.zone;
         let from = match (outcome.realm, origin) {

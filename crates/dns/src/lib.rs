@@ -25,7 +25,7 @@ pub use answer::{Asker, Outcome, Realm, Transport, Verdict, answer};
 pub use explain::{Explained, Step, kind_of};
 pub use log::{Count, Counts, LATENCIES, Logged, Source, Stats};
 pub use name::{Name, NameError};
-pub use server::{Server, ServerConfig, Work};
+pub use server::{Backlog, Server, ServerConfig, Work};
 pub use sockets::{BindError, Sockets};
 pub use upstream::{
     ServerError, ServerState, Stub, UpstreamConfig, UpstreamServer, UpstreamTransport,

@@ -53,9 +53,12 @@ pub enum Source {
     Refused,
     /// No reply was sent.
     Dropped,
+    /// The client asked more than its part when more was asked than can be
+    /// answered: no reply was sent.
+    Limited,
 }
 
-const SOURCES: [Source; 7] = [
+const SOURCES: [Source; 8] = [
     Source::Table,
     Source::Cache,
     Source::Stale,
@@ -63,6 +66,7 @@ const SOURCES: [Source; 7] = [
     Source::Nobody,
     Source::Refused,
     Source::Dropped,
+    Source::Limited,
 ];
 
 /// One question and what became of it.
@@ -107,6 +111,7 @@ struct Clients {
 #[derive(Debug, Default)]
 struct Ring {
     questions: u64,
+    limited: u64,
     last_at: u64,
     entries: Vec<Entry>,
 }
@@ -217,12 +222,13 @@ impl Stats {
         }
     }
 
-    /// Questions by client.
-    pub fn clients(&self) -> Vec<(IpAddr, u64)> {
+    /// Questions by client: those that were looked at, and those that were not
+    /// ([`Source::Limited`]).
+    pub fn clients(&self) -> Vec<(IpAddr, u64, u64)> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let rings = clients.rings.iter();
         rings
-            .map(|(client, ring)| (*client, ring.questions))
+            .map(|(client, ring)| (*client, ring.questions, ring.limited))
             .collect()
     }
 
@@ -269,10 +275,17 @@ impl Recorder<'_> {
             self.clients.remember(client, self.now, packet, observed);
         }
     }
+
+    /// A question that was not even looked at.
+    pub(crate) fn limited(&mut self, client: IpAddr) {
+        let index = SOURCES.iter().position(|s| *s == Source::Limited);
+        self.stats.sources[index.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
+        self.clients.ring(client).limited += 1;
+    }
 }
 
 impl Clients {
-    fn remember(&mut self, client: IpAddr, now: SystemTime, packet: &[u8], observed: Observed) {
+    fn ring(&mut self, client: IpAddr) -> &mut Ring {
         if self.rings.len() >= CLIENTS && !self.rings.contains_key(&client) {
             let silent = self.rings.iter().min_by_key(|(_, ring)| ring.last_at);
             if let Some(silent) = silent.map(|(client, _)| *client) {
@@ -282,6 +295,11 @@ impl Clients {
         self.clock += 1;
         let ring = self.rings.entry(client).or_default();
         ring.last_at = self.clock;
+        ring
+    }
+
+    fn remember(&mut self, client: IpAddr, now: SystemTime, packet: &[u8], observed: Observed) {
+        let ring = self.ring(client);
         let name = &packet[HEADER.min(packet.len())..];
         let name = &name[..name.iter().position(|b| *b == 0).map_or(0, |end| end + 1)];
         let index = (ring.questions % PER_CLIENT as u64) as usize;

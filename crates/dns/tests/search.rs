@@ -116,6 +116,7 @@ static SERVERS: LazyLock<Mutex<Servers>> = LazyLock::new(|| {
         let config = ServerConfig {
             upstream,
             expand_search,
+            backlog: None,
         };
         let server = Arc::new(Server::new(Arc::clone(&zone), &config).unwrap());
         let sockets = (0..10).find_map(|_| Sockets::bind(&[LOCALHOST], 0).ok());

@@ -67,6 +67,7 @@ fn start_on(addresses: &[IpAddr], upstream: UpstreamConfig) -> Vec<SocketAddr> {
     let config = ServerConfig {
         upstream,
         expand_search: false,
+        backlog: None,
     };
     for work in Server::new(zone, &config).unwrap().threads(sockets) {
         std::thread::spawn(work);
@@ -384,4 +385,58 @@ async fn an_address_that_is_taken_is_named() {
             .to_string()
             .starts_with(&format!("cluster DNS address {address}/UDP: "))
     );
+}
+
+/// A queue that is always long: what is asked beyond a client's part is thrown
+/// away, and counted.
+#[test]
+fn a_flood_hurts_who_makes_it() {
+    const FLOOD: usize = 5000;
+    let zone = Arc::new(Zone::new(ZoneConfig::default()).unwrap());
+    zone.set_known();
+    let config = ServerConfig {
+        upstream: UpstreamConfig::default(),
+        expand_search: false,
+        backlog: Some(|_| Some((8 << 20, 8 << 20))),
+    };
+    let server = Server::new(zone, &config).unwrap();
+    let sockets = (0..10).find_map(|_| Sockets::bind(&[LOCALHOST], 0).ok());
+    let sockets = sockets.unwrap();
+    let address = sockets.addresses().next().unwrap();
+    let [greedy, modest] = [1, 2].map(|n| IpAddr::from([127, 0, 0, n]));
+    let clients = [greedy, modest].map(|ip| {
+        let socket = std::net::UdpSocket::bind((ip, 0)).unwrap();
+        socket.connect(address).unwrap();
+        socket
+    });
+    let packet = question("web.shop.svc.cluster.local.").to_vec().unwrap();
+    // All of them wait before the first is looked at.
+    for _ in 0..FLOOD {
+        clients[0].send(&packet).unwrap();
+    }
+    clients[1].send(&packet).unwrap();
+    for work in server.threads(sockets) {
+        std::thread::spawn(work);
+    }
+    clients[1]
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    clients[1].recv(&mut [0; 512]).unwrap();
+    let noted = || {
+        let counts = server.stats().clients().into_iter();
+        let of: std::collections::HashMap<_, _> = counts.map(|(ip, a, b)| (ip, (a, b))).collect();
+        of.contains_key(&modest).then_some(of)
+    };
+    let counts = loop {
+        match noted() {
+            Some(counts) => break counts,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    assert_eq!(counts[&modest], (1, 0));
+    let (answered, limited) = counts[&greedy];
+    assert_eq!(answered + limited, FLOOD as u64);
+    assert!(limited > 0);
+    let by_source = server.stats().counts().by_source;
+    assert!(by_source.contains(&(ripstop_dns::Source::Limited, limited)));
 }

@@ -4,6 +4,7 @@
 //! Owns what a node has besides the datapath engines' tables.
 //! Refuses policy: callers say what to make, this crate makes it or undoes it.
 
+pub mod backlog;
 pub mod handover;
 pub mod ipam;
 pub mod memory;

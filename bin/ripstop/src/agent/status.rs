@@ -88,6 +88,9 @@ pub(crate) struct Dns {
     pub(crate) under_way: usize,
     /// Questions by client: the pod, or the address if it is none of this node.
     pub(crate) clients: BTreeMap<String, u64>,
+    /// Questions that were thrown away because more was asked than can be
+    /// answered, by the client that asked more than its part.
+    pub(crate) limited: BTreeMap<String, u64>,
 }
 
 /// A part of an object that makes no sense, or that another object has.
@@ -267,14 +270,14 @@ impl Sources {
         let server = &self.names.server;
         let (cached, under_way) = server.sizes();
         let pods = self.pods.pods();
-        let clients = server.stats().clients().into_iter().map(|(client, count)| {
+        let (mut clients, mut limited) = (BTreeMap::new(), BTreeMap::new());
+        for (client, looked_at, not) in server.stats().clients() {
             let pod = pods.iter().find(|pod| pod.addresses.contains(&client));
             let name = pod.map_or_else(|| client.to_string(), |pod| pod.pod.to_string());
-            (name, count)
-        });
-        let mut by_name = BTreeMap::new();
-        for (name, count) in clients {
-            *by_name.entry(name).or_default() += count;
+            if not > 0 {
+                *limited.entry(name.clone()).or_default() += not;
+            }
+            *clients.entry(name).or_default() += looked_at;
         }
         Dns {
             known: self.names.zone.is_known(),
@@ -282,7 +285,8 @@ impl Sources {
             upstream: server.upstream(),
             cached,
             under_way,
-            clients: by_name,
+            clients,
+            limited,
         }
     }
 }

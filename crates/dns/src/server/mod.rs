@@ -6,6 +6,7 @@
 
 mod forward;
 mod limits;
+mod share;
 mod tcp;
 mod udp;
 
@@ -24,6 +25,7 @@ use crate::upstream::{Key, Resolver, ServerState, UpstreamConfig};
 use crate::{Name, Zone};
 use forward::Job;
 use limits::Limits;
+pub use share::Backlog;
 use tokio::runtime::{Handle, Runtime};
 
 /// What a server needs to know.
@@ -33,6 +35,9 @@ pub struct ServerConfig {
     /// Whether search lists that begin with `<namespace>.search.<domain>` are
     /// walked here, in one round trip ([`Server::set_search`]).
     pub expand_search: bool,
+    /// How to see that more is asked than can be answered; without it, whoever
+    /// asks most gets most.
+    pub backlog: Option<Backlog>,
 }
 
 /// Answers questions at some sockets.
@@ -55,6 +60,7 @@ pub(crate) struct Shared {
     /// Search lists by pod address.
     searches: RwLock<HashMap<IpAddr, Arc<[Name]>>>,
     expand_search: bool,
+    backlog: Option<Backlog>,
     ending: AtomicBool,
 }
 
@@ -74,6 +80,7 @@ impl Server {
                 connections: Limits::default(),
                 searches: RwLock::default(),
                 expand_search: config.expand_search,
+                backlog: config.backlog,
                 ending: AtomicBool::new(false),
             }),
             handle: runtime.handle().clone(),

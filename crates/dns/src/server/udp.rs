@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::Shared;
 use super::forward::{Job, failure};
+use super::share::Share;
 use crate::answer::{Transport, Verdict};
 use crate::log::{Observed, Source};
 
@@ -33,6 +34,8 @@ struct Asked {
     length: usize,
     client: SockaddrStorage,
     observed: Option<Observed>,
+    /// Its client has had its part.
+    limited: bool,
 }
 
 pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Handle) {
@@ -43,6 +46,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
     let mut receive = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut send = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut asked: Vec<Asked> = Vec::with_capacity(BATCH);
+    let mut share = Share::new(Instant::now());
     while !shared.ending.load(Ordering::Relaxed) {
         asked.clear();
         {
@@ -54,6 +58,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
                         length: message.bytes,
                         client: message.address?,
                         observed: None,
+                        limited: false,
                     })
                 })),
                 Err(error) => {
@@ -64,7 +69,15 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
             }
         }
         let start = Instant::now();
+        share.next(start, asked.len() == BATCH, || shared.backlog?(socket));
         for ((asked, packet), reply) in asked.iter_mut().zip(&packets).zip(&mut replies) {
+            if share.is_limited()
+                && let Some(client) = address(&asked.client)
+                && !share.takes(client.ip())
+            {
+                asked.limited = true;
+                continue;
+            }
             asked.observed = one(
                 shared,
                 socket,
@@ -96,6 +109,11 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &Han
             if let (Some(observed), Some(client)) = (asked.observed, address(&asked.client)) {
                 let observed = Observed { took, ..observed };
                 recorder.observe(client.ip(), &packet[..asked.length], observed);
+            }
+            if asked.limited
+                && let Some(client) = address(&asked.client)
+            {
+                recorder.limited(client.ip());
             }
         }
     }

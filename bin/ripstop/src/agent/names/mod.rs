@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ripstop_dns::{Name, Server, ServerConfig, UpstreamConfig, Zone, ZoneConfig};
+use ripstop_host::backlog::backlog;
 use ripstop_plan::Range;
 use tracing::{info, warn};
 
@@ -46,6 +47,10 @@ impl Names {
         let config = ServerConfig {
             upstream: upstream(args),
             expand_search: args.dns_expand_search,
+            backlog: Some(|socket| {
+                let backlog = backlog(socket)?;
+                Some((backlog.waiting, backlog.limit))
+            }),
         };
         let server = Server::new(Arc::clone(&zone), &config).context("DNS server")?;
         for work in server.threads(held.sockets) {
