@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
-use super::ADDRESS;
 use super::names::{name, services};
 use super::peers::Peer;
 use super::probe;
+use super::{ADDRESS, SERVER_CORE};
 use crate::report::{Report, Row, quantile};
 
 /// Threads that ask without waiting for answers.
@@ -65,6 +67,14 @@ fn show(outcome: &Outcome) -> String {
     )
 }
 
+/// The server's core is its own, for this thread as for others that load it.
+fn leave_servers_core() -> Result<()> {
+    let this = Pid::from_raw(0);
+    let mut cores = sched_getaffinity(this)?;
+    cores.unset(SERVER_CORE.parse()?)?;
+    Ok(sched_setaffinity(this, &cores)?)
+}
+
 fn flooded(at: SocketAddr, seconds: u64) -> Result<Outcome> {
     let (ending, sent) = (
         Arc::new(AtomicBool::new(false)),
@@ -76,6 +86,7 @@ fn flooded(at: SocketAddr, seconds: u64) -> Result<Outcome> {
         .map(|_| {
             let (ending, sent, packet) = (ending.clone(), sent.clone(), packet.clone());
             std::thread::spawn(move || -> Result<()> {
+                leave_servers_core()?;
                 let socket = UdpSocket::bind((ADDRESS, 0))?;
                 socket.connect(at)?;
                 while !ending.load(Ordering::Relaxed) {
