@@ -13,7 +13,7 @@ use super::rows::Placed;
 use super::rules::{self, Chain};
 use super::sets::{FAMILIES, Set};
 use super::write::{Changes, id};
-use super::{NftEngine, TABLE, keys, pods, policy, refused};
+use super::{NftEngine, TABLE, keys, pods, policy, refused, sources};
 use crate::engine::{Drift, Error};
 
 /// Reads everything back and makes it what it should be.
@@ -37,7 +37,8 @@ pub(super) fn audit(
             let known = expected.get(set).is_some_and(|ids| ids.contains(id));
             let by_themselves = set.0 == Set::Classes
                 || super::ranges::SETS.contains(&set.0)
-                || policy::SETS.contains(&set.0);
+                || policy::SETS.contains(&set.0)
+                || sources::is_set(set.0);
             if !known && !by_themselves {
                 changes.delete(*set, element.clone());
                 repaired.insert(name(&wanted, set.0, set.1, &element.key));
@@ -92,6 +93,7 @@ pub(super) fn audit(
         addresses.keys().copied(),
         &mut repaired,
     );
+    engine.sources.audit(&mut changes, local, &mut repaired);
     engine.ranges.clone_from(&desired.ranges);
     for (set, family) in engine.write_ranges(&mut changes) {
         repaired.insert(format!("ranges {}", set.name(family)));

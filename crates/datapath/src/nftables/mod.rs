@@ -18,6 +18,7 @@ mod readback;
 mod rows;
 mod rules;
 mod sets;
+mod sources;
 mod spread;
 mod state;
 mod write;
@@ -41,6 +42,7 @@ use policy::Policies;
 use ranges::Interval;
 use rows::Placed;
 use sets::FAMILIES;
+use sources::Sources;
 use write::{Changes, SetOf};
 
 /// Name of the table; whatever is in it is ours.
@@ -82,6 +84,7 @@ pub struct NftEngine {
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
     policies: Policies,
+    sources: Sources,
 }
 
 impl NftEngine {
@@ -109,6 +112,7 @@ impl NftEngine {
             hidden: BTreeMap::new(),
             pods: BTreeMap::new(),
             policies: Policies::default(),
+            sources: Sources::default(),
         };
         let comment = engine
             .nftables
@@ -173,6 +177,7 @@ impl NftEngine {
         self.addresses.clear();
         self.ranges.clear();
         self.policies.clear();
+        self.sources.clear();
         let base = rules::base(&self.config.node_addresses, self.policies.settings.deny);
         Ok(Changes::anew(comment, base))
     }
@@ -236,6 +241,7 @@ impl NftEngine {
         }
         self.addresses = readback::pods(&raw);
         self.policies.read_pods(&raw);
+        self.sources.read_back(&raw);
         Ok(raw)
     }
 
@@ -460,6 +466,8 @@ impl Datapath for NftEngine {
     fn status(&self) -> EngineStatus {
         let count = |n: usize| n as u64;
         let backends: usize = self.frontends.values().map(|p| p.inside.len()).sum();
+        // Without an answer nobody would see the rest, either.
+        let spoofed = sources::dropped(&mut self.nftables.borrow_mut()).unwrap_or_default();
         let policies = self.policies.rows();
         let policies = policies.map(|(name, rows)| (name, count(rows), u32::MAX.into()));
         EngineStatus {
@@ -473,7 +481,7 @@ impl Datapath for NftEngine {
             .into_iter()
             .chain(policies)
             .collect(),
-            drops: Vec::new(),
+            drops: vec![("spoofed", spoofed)],
             adopted: self.adopted,
         }
     }

@@ -119,6 +119,7 @@ impl NftEngine {
             }
             self.change_address(&mut changes, *address, Some(&pod.container_id));
         }
+        self.sources.add(&mut changes, pod);
         if let Err(error) = self.commit(&mut changes) {
             self.read_back()?;
             return Err(error);
@@ -187,6 +188,7 @@ pub(super) fn remove(engine: &mut NftEngine, pod: &LocalPod) -> Result<(), Error
             engine.change_address(&mut changes, *address, None);
         }
     }
+    engine.sources.remove(&mut changes, pod);
     let addresses = engine.commit(&mut changes);
     if addresses.is_err() {
         engine.read_back()?;

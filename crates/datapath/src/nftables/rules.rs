@@ -24,6 +24,7 @@ use super::class::{Class, Outside};
 use super::keys;
 use super::policy;
 use super::sets::{FAMILIES, Set};
+use super::sources;
 use crate::engine::Deny;
 
 pub(super) const REFUSE: &str = "refuse";
@@ -405,7 +406,11 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
         Chain {
             name: "guard".into(),
             hook: hook(HookPoint::Prerouting, -300, false),
-            rules: vec![guard()],
+            rules: FAMILIES
+                .into_iter()
+                .map(sources::guard)
+                .chain([guard()])
+                .collect(),
         },
         Chain {
             name: "prerouting".into(),

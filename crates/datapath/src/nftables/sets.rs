@@ -2,7 +2,7 @@
 
 use ripstop_netlink::nftables::{DataKind, Family, Field, SetSpec};
 
-use Field::{Ipv4, Ipv6, Number, Port, Protocol};
+use Field::{Interface, Ipv4, Ipv6, Number, Port, Protocol};
 
 /// Rows of what was stopped, per family and direction, at most.
 const DENIALS: u32 = 4096;
@@ -41,6 +41,10 @@ pub(super) enum Set {
     Pods,
     /// The same twice: from itself to itself.
     Hairpin,
+    /// Interfaces that lead to this node's pods.
+    PodLinks,
+    /// Such an interface and the address of its pod.
+    PodSources,
     /// Address of a pod of this node that policies are about -> side.
     EgressSides,
     IngressSides,
@@ -54,7 +58,7 @@ pub(super) enum Set {
     DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 19] = [
+pub(super) const ALL: [Set; 21] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
@@ -68,6 +72,8 @@ pub(super) const ALL: [Set; 19] = [
     Set::ClusterRanges,
     Set::Pods,
     Set::Hairpin,
+    Set::PodLinks,
+    Set::PodSources,
     Set::EgressSides,
     Set::IngressSides,
     Set::PolicyClasses,
@@ -172,6 +178,8 @@ impl Set {
             },
             Self::Pods => of!("pods", Address),
             Self::Hairpin => of!("hairpin", Address, Address),
+            Self::PodLinks => of!("pod-links", Interface),
+            Self::PodSources => of!("pod-sources", Interface, Address),
             Self::EgressSides => SetSpec {
                 data: DataKind::Fields(ID),
                 ..of!("egress-sides", Address)

@@ -82,6 +82,11 @@ impl Process {
         self.ask(format_args!("dropu {to}")) == "error: WouldBlock"
     }
 
+    /// Whether nobody answers a datagram that is sent from this address.
+    pub(crate) fn is_silent_from(&mut self, from: IpAddr, to: impl Display) -> bool {
+        self.ask(format_args!("dropf {to} {from}")) == "error: WouldBlock"
+    }
+
     /// Sends from an unconnected socket; gives the answer and its sender.
     pub(crate) fn udp(&mut self, to: impl Display) -> String {
         self.ask(format_args!("udp {to}"))
@@ -184,6 +189,12 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
         }
         "dropu" => {
             let socket = udp(to())?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            exchange(&socket, Some(to()))?.0
+        }
+        "dropf" => {
+            let from: IpAddr = words[2].parse().unwrap();
+            let socket = UdpSocket::bind((from, 0))?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             exchange(&socket, Some(to()))?.0
         }

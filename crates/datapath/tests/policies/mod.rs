@@ -310,6 +310,30 @@ fn the_kernel_says_what_is_in_force<E: Engine>() {
     assert!(process.is_dropped(to));
 }
 
+fn pods_speak_for_themselves_alone<E: Engine>() {
+    let mut node = node::<E>("spoof");
+    let (pod, other) = (node.add_pod(), node.add_pod());
+    let _server = serving(&other);
+    let mut process = pod.process();
+    let spoofed = |node: &mut Node<E>| {
+        let drops = node.run(|engine| engine.status()).drops;
+        let row = drops.into_iter().find(|(reason, _)| *reason == "spoofed");
+        row.expect("it is counted").1
+    };
+    for (family, text) in ["10.244.1.200", "fd00:244:1::200"].into_iter().enumerate() {
+        // The node would know the way back.
+        let stolen = ip(text);
+        pod.add_address(stolen);
+        node.way_by_pod(&pod, stolen, 1500);
+        let to = other.at(8080)[family];
+        let before = spoofed(&mut node);
+        assert!(process.is_silent_from(stolen, to));
+        assert!(spoofed(&mut node) > before);
+        assert!(!process.is_silent_from(pod.addresses[family], to));
+        assert!(!process.tcp(to).starts_with("error"));
+    }
+}
+
 /// Each of them as a test of one engine.
 macro_rules! tests_of {
     ($module:ident, $engine:ident, $($test:ident),+ $(,)?) => {
@@ -337,4 +361,5 @@ tests!(
     the_longest_prefix_is_the_class,
     what_is_denied_is_counted_and_may_be_refused,
     the_kernel_says_what_is_in_force,
+    pods_speak_for_themselves_alone,
 );

@@ -26,6 +26,8 @@ pub enum Field {
     Ipv6,
     Protocol,
     Port,
+    /// Index of an interface.
+    Interface,
     /// 4 bytes without a meaning of their own.
     Number,
     /// So many bytes, in the place of several fields: for keys of ranges that are
@@ -37,7 +39,7 @@ impl Field {
     /// In bytes, without padding.
     pub const fn length(self) -> u32 {
         match self {
-            Self::Ipv4 | Self::Number => 4,
+            Self::Ipv4 | Self::Number | Self::Interface => 4,
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,
@@ -54,6 +56,7 @@ impl Field {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Number => 19,
+            Self::Interface => 20,
         }
     }
 }
