@@ -16,6 +16,8 @@ use ripstop_host::sysctl;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_netlink::Netlink;
 use ripstop_netlink::netns::Netns;
+use ripstop_plan::Change;
+use ripstop_plan::policy::{PodPolicies, PolicyId};
 
 use crate::load::Sample;
 
@@ -145,6 +147,15 @@ impl<E: Engine> Rig<E> {
         };
         self.pods.push(netns);
         self.run(|engine| engine.add_pod(&pod))??;
+        // No policy is about it.
+        let open = PodPolicies {
+            ingress: PolicyId::NONE,
+            egress: PolicyId::NONE,
+        };
+        let mut change = Change::default();
+        let rows = pod.addresses.iter().map(|address| (*address, Some(open)));
+        change.policy.pods.extend(rows);
+        self.run(|engine| engine.apply(&change))??;
         Ok(())
     }
 
