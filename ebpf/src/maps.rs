@@ -8,11 +8,12 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
-    Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Endpoint, Flow, FlowKey,
-    Frontend, Led, MaglevRow, ReverseKey, Route, ServiceAddress, Slots, SlotsKey, SocketState,
-    Uplink, Work,
+    Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, FragmentKey, Frontend, Led, MaglevRow, PairKey,
+    PairRow, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress, Slots,
+    SlotsKey, SocketState, Uplink, Work,
 };
 
 /// A set of backends and an address: `ripstop_abi::SourceKey` after its length.
@@ -52,6 +53,35 @@ pub(crate) static REVERSE: LruHashMap<ReverseKey, ServiceAddress> =
 #[map(name = "connected")]
 pub(crate) static CONNECTED: LruHashMap<ReverseKey, ServiceAddress> =
     LruHashMap::with_max_entries(1, 0);
+#[map(name = "policy_pods")]
+pub(crate) static POLICY_PODS: HashMap<Address, PolicyPod> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "policy_classes")]
+pub(crate) static POLICY_CLASSES: LpmTrie<Address, u64> =
+    LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "policy_pairs")]
+pub(crate) static POLICY_PAIRS: HashMap<PairKey, PairRow> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "policy_ports")]
+pub(crate) static POLICY_PORTS: HashMap<u32, PortNode> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "policy_state")]
+pub(crate) static POLICY_STATE: Array<PolicyState> = Array::with_max_entries(1, 0);
+#[map(name = "own_addresses")]
+pub(crate) static OWN_ADDRESSES: HashMap<Address, u32> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "connections")]
+pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "denials")]
+pub(crate) static DENIALS: HashMap<DenialKey, DenialRow> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "denials_lost")]
+pub(crate) static DENIALS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "policing")]
+pub(crate) static POLICING: PerCpuArray<Policing> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "work")]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "drops")]

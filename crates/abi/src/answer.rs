@@ -8,12 +8,22 @@ use crate::wire::{
 
 const TCP_LEN: usize = size_of::<Tcp>();
 
-/// Nobody is there: TCP with a reset, others with an ICMP error.
+/// What nobody is there for, or what may not be (`prohibited`): TCP is reset, others
+/// get an ICMP error.
 #[inline(always)]
-pub(crate) fn refuse<H: Ip, P: Packet>(packet: &mut P, reason: DropReason) -> Verdict
+pub(crate) fn refuse<H: Ip, P: Packet>(
+    packet: &mut P,
+    reason: DropReason,
+    prohibited: bool,
+) -> Verdict
 where
     Frame<H>: Header,
 {
+    let why = if prohibited {
+        H::PROHIBITED
+    } else {
+        H::PORT_UNREACHABLE
+    };
     let Some(frame) = packet.at::<Frame<H>>(0) else {
         return Verdict::Drop(reason);
     };
@@ -22,7 +32,7 @@ where
         // Errors are no answer to errors (RFC 1122, 3.2.2; RFC 4443, 2.4).
         None => None,
         Some(protocol) if protocol == H::ICMP => None,
-        Some(_) => error::<H, P>(packet, H::PORT_UNREACHABLE, 0),
+        Some(_) => error::<H, P>(packet, why, 0),
     };
     made.map_or(Verdict::Drop(reason), |()| Verdict::Answer(reason))
 }

@@ -16,6 +16,8 @@ pub struct PacketBytes<'a> {
     pub ifindex: u32,
     /// As [`Packet::segment_size`].
     pub segment_size: u32,
+    /// As [`Packet::came_by`].
+    pub came_by: u32,
 }
 
 impl Packet for PacketBytes<'_> {
@@ -35,6 +37,10 @@ impl Packet for PacketBytes<'_> {
 
     fn segment_size(&self) -> u32 {
         self.segment_size
+    }
+
+    fn came_by(&self) -> u32 {
+        self.came_by
     }
 
     fn reach(&mut self, _: usize) {}

@@ -8,11 +8,12 @@
 use crate::answer;
 use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
 use crate::packet::Packet;
+use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, sides};
 use crate::quoted;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
     BackendKey, Endpoint, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY,
-    FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
+    FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route,
     ServiceAddress, Work,
 };
 use crate::translate::{Segment, clamp, finish, rewrite, segment};
@@ -33,72 +34,118 @@ const IDLE: u32 = 600;
 const MANY: u32 = 1 << 30;
 
 /// What is to be done with a packet.
-enum Act<'t> {
-    /// It becomes what the flow says.
-    Send(&'t FlowKey, &'t Flow),
-    /// It is an error about a packet of a flow, and goes with answers to that.
-    Tell(&'t FlowKey, &'t Flow),
+enum Act {
+    /// It becomes what the flow of [`Work`] says.
+    Send,
+    /// It is an error about a packet of that flow, and goes with answers to that.
+    Tell,
     Refuse(DropReason),
-    /// To this address as it is.
+    /// To its address as it is.
     Pass,
+    /// Likewise, by the host's stack.
+    Stack,
     Done(Verdict),
 }
 
-/// From a pod, and not simply to another one.
+/// An act in one word, which a function of its own can return in the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed(u64);
+
+impl Packed {
+    /// These three are asked about.
+    const SEND: u64 = 1 << 32;
+    const PASS: u64 = 2 << 32;
+    const STACK: u64 = 3 << 32;
+    const REFUSE: u64 = 4 << 32;
+    const PROHIBIT: u64 = 5 << 32;
+    const DROP: u64 = 6 << 32;
+    /// The host's stack, and nothing more is asked.
+    const DONE: u64 = 7 << 32;
+    const TELL: u64 = 8 << 32;
+
+    /// To its address as it is.
+    pub(crate) const PASSES: Self = Self(Self::PASS);
+
+    #[inline(always)]
+    const fn kind(self) -> u64 {
+        self.0 & !0xffff_ffff
+    }
+
+    #[inline(always)]
+    const fn reason(self) -> DropReason {
+        DropReason::from_index(self.0 as u32)
+    }
+}
+
+impl Act {
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        match self {
+            Self::Send => Packed::SEND,
+            Self::Tell => Packed::TELL,
+            Self::Pass => Packed::PASS,
+            Self::Stack => Packed::STACK,
+            Self::Refuse(reason) => Packed::REFUSE | reason as u64,
+            Self::Done(Verdict::Drop(reason)) => Packed::DROP | reason as u64,
+            Self::Done(_) => Packed::DONE,
+        }
+    }
+}
+
+/// What is to be done with a packet from a pod that is not simply to another one.
+/// `of_sender`: as [`sides`].
 #[inline(always)]
 pub(crate) fn from_pod<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     destination: &Address,
-) -> FinalVerdict
+    of_sender: u32,
+) -> Packed
 where
     Frame<H>: Header,
 {
-    let mut aside = Aside::default();
-    let packed = from_pod_packed::<H, P>(packet, tables, destination, &mut aside);
-    finished::<H, P>(packet, packed, &aside)
+    Packed(from_pod_decided::<H, P>(
+        packet,
+        tables,
+        destination,
+        of_sender,
+    ))
 }
 
 /// A function of its own: with a stack of its own.
 #[inline(never)]
-fn from_pod_packed<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-    aside: &mut Aside,
-) -> u64
-where
-    Frame<H>: Header,
-{
-    from_pod_decided::<H, P>(packet, tables, destination).pack(aside)
-}
-
-#[inline(always)]
 fn from_pod_decided<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     destination: &Address,
-) -> FinalVerdict
+    of_sender: u32,
+) -> u64
 where
     Frame<H>: Header,
 {
     let Some(work) = tables.work() else {
-        return Verdict::Stack.into();
+        return Packed::DONE;
     };
     let segment = segment::<H, P>(packet, &mut work.key);
     let act = if let Ok(segment) = &segment
         && let Some(flow) = follow(tables, &work.key, segment)
     {
-        if flow.flags & FLOW_LEAVES == 0 {
-            Act::Send(&work.key, flow)
+        if flow.flags & FLOW_LEAVES != 0 {
+            Act::Stack
         } else {
-            Act::Done(Verdict::Stack)
+            if flow.flags & FLOW_REPLY == 0 && of_sender & TRANSLATED_SENDER == 0 {
+                // Said before, and lost as its row was written.
+                tables.set_translated(&work.key.source);
+            }
+            work.flow = *flow;
+            Act::Send
         }
     } else if segment.is_err()
         && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
     {
         if flow.flags & FLOW_LEAVES == 0 {
-            Act::Tell(&work.key, flow)
+            work.flow = *flow;
+            Act::Tell
         } else {
             Act::Done(Verdict::Stack)
         }
@@ -121,62 +168,50 @@ where
                 Ok(_) => Act::Refuse(DropReason::NoService),
                 Err(reason) => Act::Done(Verdict::Drop(reason)),
             },
-            _ => Act::Done(Verdict::Stack),
+            _ => Act::Stack,
         }
     };
-    perform::<H, P>(packet, tables, act, destination)
+    act.pack()
 }
 
-/// Came in from outside, and not simply to a pod.
+/// What is to be done with one that came in from outside and is not simply to a
+/// pod.
 #[inline(always)]
 pub(crate) fn from_outside<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     destination: &Address,
-) -> FinalVerdict
+) -> Packed
 where
     Frame<H>: Header,
 {
-    let mut aside = Aside::default();
-    let packed = from_outside_packed::<H, P>(packet, tables, destination, &mut aside);
-    finished::<H, P>(packet, packed, &aside)
+    Packed(from_outside_decided::<H, P>(packet, tables, destination))
 }
 
 /// A function of its own: with a stack of its own.
 #[inline(never)]
-fn from_outside_packed<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-    aside: &mut Aside,
-) -> u64
-where
-    Frame<H>: Header,
-{
-    from_outside_decided::<H, P>(packet, tables, destination).pack(aside)
-}
-
-#[inline(always)]
 fn from_outside_decided<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     destination: &Address,
-) -> FinalVerdict
+) -> u64
 where
     Frame<H>: Header,
 {
     let Some(work) = tables.work() else {
-        return Verdict::Stack.into();
+        return Packed::DONE;
     };
     let segment = segment::<H, P>(packet, &mut work.key);
     let act = if let Ok(segment) = &segment
         && let Some(flow) = follow(tables, &work.key, segment)
     {
-        Act::Send(&work.key, flow)
+        work.flow = *flow;
+        Act::Send
     } else if segment.is_err()
         && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
     {
-        Act::Tell(&work.key, flow)
+        work.flow = *flow;
+        Act::Tell
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
@@ -187,14 +222,14 @@ where
     } else {
         Act::Done(Verdict::Stack)
     };
-    perform::<H, P>(packet, tables, act, destination)
+    act.pack()
 }
 
 /// What becomes of a packet to a pod that is no answer to one of its packets.
 #[inline(always)]
-fn unanswered<'t>(endpoint: &Endpoint) -> Act<'t> {
+const fn unanswered(endpoint: &Endpoint) -> Act {
     if endpoint.is_handed_over() {
-        Act::Done(Verdict::Stack)
+        Act::Stack
     } else {
         Act::Pass
     }
@@ -207,22 +242,106 @@ fn is_handed_over(tables: &impl Tables, address: &Address) -> bool {
         .is_some_and(Endpoint::is_handed_over)
 }
 
+/// Where a packet goes that is known without looking further.
+#[derive(Clone, Copy)]
+pub(crate) enum Direct<'t> {
+    Pod(&'t Endpoint),
+    Node(&'t Route),
+    /// It is not known.
+    No,
+}
+
+/// Asks the policies of the pods at the ends, then does it.
+#[inline(always)]
+pub(crate) fn carry_out<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    mut act: Packed,
+    direct: Direct<'_>,
+    destination: &Address,
+    of_sender: u32,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let kind = act.kind();
+    let mut flow = None;
+    if kind <= Packed::STACK {
+        if kind == Packed::SEND {
+            let Some(work) = tables.work() else {
+                return Verdict::Stack.into();
+            };
+            flow = Some(&work.flow);
+        }
+        let to = flow.map_or(destination, |flow| &flow.destination);
+        let asked = match direct {
+            Direct::Pod(endpoint) => of_sender | sides(None, Some(endpoint)),
+            Direct::Node(_) => of_sender,
+            Direct::No if kind == Packed::STACK => of_sender | TO_STACK,
+            Direct::No => of_sender | sides(None, tables.endpoint(to)),
+        };
+        if asked & (SENDER | RECEIVER) != 0
+            && let Some(reason) = denied::<H, P>(packet, tables, flow, asked)
+        {
+            let kind = if answers(tables, reason) {
+                Packed::PROHIBIT
+            } else {
+                Packed::DROP
+            };
+            act = Packed(kind | reason as u64);
+        }
+    }
+    match (act.kind(), direct) {
+        (Packed::STACK | Packed::DONE, _) => return Verdict::Stack.into(),
+        (Packed::DROP, _) => return Verdict::Drop(act.reason()).into(),
+        (Packed::PASS, Direct::Pod(endpoint)) => return deliver::<H, P>(packet, endpoint).into(),
+        (Packed::PASS, Direct::Node(route)) => {
+            if !fits::<H, P>(packet, route) {
+                return Verdict::Stack.into();
+            }
+            return forward::<H, P>(packet, route).into();
+        }
+        _ => {}
+    }
+    let mut aside = Aside::default();
+    let packed = performed::<H, P>(packet, tables, act.0, destination, &mut aside);
+    finished::<H, P>(packet, packed, &aside)
+}
+
+/// A function of its own: with a stack of its own.
+#[inline(never)]
+fn performed<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    act: u64,
+    destination: &Address,
+    aside: &mut Aside,
+) -> u64
+where
+    Frame<H>: Header,
+{
+    perform::<H, P>(packet, tables, Packed(act), destination).pack(aside)
+}
+
 #[inline(always)]
 fn perform<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
-    act: Act<'_>,
+    act: Packed,
     destination: &Address,
 ) -> FinalVerdict
 where
     Frame<H>: Header,
 {
-    let is_error = matches!(act, Act::Tell(..));
-    let flow = match act {
-        Act::Done(verdict) => return verdict.into(),
-        Act::Refuse(reason) => return answer::refuse::<H, P>(packet, reason).into(),
-        Act::Send(key, flow) | Act::Tell(key, flow) => Some((key, flow)),
-        Act::Pass => None,
+    let Some(work) = tables.work() else {
+        return Verdict::Stack.into();
+    };
+    let is_error = act.kind() == Packed::TELL;
+    let flow = match act.kind() {
+        Packed::REFUSE => return answer::refuse::<H, P>(packet, act.reason(), false).into(),
+        Packed::PROHIBIT => return answer::refuse::<H, P>(packet, act.reason(), true).into(),
+        Packed::SEND | Packed::TELL => Some((&work.key, &work.flow)),
+        _ => None,
     };
     let to = flow.map_or(destination, |(_, flow)| &flow.destination);
     let endpoint = tables.endpoint(to);
@@ -365,13 +484,13 @@ fn follow<'t, T: Tables>(tables: &'t T, key: &FlowKey, segment: &Segment) -> Opt
 
 /// The first packet of a flow to a frontend. `outside`: it came from there.
 #[inline(always)]
-fn open<'t>(
+fn open(
     ifindex: u32,
     tables: &impl Tables,
-    work: &'t mut Work,
+    work: &mut Work,
     frontend: &Frontend,
     outside: bool,
-) -> Act<'t> {
+) -> Act {
     let key = &work.key;
     let flags = frontend.flags();
     // Pods of other nodes are not outside of the cluster: they get all of it.
@@ -541,7 +660,7 @@ where
     flow.source = address;
     flow.bytes = 0;
     match begin(link, tables, work, true, FLOW_LEAVES) {
-        Act::Send(key, flow) => rewrite::<H, P>(packet, key, flow),
+        Act::Send => rewrite::<H, P>(packet, &work.key, &work.flow),
         _ => Err(DropReason::PortsExhausted),
     }
 }
@@ -549,13 +668,7 @@ where
 /// Remembers a flow of which the addresses are known. `own`: the source is the
 /// node's, and needs a port.
 #[inline(always)]
-fn begin<'t>(
-    ifindex: u32,
-    tables: &impl Tables,
-    work: &'t mut Work,
-    own: bool,
-    leaves: u32,
-) -> Act<'t> {
+fn begin(ifindex: u32, tables: &impl Tables, work: &mut Work, own: bool, leaves: u32) -> Act {
     let Work {
         key,
         flow,
@@ -591,7 +704,7 @@ fn begin<'t>(
     if let Err(reason) = claimed.and_then(|()| tables.remember(key, flow)) {
         return Act::Done(Verdict::Drop(reason));
     }
-    Act::Send(key, flow)
+    Act::Send
 }
 
 /// A port of the node for a flow: by chance, and one whose answers are no other

@@ -2,8 +2,9 @@
 //! decided here; everything else is [`crate::crossing`]'s.
 
 use crate::Address;
-use crate::crossing;
+use crate::crossing::{self, Direct, Packed};
 use crate::packet::Packet;
+use crate::policy::{BY_POD, Connections, TRANSLATED_SENDER, denied_to_pod, sides};
 use crate::service::Services;
 use crate::table::{Endpoint, Flow, FlowKey, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
@@ -12,7 +13,7 @@ use crate::wire::{
 };
 
 /// The tables that packets are looked up in.
-pub trait Tables: Services {
+pub trait Tables: Services + Connections {
     fn endpoint(&self, address: &Address) -> Option<&Endpoint>;
     fn route(&self, address: &Address) -> Option<&Route>;
     /// What comes to this pod may be an answer to a translated packet.
@@ -81,6 +82,83 @@ pub fn to_outside<P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdi
     }
 }
 
+/// A packet that the host's stack sends to a pod, at the host's end of its link.
+#[inline(always)]
+pub fn to_pod<P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict {
+    match packet.protocol() {
+        ETH_P_IP => goes_in::<Ipv4, P>(packet, tables),
+        ETH_P_IPV6 => goes_in::<Ipv6, P>(packet, tables),
+        _ => Verdict::Stack.into(),
+    }
+}
+
+#[inline(always)]
+fn goes_in<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return Verdict::Stack.into();
+    };
+    let destination = frame.ip.destination();
+    let came_by = packet.came_by();
+    // What the pod itself sent, or was answered to that.
+    if came_by == packet.ifindex() {
+        return Verdict::Stack.into();
+    }
+    // Neighbours and groups have no endpoint.
+    let Some(endpoint) = tables.endpoint(&destination) else {
+        return Verdict::Stack.into();
+    };
+    if !endpoint.is_tracked() {
+        return Verdict::Stack.into();
+    }
+    match denied_to_pod::<H, P>(packet, tables, came_by == 0) {
+        // Who sent it is behind the stack.
+        Some(reason) => Verdict::Drop(reason).into(),
+        None => Verdict::Stack.into(),
+    }
+}
+
+/// The row of the pod that sent a packet, whose address has to be its own.
+#[inline(always)]
+fn sender<'t, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+    source: &Address,
+) -> Option<&'t Endpoint> {
+    let endpoint = tables.endpoint(source)?;
+    (endpoint.ifindex == packet.ifindex()).then_some(endpoint)
+}
+
+/// From a pod, and nothing that a router looks at the destination of alone.
+#[inline(always)]
+fn pod_sent_other<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return Verdict::Stack.into();
+    };
+    let (source, destination) = (frame.ip.source(), frame.ip.destination());
+    let (plain, hops) = (frame.ip.is_plain(), frame.ip.hops());
+    // Nobody sends these on (RFC 4291, 2.5.6; RFC 3927, 2.7).
+    if plain && !(source.is_routed() && destination.is_routed()) {
+        return Verdict::Stack.into();
+    }
+    match sender(packet, tables, &source) {
+        None => Verdict::Drop(DropReason::Spoofed).into(),
+        Some(sender) if sender.is_tracked() && hops > 1 => {
+            // With options, which may be anything.
+            if tables.is_own(&destination) {
+                return Verdict::Stack.into();
+            }
+            Verdict::Drop(DropReason::Unreadable).into()
+        }
+        Some(_) => Verdict::Stack.into(),
+    }
+}
+
 #[inline(always)]
 fn pod_sent<H: Ip, P: Packet>(
     packet: &mut P,
@@ -94,24 +172,37 @@ where
         return Verdict::Stack.into();
     };
     if !frame.ip.is_routable() {
-        return Verdict::Stack.into();
+        return pod_sent_other::<H, P>(packet, tables);
     }
-    let destination = frame.ip.destination();
+    let (source, destination) = (frame.ip.source(), frame.ip.destination());
+    let Some(sender) = sender(packet, tables, &source) else {
+        return Verdict::Drop(DropReason::Spoofed).into();
+    };
+    let of_sender = sides(Some(sender), None) | BY_POD;
+    let mut direct = Direct::No;
     if !host_ports {
-        if let Some(endpoint) = tables.endpoint(&destination)
-            && !endpoint.is_translated()
-        {
-            return deliver::<H, P>(packet, endpoint).into();
-        }
-        if let Some(route) = tables.route(&destination) {
-            return if fits::<H, P>(packet, route) {
-                forward::<H, P>(packet, route).into()
-            } else {
-                Verdict::Stack.into()
-            };
+        match tables.endpoint(&destination) {
+            Some(endpoint) if !endpoint.is_translated() => direct = Direct::Pod(endpoint),
+            _ => {
+                if let Some(route) = tables.route(&destination) {
+                    direct = Direct::Node(route);
+                }
+            }
         }
     }
-    crossing::from_pod::<H, P>(packet, tables, &destination)
+    let act = match direct {
+        Direct::No => {
+            let translated = if sender.is_translated() {
+                TRANSLATED_SENDER
+            } else {
+                0
+            };
+            let of_sender = of_sender | translated;
+            crossing::from_pod::<H, P>(packet, tables, &destination, of_sender)
+        }
+        _ => Packed::PASSES,
+    };
+    crossing::carry_out::<H, P>(packet, tables, act, direct, &destination, of_sender)
 }
 
 #[inline(always)]
@@ -126,12 +217,14 @@ where
         return Verdict::Stack.into();
     }
     let destination = frame.ip.destination();
-    if let Some(endpoint) = tables.endpoint(&destination)
-        && !endpoint.is_translated()
-    {
-        return deliver::<H, P>(packet, endpoint).into();
-    }
-    crossing::from_outside::<H, P>(packet, tables, &destination)
+    let (act, direct) = match tables.endpoint(&destination) {
+        Some(endpoint) if !endpoint.is_translated() => (Packed::PASSES, Direct::Pod(endpoint)),
+        _ => {
+            let act = crossing::from_outside::<H, P>(packet, tables, &destination);
+            (act, Direct::No)
+        }
+    };
+    crossing::carry_out::<H, P>(packet, tables, act, direct, &destination, 0)
 }
 
 /// To the neighbour that the route names.

@@ -36,6 +36,10 @@ pub trait Packet {
     /// The link that it comes in by, or goes out by.
     fn ifindex(&self) -> u32;
 
+    /// The link by which a packet that goes out came in; 0 if it is the node's
+    /// own.
+    fn came_by(&self) -> u32;
+
     /// Payload of each segment that a large packet stands for; 0 if it is one
     /// packet.
     fn segment_size(&self) -> u32;

@@ -8,9 +8,11 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::{
-    Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, DropReason, Endpoint,
-    Flow, FlowKey, Frontend, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
-    MaglevRow, Route, RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
+    Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, Connection,
+    ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, FragmentKey,
+    Frontend, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, MaglevRow,
+    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Route, RouteKey,
+    ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
 };
 
 /// A packet that can be varied.
@@ -340,6 +342,22 @@ pub struct MemoryTables {
     pub refused: RefCell<HashMap<ServiceAddress, u64>>,
     /// Pods that got translated packets' answers.
     pub translated: RefCell<HashMap<Address, &'static Endpoint>>,
+    /// Addresses of the node.
+    pub own: Vec<Address>,
+    pub policy_pods: HashMap<Address, PolicyPod>,
+    pub policy_classes: Vec<(RouteKey, u64)>,
+    pub policy_pairs: HashMap<PairKey, PairRow>,
+    pub policy_ports: HashMap<u32, PortNode>,
+    pub policy_state: PolicyState,
+    pub connections_of_pods: RefCell<HashMap<ConnectionKey, *mut Connection>>,
+    /// How many connections are remembered; none more if it is not none.
+    pub connections_limit: Option<usize>,
+    pub fragments: RefCell<HashMap<FragmentKey, u32>>,
+    pub denials: RefCell<HashMap<DenialKey, u64>>,
+    /// Made when it is first asked for.
+    pub work: Cell<*mut Work>,
+    /// Likewise.
+    pub policing: Cell<*mut Policing>,
 }
 
 fn covers(range: &RouteKey, address: &Address) -> bool {
@@ -471,7 +489,11 @@ impl Tables for MemoryTables {
     }
 
     fn work(&self) -> Option<&mut Work> {
-        Some(Box::leak(Box::default()))
+        if self.work.get().is_null() {
+            self.work.set(Box::leak(Box::default()));
+        }
+        // SAFETY: leaked; one packet at a time has it.
+        unsafe { self.work.get().as_mut() }
     }
 
     fn count(&self, key: &FlowKey, flow: &Flow, bytes: u32) {
@@ -506,5 +528,75 @@ impl Tables for MemoryTables {
             return Ok(false);
         }
         self.remember(key, flow).map(|()| true)
+    }
+}
+
+impl PolicyTables for MemoryTables {
+    fn pod(&self, address: &Address) -> Option<PolicyPod> {
+        self.policy_pods.get(address).copied()
+    }
+
+    fn class(&self, address: &Address) -> Option<u64> {
+        longest(&self.policy_classes, address).copied()
+    }
+
+    fn pair(&self, key: &PairKey) -> Option<&PairRow> {
+        self.policy_pairs.get(key)
+    }
+
+    fn port_node(&self, index: u32) -> Option<&PortNode> {
+        self.policy_ports.get(&index)
+    }
+}
+
+impl Connections for MemoryTables {
+    fn policy_state(&self) -> PolicyState {
+        self.policy_state
+    }
+
+    fn is_own(&self, address: &Address) -> bool {
+        self.own.contains(address)
+    }
+
+    fn connection(&self, key: &ConnectionKey) -> Option<&mut Connection> {
+        let row = self.connections_of_pods.borrow().get(key).copied()?;
+        // SAFETY: leaked when it was written; one packet at a time has it.
+        Some(unsafe { &mut *row })
+    }
+
+    fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool {
+        let mut rows = self.connections_of_pods.borrow_mut();
+        let is_full = self
+            .connections_limit
+            .is_some_and(|limit| rows.len() >= limit);
+        if is_full && !rows.contains_key(key) {
+            return false;
+        }
+        rows.insert(*key, Box::leak(Box::new(*row)));
+        true
+    }
+
+    fn forget_connection(&self, key: &ConnectionKey) {
+        self.connections_of_pods.borrow_mut().remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
+        self.fragments.borrow_mut().insert(*key, now);
+    }
+
+    fn count_denied(&self, key: &DenialKey, _: u32) {
+        *self.denials.borrow_mut().entry(*key).or_default() += 1;
+    }
+
+    fn policing(&self) -> Option<&mut Policing> {
+        if self.policing.get().is_null() {
+            self.policing.set(Box::leak(Box::default()));
+        }
+        // SAFETY: as for `work`.
+        unsafe { self.policing.get().as_mut() }
     }
 }

@@ -141,10 +141,21 @@ pub enum DropReason {
     BackendAway = 11,
     /// Longer than the way to the backend is wide.
     TooLong = 12,
+    /// Policies deny it.
+    Policy = 13,
+    /// In the middle of a connection that is not known, and policies do not allow
+    /// it as one of its own.
+    NoConnection = 14,
+    /// No memory for a connection whose answers would pass only by it.
+    ConnectionsFull = 15,
+    /// Headers that policies cannot see through.
+    Unreadable = 16,
+    /// A pod wrote an address that is not its own.
+    Spoofed = 17,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::NoBackends,
         Self::BackendMissing,
         Self::SocketState,
@@ -158,10 +169,16 @@ impl DropReason {
         Self::Protocol,
         Self::BackendAway,
         Self::TooLong,
+        Self::Policy,
+        Self::NoConnection,
+        Self::ConnectionsFull,
+        Self::Unreadable,
+        Self::Spoofed,
     ];
 
     /// The other way of `as u32`.
-    const fn from_index(index: u32) -> Self {
+    #[inline(always)]
+    pub(crate) const fn from_index(index: u32) -> Self {
         match index {
             0 => Self::NoBackends,
             1 => Self::BackendMissing,
@@ -175,6 +192,11 @@ impl DropReason {
             10 => Self::Protocol,
             11 => Self::BackendAway,
             12 => Self::TooLong,
+            13 => Self::Policy,
+            14 => Self::NoConnection,
+            15 => Self::ConnectionsFull,
+            16 => Self::Unreadable,
+            17 => Self::Spoofed,
             _ => Self::Rewrite,
         }
     }
@@ -195,6 +217,11 @@ impl DropReason {
             Self::Protocol => "protocol",
             Self::BackendAway => "backend_away",
             Self::TooLong => "too_long",
+            Self::Policy => "policy",
+            Self::NoConnection => "no_connection",
+            Self::ConnectionsFull => "connections_full",
+            Self::Unreadable => "unreadable",
+            Self::Spoofed => "spoofed",
         }
     }
 }

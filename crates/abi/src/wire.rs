@@ -51,6 +51,7 @@ headers! {
     Sctp: 12,
     Quote<14>: 56,
     Quote<24>: 96,
+    FragmentHeader: 8,
 }
 
 #[repr(C)]
@@ -184,6 +185,37 @@ impl Sctp {
     }
 }
 
+/// RFC 8200, 4.5.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct FragmentHeader {
+    next_header: u8,
+    reserved: u8,
+    offset: [u8; 2],
+    id: [u8; 4],
+}
+
+/// A part of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// Of the whole packet.
+    pub(crate) protocol: u8,
+    pub(crate) id: u32,
+    /// The first, with the transport's header.
+    pub(crate) is_first: bool,
+}
+
+impl FragmentHeader {
+    #[inline(always)]
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            protocol: self.next_header,
+            id: load32(&self.id),
+            is_first: u16::from_be(load16(&self.offset)) >> 3 == 0,
+        }
+    }
+}
+
 /// An IP header and eight bytes behind it, which an error quotes; and as many
 /// words again, for the quotation.
 #[repr(C)]
@@ -255,6 +287,14 @@ impl Ports {
 }
 
 impl Tcp {
+    #[inline(always)]
+    pub(crate) fn source(&self) -> Port {
+        self.ports.source()
+    }
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> Port {
+        self.ports.destination()
+    }
     /// Header with options, bytes.
     #[inline(always)]
     pub(crate) fn header_len(&self) -> u32 {
@@ -319,8 +359,12 @@ where
     fn is_plain(&self) -> bool;
     fn source(&self) -> Address;
     fn destination(&self) -> Address;
+    fn hops(&self) -> u8;
     /// Length of the whole packet, bytes.
     fn packet_len(&self) -> u32;
+    /// Protocol of the header right after this one, or of the packet that this
+    /// is a part of.
+    fn protocol(&self) -> u8;
     /// Protocol of the header right after this one; `None` in a fragment.
     fn transport(&self) -> Option<u8>;
     /// One hop less, and the header's checksum with it.
@@ -330,6 +374,8 @@ where
     /// Makes it the header of an answer with that much behind it: fresh hops,
     /// the other way round.
     fn turn(&mut self, payload: u16, protocol: u8);
+    /// Which part of a packet this is, if that is in this header.
+    fn part(&self) -> Option<Part>;
     /// Protocol number of this family's ICMP.
     const ICMP: u8;
     /// Types of an echo: who asks, who answers.
@@ -339,6 +385,9 @@ where
     fn is_error(kind: u8) -> bool;
     /// Type and code of an error: nobody at that port; too long.
     const PORT_UNREACHABLE: [u8; 2];
+    /// Communication is administratively prohibited (RFC 1812, 5.2.7.1; RFC
+    /// 4443, 3.1).
+    const PROHIBITED: [u8; 2];
     const TOO_LONG: [u8; 2];
     /// For errors.
     type Quote: Header + Quoted;
@@ -373,6 +422,7 @@ impl Ip for Ipv4 {
     const ICMP: u8 = IPPROTO_ICMP;
     const ECHO: [u8; 2] = [8, 0];
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const PROHIBITED: [u8; 2] = [3, 13];
     const TOO_LONG: [u8; 2] = [3, 4];
     type Quote = Quote<14>;
 
@@ -425,8 +475,26 @@ impl Ip for Ipv4 {
         Address::v4(load32(&self.destination))
     }
     #[inline(always)]
+    fn hops(&self) -> u8 {
+        self.ttl
+    }
+    #[inline(always)]
     fn packet_len(&self) -> u32 {
         u32::from(u16::from_be(load16(&self.total_length)))
+    }
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+    #[inline(always)]
+    fn part(&self) -> Option<Part> {
+        // More of them, and an offset (RFC 791, 3.1).
+        let field = u16::from_be(load16(&self.fragment));
+        (field & 0x3fff != 0).then(|| Part {
+            protocol: self.protocol,
+            id: load16(&self.id).into(),
+            is_first: field & 0x1fff == 0,
+        })
     }
     #[inline(always)]
     fn transport(&self) -> Option<u8> {
@@ -470,6 +538,7 @@ impl Ip for Ipv6 {
     const ICMP: u8 = IPPROTO_ICMPV6;
     const ECHO: [u8; 2] = [128, 129];
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const PROHIBITED: [u8; 2] = [1, 1];
     const TOO_LONG: [u8; 2] = [2, 0];
     type Quote = Quote<24>;
 
@@ -515,8 +584,20 @@ impl Ip for Ipv6 {
         Address::v6(load128(&self.destination))
     }
     #[inline(always)]
+    fn hops(&self) -> u8 {
+        self.hop_limit
+    }
+    #[inline(always)]
     fn packet_len(&self) -> u32 {
         Self::LEN as u32 + u32::from(u16::from_be(load16(&self.payload_length)))
+    }
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.next_header
+    }
+    #[inline(always)]
+    fn part(&self) -> Option<Part> {
+        None
     }
     #[inline(always)]
     fn transport(&self) -> Option<u8> {

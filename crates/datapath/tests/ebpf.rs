@@ -8,7 +8,7 @@ mod services;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::{Node, Pod, ip, net, node, nodes, service};
+use common::{Node, Pod, ip, net, node, nodes, service, unrestricted};
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
@@ -284,6 +284,7 @@ fn a_new_engine_adopts_what_is_there() {
     assert_eq!(status.tables, tables);
     // What the agent does next changes nothing.
     let mut desired = Tables::default();
+    desired.apply(&unrestricted([&a.local, &b.local]));
     for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
         let change = service(to, Protocol::Tcp, &[backend]);
         node.run(|engine| engine.apply(&change)).unwrap();
@@ -336,6 +337,7 @@ fn old_tables_serve_until_the_new_ones_are_full() {
     server.serve(8080);
     let mut client = a.process();
     let mut desired = Tables::default();
+    desired.apply(&unrestricted([&a.local, &b.local]));
     for (to, backend) in SERVICES.into_iter().zip(b.at(8080)) {
         node.serve(to, Protocol::Tcp, &[backend]);
         desired.apply(&service(to, Protocol::Tcp, &[backend]));
@@ -379,6 +381,7 @@ fn an_audit_repairs() {
         .unwrap();
     // Only one of the services, and one of the pods, is wanted.
     let mut desired = Tables::default();
+    desired.apply(&unrestricted([&b.local]));
     desired.apply(&service(to, Protocol::Tcp, &[b.at(8080)[0]]));
     let drift = node
         .run(|engine| engine.audit(&desired, std::slice::from_ref(&b.local)))
@@ -391,6 +394,8 @@ fn an_audit_repairs() {
             format!("endpoint {} (removed)", a.addresses[0]),
             format!("endpoint {} (removed)", a.addresses[1]),
             format!("frontend {}/TCP (removed)", SERVICES[1]),
+            format!("policies of pod {} (removed)", a.addresses[0]),
+            format!("policies of pod {} (removed)", a.addresses[1]),
             "program connect4 on the cgroup".into(),
             format!("program on {name}"),
             format!("program on {} (removed)", a.local.host_ifname),
@@ -528,6 +533,7 @@ fn few_and_many_backends() {
     let pods = [a.local.clone(), b.local.clone()];
     for (family, to) in SERVICES.into_iter().enumerate() {
         let mut desired = Tables::default();
+        desired.apply(&unrestricted(&pods));
         for count in [1, 8, 9, 12, 9, 8, 7, 12, 1, 0, 9] {
             let there: Vec<_> = (8080..8080 + count)
                 .map(|port| b.at(port)[family])

@@ -3,9 +3,10 @@
 
 mod from_outside;
 mod from_pod;
-
+mod policies;
 mod tables;
 mod to_outside;
+mod to_pod;
 
 use core::ptr;
 
@@ -80,6 +81,12 @@ impl Packet for Skb {
     fn ifindex(&self) -> u32 {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn came_by(&self) -> u32 {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.skb).ingress_ifindex }
     }
 
     #[inline(always)]

@@ -143,6 +143,7 @@ fn through(tables: &MemoryTables, bytes: &mut Vec<u8>, ifindex: u32) -> Verdict 
         link: [0; 6],
         ifindex,
         segment_size: 0,
+        came_by: 0,
     };
     if ifindex == LEAVING {
         packet.ifindex = UPLINK;

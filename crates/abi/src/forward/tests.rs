@@ -14,12 +14,14 @@ use crate::{
 const UPLINK: u32 = 2;
 const POD: u32 = 7;
 const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const NEIGHBOUR: u32 = 8;
 
 /// Addresses of one family.
 struct Names {
     client: &'static str,
     node: &'static str,
     pod: &'static str,
+    neighbour: &'static str,
     far_pod: &'static str,
     far_node: &'static str,
 }
@@ -29,6 +31,7 @@ const FAMILIES: [Names; 2] = [
         client: "192.0.2.9",
         node: "172.30.1.11",
         pod: "10.244.1.2",
+        neighbour: "10.244.1.3",
         far_pod: "10.244.2.2",
         far_node: "172.30.1.12",
     },
@@ -36,6 +39,7 @@ const FAMILIES: [Names; 2] = [
         client: "2001:db8::9",
         node: "fd00:30:1::b",
         pod: "fd00:244:1::2",
+        neighbour: "fd00:244:1::3",
         far_pod: "fd00:244:2::2",
         far_node: "fd00:30:1::c",
     },
@@ -45,12 +49,15 @@ fn address(text: &str) -> Address {
     text.parse::<IpAddr>().unwrap().into()
 }
 
-/// One pod with a host port for TCP and UDP, one route of 1,400 bytes.
+/// One pod with a host port for TCP and UDP, a neighbour, one route of 1,400
+/// bytes.
 fn tables() -> MemoryTables {
     let mut tables = MemoryTables::default();
     let endpoint = Endpoint::new(POD, POD_MAC);
     for (names, bits) in FAMILIES.iter().zip([96 + 24, 64]) {
         tables.endpoints.insert(address(names.pod), endpoint);
+        let neighbour = Endpoint::new(NEIGHBOUR, [2, 0, 0, 0, 0, 8]);
+        tables.endpoints.insert(address(names.neighbour), neighbour);
         let key = RouteKey {
             prefix_len: bits,
             address: address(names.far_pod),
@@ -71,53 +78,68 @@ fn tables() -> MemoryTables {
     tables
 }
 
-fn packet(bytes: &mut Vec<u8>, segment_size: u32) -> PacketBytes<'_> {
+fn packet(bytes: &mut Vec<u8>, ifindex: u32, segment_size: u32) -> PacketBytes<'_> {
     PacketBytes {
         bytes,
         link: [0; 6],
-        ifindex: UPLINK,
+        ifindex,
         segment_size,
+        came_by: 0,
     }
 }
 
-/// From a pod with host ports; what becomes of it.
+/// From a pod with host ports, whose address it is or the first one; what becomes
+/// of it.
 fn sent(tables: &MemoryTables, sample: &Sample) -> (Verdict, Vec<u8>) {
     let mut bytes = sample.bytes();
-    let verdict = from_pod(&mut packet(&mut bytes, 0), tables, true).verdict();
+    let sender = tables.endpoints.get(&Address::from(sample.source.0));
+    let link = sender.map_or(POD, |endpoint| endpoint.ifindex);
+    let verdict = from_pod(&mut packet(&mut bytes, link, 0), tables, true).verdict();
     (verdict, bytes)
 }
 
 fn received(tables: &MemoryTables, sample: &Sample) -> (Verdict, Vec<u8>) {
     let mut bytes = sample.bytes();
-    let verdict = from_outside(&mut packet(&mut bytes, 0), tables).verdict();
+    let verdict = from_outside(&mut packet(&mut bytes, UPLINK, 0), tables).verdict();
     (verdict, bytes)
 }
 
-/// That nothing is done about it.
+/// That nothing is done about it, also if a pod sends it.
 fn is_left_alone(tables: &MemoryTables, sample: &Sample) {
     let unchanged = (Verdict::Stack, sample.bytes());
-    assert_eq!(sent(tables, sample), unchanged, "{sample:?}");
     assert_eq!(received(tables, sample), unchanged, "{sample:?}");
+    let family = usize::from(sample.source.0.is_ipv6());
+    let source = FAMILIES[family].neighbour.parse().unwrap();
+    let by_pod = Sample {
+        source: (source, sample.source.1),
+        ..sample.clone()
+    };
+    let unchanged = (Verdict::Stack, by_pod.bytes());
+    assert_eq!(sent(tables, &by_pod), unchanged, "{by_pod:?}");
 }
 
 #[test]
 fn local_pods_get_their_packets() {
     for names in &FAMILIES {
         for protocol in [IPPROTO_TCP, IPPROTO_UDP, 58] {
-            let sample = Sample {
+            let sample = |source| Sample {
                 protocol,
-                ..Sample::tcp((names.client, 1000), (names.pod, 8080))
+                ..Sample::tcp((source, 1000), (names.pod, 8080))
             };
-            let mut expected = Sample {
-                hops: 63,
-                ..sample.clone()
-            }
-            .bytes();
-            expected[..6].copy_from_slice(&POD_MAC);
-            expected[6..12].copy_from_slice(&[0xee; 6]);
-            let delivered = (Verdict::Deliver { ifindex: POD }, expected);
-            assert_eq!(sent(&tables(), &sample), delivered);
-            assert_eq!(received(&tables(), &sample), delivered);
+            let delivered = |sample: &Sample| {
+                let mut expected = Sample {
+                    hops: 63,
+                    ..sample.clone()
+                }
+                .bytes();
+                expected[..6].copy_from_slice(&POD_MAC);
+                expected[6..12].copy_from_slice(&[0xee; 6]);
+                (Verdict::Deliver { ifindex: POD }, expected)
+            };
+            let near = sample(names.neighbour);
+            assert_eq!(sent(&tables(), &near), delivered(&near));
+            let far = sample(names.client);
+            assert_eq!(received(&tables(), &far), delivered(&far));
         }
     }
 }
@@ -150,7 +172,7 @@ fn frames_for_others_are_left_alone() {
     for names in &FAMILIES {
         let sample = Sample::tcp((names.client, 1), (names.pod, 80));
         let mut bytes = sample.bytes();
-        let mut other = packet(&mut bytes, 0);
+        let mut other = packet(&mut bytes, UPLINK, 0);
         other.link = [2; 6];
         assert_eq!(
             from_pod(&mut other, &tables(), true).verdict(),
@@ -167,17 +189,35 @@ fn frames_for_others_are_left_alone() {
 #[test]
 fn headers_that_concern_routers_are_for_the_stack() {
     let [v4, v6] = &FAMILIES;
-    let mut options = Sample::tcp((v4.client, 1), (v4.pod, 80)).bytes();
+    let mut options = Sample::tcp((v4.neighbour, 1), (v4.pod, 80)).bytes();
     options[14] = 0x46;
     let hop_by_hop = Sample {
         protocol: 0,
-        ..Sample::tcp((v6.client, 1), (v6.pod, 80))
+        ..Sample::tcp((v6.neighbour, 1), (v6.pod, 80))
     }
     .bytes();
     let link_local = Sample::tcp(("fe80::1", 1), (v6.pod, 80)).bytes();
     for mut bytes in [options, hop_by_hop, link_local] {
-        let verdict = from_pod(&mut packet(&mut bytes, 0), &tables(), true).verdict();
+        let verdict = from_pod(&mut packet(&mut bytes, NEIGHBOUR, 0), &tables(), true).verdict();
         assert_eq!(verdict, Verdict::Stack);
+    }
+}
+
+#[test]
+fn a_pod_sends_by_its_own_address() {
+    for names in &FAMILIES {
+        for source in [names.client, names.node, names.neighbour, names.far_pod] {
+            for (to, hops) in [(names.pod, 64), (names.far_pod, 64), (names.client, 1)] {
+                let sample = Sample {
+                    hops,
+                    ..Sample::udp((source, 1), (to, 80))
+                };
+                let mut bytes = sample.bytes();
+                let verdict = from_pod(&mut packet(&mut bytes, POD, 0), &tables(), false);
+                let spoofed = Verdict::Drop(DropReason::Spoofed);
+                assert_eq!(verdict.verdict(), spoofed, "{sample:?}");
+            }
+        }
     }
 }
 
@@ -218,9 +258,10 @@ fn large_packets_are_judged_by_their_segments() {
             }
             .bytes();
             let room = 1400 - header - transport;
-            let verdict = from_pod(&mut packet(&mut bytes, room + 1), &tables(), false).verdict();
+            let verdict =
+                from_pod(&mut packet(&mut bytes, POD, room + 1), &tables(), false).verdict();
             assert_eq!(verdict, Verdict::Stack);
-            let verdict = from_pod(&mut packet(&mut bytes, room), &tables(), false).verdict();
+            let verdict = from_pod(&mut packet(&mut bytes, POD, room), &tables(), false).verdict();
             assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
         }
     }
@@ -368,7 +409,7 @@ proptest! {
         let tables = tables();
         for hook in 0..3 {
             let mut bytes = original.clone();
-            let mut packet = packet(&mut bytes, segment_size);
+            let mut packet = packet(&mut bytes, POD, segment_size);
             let verdict = match hook {
                 0 => from_pod(&mut packet, &tables, false).verdict(),
                 1 => from_pod(&mut packet, &tables, true).verdict(),

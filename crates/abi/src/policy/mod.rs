@@ -5,8 +5,19 @@
 //! other; with rules by port an array is read besides, once for each eight port
 //! ranges that a binary search would leave (`PortNode`), at most six times.
 
+mod connection;
+mod enforce;
+mod read;
 mod rows;
 
+pub use connection::{
+    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_REJECTS, Policing,
+    PolicyState,
+};
+pub use enforce::Connections;
+pub(crate) use enforce::{
+    BY_POD, RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, denied_to_pod, sides,
+};
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
 
 use crate::wire::{IPPROTO_TCP, IPPROTO_UDP};
@@ -43,8 +54,8 @@ pub trait PolicyTables {
     fn pod(&self, address: &Address) -> Option<PolicyPod>;
     /// Of the longest prefix that has the address in it.
     fn class(&self, address: &Address) -> Option<u64>;
-    fn pair(&self, key: &PairKey) -> Option<PairRow>;
-    fn ports(&self, node: u32) -> Option<PortNode>;
+    fn pair(&self, key: &PairKey) -> Option<&PairRow>;
+    fn port_node(&self, index: u32) -> Option<&PortNode>;
 }
 
 /// What a policy is asked about: the first packet of a connection, as it looks
@@ -115,7 +126,7 @@ fn by_port(tables: &impl PolicyTables, mut outcome: Outcome, port: u16) -> Outco
         let Some(index) = outcome.node() else {
             return outcome;
         };
-        match tables.ports(index) {
+        match tables.port_node(index) {
             Some(node) => outcome = node.at(port),
             None => return Outcome::deny(BY_DAMAGE),
         }

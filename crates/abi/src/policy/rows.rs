@@ -1,5 +1,7 @@
 //! Keys and values of the policy tables: `repr(C)`, without padding.
 
+use core::hint::black_box;
+
 use crate::{Address, TableRow};
 
 /// Names of the tables, as [`crate::names`].
@@ -12,6 +14,22 @@ pub mod policy_names {
     pub const PAIRS: &str = "policy_pairs";
     /// Index -> [`super::PortNode`].
     pub const PORTS: &str = "policy_ports";
+    /// One [`crate::PolicyState`].
+    pub const STATE: &str = "policy_state";
+    /// [`crate::Address`] of this node -> one.
+    pub const OWN: &str = "own_addresses";
+    /// [`crate::ConnectionKey`] -> [`crate::Connection`].
+    pub const CONNECTIONS: &str = "connections";
+    /// [`crate::FragmentKey`] -> seconds since boot, least recently used goes
+    /// first.
+    pub const FRAGMENTS: &str = "fragments";
+    /// [`crate::DenialKey`] -> [`crate::DenialRow`].
+    pub const DENIALS: &str = "denials";
+    /// Packets that were stopped and found no room among the denials -> u64 per
+    /// CPU.
+    pub const DENIALS_LOST: &str = "denials_lost";
+    /// One [`crate::Policing`] per CPU.
+    pub const POLICING: &str = "policing";
 }
 
 /// What is in force on a pod of this node: [`crate::NO_POLICY`], or the id of a
@@ -135,17 +153,29 @@ impl PortNode {
         node
     }
 
+    /// The ranges that it was made of.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, Outcome)> {
+        // Those that are left say what the last one says, of the last port.
+        let is_one =
+            |at: usize| at == 0 || self.first[at] != u16::MAX || self.next[at] != self.next[at - 1];
+        let ranges = (0..Self::RANGES).take_while(move |at| is_one(*at));
+        ranges.map(|at| (self.first[at], self.next[at]))
+    }
+
     #[inline(always)]
     pub(super) fn at(&self, port: u16) -> Outcome {
-        let mut outcome = self.next[0];
-        let mut index = 1;
-        while index < Self::RANGES {
-            if self.first[index] <= port {
-                outcome = self.next[index];
-            }
-            index += 1;
+        // Without a branch for each range: the verifier would walk both ways of
+        // all of them.
+        let mut later = 0;
+        let mut range = 1;
+        while range < Self::RANGES {
+            // One if the range begins after the port. Hidden step by step, or the
+            // compiler makes a branch of it.
+            let ahead = u32::from(port).wrapping_sub(u32::from(self.first[range]));
+            later += black_box(black_box(ahead) >> 31) as usize;
+            range += 1;
         }
-        outcome
+        self.next[(Self::RANGES - 1 - later) & (Self::RANGES - 1)]
     }
 }
 

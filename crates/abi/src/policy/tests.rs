@@ -19,11 +19,11 @@ impl PolicyTables for Map {
     fn class(&self, address: &Address) -> Option<u64> {
         self.classes.get(address).copied()
     }
-    fn pair(&self, key: &PairKey) -> Option<PairRow> {
-        self.pairs.get(key).copied()
+    fn pair(&self, key: &PairKey) -> Option<&PairRow> {
+        self.pairs.get(key)
     }
-    fn ports(&self, node: u32) -> Option<PortNode> {
-        self.ports.get(node as usize).copied()
+    fn port_node(&self, node: u32) -> Option<&PortNode> {
+        self.ports.get(node as usize)
     }
 }
 

@@ -10,8 +10,8 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Of the pod's end, as words in the order in which they are sent.
     mac: [u16; 3],
-    /// [`TRANSLATED`], [`HANDED_OVER`].
-    translated: u16,
+    /// [`TRANSLATED`], [`HANDED_OVER`], [`TRACKED`].
+    flags: u16,
 }
 
 /// Packets of this pod were led to backends one by one, so what comes to it may
@@ -20,6 +20,8 @@ const TRANSLATED: u16 = 1;
 /// Another engine is being replaced: what is in the middle of a flow that is not
 /// known here yet is the host's stack's, which that engine taught.
 const HANDED_OVER: u16 = 2;
+/// Its packets are asked about: policies are in force on it, or not yet known.
+const TRACKED: u16 = 4;
 
 impl Endpoint {
     pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
@@ -32,8 +34,20 @@ impl Endpoint {
         Self {
             ifindex,
             mac,
-            translated: 0,
+            flags: 0,
         }
+    }
+
+    /// `tracked`: policies are in force on it, or not yet known.
+    #[must_use]
+    pub const fn with_tracked(self, tracked: bool) -> Self {
+        let flags = self.flags & !TRACKED | if tracked { TRACKED } else { 0 };
+        Self { flags, ..self }
+    }
+
+    #[inline(always)]
+    pub const fn is_tracked(&self) -> bool {
+        self.flags & TRACKED != 0
     }
 
     #[inline(always)]
@@ -43,26 +57,26 @@ impl Endpoint {
 
     #[inline(always)]
     pub const fn is_translated(&self) -> bool {
-        self.translated != 0
+        self.flags & (TRANSLATED | HANDED_OVER) != 0
     }
 
     #[inline(always)]
     pub const fn set_translated(&mut self) {
-        self.translated |= TRANSLATED;
+        self.flags |= TRANSLATED;
     }
 
     #[inline(always)]
     pub const fn is_handed_over(&self) -> bool {
-        self.translated & HANDED_OVER != 0
+        self.flags & HANDED_OVER != 0
     }
 
     pub const fn set_handed_over(&mut self) {
-        self.translated |= HANDED_OVER;
+        self.flags |= HANDED_OVER;
     }
 
-    pub(super) const fn without_flags(self) -> Self {
+    pub(super) const fn without_notes(self) -> Self {
         Self {
-            translated: 0,
+            flags: self.flags & TRACKED,
             ..self
         }
     }

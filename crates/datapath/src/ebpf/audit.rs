@@ -7,7 +7,7 @@ use ripstop_model::LocalPod;
 use ripstop_plan::Tables;
 
 use super::pods::PodRows;
-use super::{EbpfEngine, key, links, ranges, route_key, wanted};
+use super::{EbpfEngine, key, links, policy, ranges, route_key, wanted};
 use crate::engine::{Drift, Error};
 
 /// Reads everything back and makes it what it should be. Goes on after an error
@@ -50,6 +50,8 @@ pub(crate) fn audit(
     for (row, outcome) in ranges::audit(&mut engine.maps, &desired.ranges) {
         audit.note(row, outcome);
     }
+    let policies = &mut engine.policies;
+    audit.written(policy::audit(policies, &mut engine.maps, &desired.policy));
     match engine.attach_links() {
         Ok(attached) => audit.repaired.extend(attached),
         Err(error) => audit.failed(error),

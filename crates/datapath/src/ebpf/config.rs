@@ -39,6 +39,17 @@ pub struct Limits {
     pub ranges: u32,
     /// Packets' directions: two for each translated flow.
     pub flows: u32,
+    /// Prefixes of addresses that policies name.
+    pub policy_classes: u32,
+    /// What the rules of a pod's side say of a class, over all.
+    pub policy_pairs: u32,
+    /// Rows of eight port ranges, over all rules by port.
+    pub policy_ports: u32,
+    /// Connections of pods that policies are about: two where both ends are
+    /// such pods of this node.
+    pub connections: u32,
+    /// Denials that are counted one by one.
+    pub denials: u32,
     /// Clients that keep their backend.
     pub affinity: u32,
     /// Sockets and the backends that they were led to: as many TCP sockets, and
@@ -59,6 +70,11 @@ impl Default for Limits {
             routes: 16_384,
             ranges: 16_384,
             flows: 32_768,
+            policy_classes: 262_144,
+            policy_pairs: 131_072,
+            policy_ports: 65_536,
+            connections: 131_072,
+            denials: 8192,
             affinity: 8192,
             reverse: 8192,
         }

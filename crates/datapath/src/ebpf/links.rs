@@ -16,7 +16,7 @@ use ripstop_netlink::traffic::{self, Hook};
 
 use super::pins::Pins;
 use super::programs::{
-    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, TO_OUTSIDE,
+    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, TO_OUTSIDE, TO_POD,
 };
 use super::sys::{self, LinkInfo};
 use crate::Error;
@@ -84,8 +84,8 @@ pub(crate) fn uplink(
     Ok(came || goes)
 }
 
-/// Puts the program for what a pod sends on the host's end of its link. True if
-/// it was not there.
+/// Puts the programs for what a pod sends, and for what the host's stack sends
+/// to it, on the host's end of its link. True if one was not there.
 pub(crate) fn pod(
     netlink: &mut Netlink,
     programs: &Programs,
@@ -93,16 +93,20 @@ pub(crate) fn pod(
     host_ports: bool,
 ) -> Result<bool, Error> {
     let program = if host_ports { FROM_POD_PORTS } else { FROM_POD };
-    filter(netlink, programs, program, ifindex, Hook::Ingress)
+    let sends = filter(netlink, programs, program, ifindex, Hook::Ingress)?;
+    let gets = filter(netlink, programs, TO_POD, ifindex, Hook::Egress)?;
+    Ok(sends || gets)
 }
 
-/// True if one of these programs is on this interface.
+/// True if a pod's programs are on this interface.
 pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> {
-    let found = Netlink::new()
-        .and_then(|mut netlink| netlink.program(ifindex, Hook::Ingress))
-        .map_err(failed)?;
-    let ours = [FROM_POD, FROM_POD_PORTS].map(|name| programs.get(name).id);
-    Ok(found.is_some_and(|program| ours.contains(&program)))
+    let mut netlink = Netlink::new().map_err(failed)?;
+    let mut has = |hook, ours: &[&str]| {
+        let found = netlink.program(ifindex, hook).map_err(failed)?;
+        let is_ours = |id| ours.iter().any(|name| programs.get(name).id == id);
+        Ok(found.is_some_and(is_ours))
+    };
+    Ok(has(Hook::Ingress, &[FROM_POD, FROM_POD_PORTS])? && has(Hook::Egress, &[TO_POD])?)
 }
 
 /// Takes a program away; that it or its interface is gone is no error.

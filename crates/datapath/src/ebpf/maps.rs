@@ -12,6 +12,7 @@ use ripstop_abi::{
 
 use super::config::Limits;
 use super::pins::Pins;
+use super::policy::maps::{self as policy, PolicyMaps};
 use super::sys::{self, MapShape, MapTypes};
 use super::table::{Mirror, Table};
 use crate::Error;
@@ -35,6 +36,7 @@ pub(crate) struct Maps {
     pub(crate) flows: Table<FlowKey, Flow>,
     pub(crate) affinity: Table<AffinityKey, Affinity>,
     pub(crate) connected: Table<ReverseKey, ServiceAddress>,
+    pub(crate) policy: PolicyMaps,
     reverse: OwnedFd,
     names: OwnedFd,
     sockets: OwnedFd,
@@ -65,7 +67,7 @@ impl Maps {
         // Whatever happens from here on, the pins are not a set.
         pins.remove(STATE)?;
         let maps = Self::create(limits)?;
-        for name in ALL {
+        for name in all() {
             pins.put(&pin(name), maps.get(name))?;
         }
         Ok((maps, false))
@@ -73,7 +75,7 @@ impl Maps {
 
     fn adopt(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {
         let mut found = Vec::new();
-        for name in ALL {
+        for name in all() {
             let Some(map) = pins.get(&pin(name))? else {
                 return Ok(None);
             };
@@ -92,7 +94,7 @@ impl Maps {
         .map(Some)
     }
 
-    /// Makes the set; `map` is asked for the tables in the order of [`ALL`].
+    /// Makes the set; `map` is asked for the tables in the order of [`all`].
     fn collect(mut map: impl FnMut(&'static str) -> Result<OwnedFd, Error>) -> Result<Self, Error> {
         macro_rules! table {
             ($name:expr) => {
@@ -117,6 +119,7 @@ impl Maps {
             sockets: map(names::SOCKETS)?,
             work: map(names::WORK)?,
             drops: map(names::DROPS)?,
+            policy: PolicyMaps::collect(&mut map)?,
         })
     }
 
@@ -141,26 +144,37 @@ impl Maps {
             names::SOCKETS => self.sockets.as_fd(),
             names::WORK => self.work.as_fd(),
             names::DROPS => self.drops.as_fd(),
-            other => panic!("no table {other}"),
+            other => {
+                let found = self.policy.get(other);
+                found.unwrap_or_else(|| panic!("no table {other}"))
+            }
         }
     }
 
     /// Packets and connections dropped, over all CPUs.
     pub(crate) fn drops(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        let mut per_cpu = vec![0_u64; possible_cpus()?];
-        let mut drops = Vec::new();
-        for reason in DropReason::ALL {
-            // SAFETY: a value is one word for each possible CPU.
-            unsafe {
-                sys::map_lookup(self.drops.as_fd(), &(reason as u32), per_cpu.as_mut_slice())?;
-            }
-            drops.push((reason.name(), per_cpu.iter().sum()));
-        }
-        Ok(drops)
+        let of = |reason: DropReason| {
+            let count = sum_per_cpu(self.drops.as_fd(), reason as u32)?;
+            Ok((reason.name(), count))
+        };
+        DropReason::ALL.into_iter().map(of).collect()
     }
 }
 
-pub(crate) const ALL: [&str; 17] = [
+/// A counter of a table of counters, over all CPUs.
+pub(crate) fn sum_per_cpu(map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
+    let mut per_cpu = vec![0_u64; possible_cpus()?];
+    // SAFETY: a value is one word for each possible CPU.
+    unsafe { sys::map_lookup(map, &index, per_cpu.as_mut_slice())? };
+    Ok(per_cpu.iter().sum())
+}
+
+/// Names of all tables.
+pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().chain(policy::ALL)
+}
+
+const ALL: [&str; 17] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -190,22 +204,28 @@ fn pin(name: &str) -> String {
     format!("map_{name}")
 }
 
+/// Rows take memory when they are written, not before.
+pub(crate) const NO_PREALLOC: u32 = 1;
+
+pub(crate) const fn of<K: TableRow, V: TableRow>(
+    kind: bpf_map_type,
+    rows: u32,
+    flags: u32,
+) -> MapShape {
+    MapShape {
+        kind: kind as u32,
+        key_size: size_of::<K>() as u32,
+        value_size: size_of::<V>() as u32,
+        max_entries: rows,
+        flags,
+    }
+}
+
 /// How each table is made.
 ///
 /// # Panics
 /// If there is no such table: names are ours.
 pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
-    /// Rows take memory when they are written, not before.
-    const NO_PREALLOC: u32 = 1;
-    const fn of<K: TableRow, V: TableRow>(kind: bpf_map_type, rows: u32, flags: u32) -> MapShape {
-        MapShape {
-            kind: kind as u32,
-            key_size: size_of::<K>() as u32,
-            value_size: size_of::<V>() as u32,
-            max_entries: rows,
-            flags,
-        }
-    }
     use bpf_map_type::{
         BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE, BPF_MAP_TYPE_LRU_HASH as LRU,
         BPF_MAP_TYPE_PERCPU_ARRAY as COUNTERS, BPF_MAP_TYPE_SK_STORAGE as SOCKETS,
@@ -233,7 +253,7 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
-        other => panic!("no table {other}"),
+        other => policy::shape(other, limits).unwrap_or_else(|| panic!("no table {other}")),
     }
 }
 

@@ -15,6 +15,7 @@ mod maps;
 mod packet_tests;
 mod pins;
 mod pods;
+mod policy;
 mod preflight;
 mod programs;
 mod ranges;
@@ -36,19 +37,21 @@ use ripstop_abi::{
 };
 use ripstop_model::LocalPod;
 use ripstop_netlink::Netlink;
+use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
 
 pub use config::{Config, Limits};
 pub use preflight::{Loaded, try_load};
 pub use programs::ProgramStats;
 
-use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, ResolvedRoute};
-use crate::state::{FrontendState, TranslatedFlow};
+use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute};
+use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use frontends::{Frontends, Wanted};
 use links::Cgroup;
 use maps::{Maps, State};
 use pins::Pins;
 use pods::PodRows;
+use policy::Policies;
 use programs::Programs;
 
 /// The engine of one node. Dropped, it leaves everything in the kernel.
@@ -72,6 +75,7 @@ pub struct EbpfEngine {
     /// the host's stack for what they are in the middle of.
     handing_over: bool,
     frontends: Frontends,
+    policies: Policies,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
     /// It was said that datagram sockets cannot be disconnected here.
@@ -94,6 +98,7 @@ impl EbpfEngine {
             takeover_pending: attached_before && !adopted,
             handing_over: false,
             frontends: Frontends::default(),
+            policies: Policies::default(),
             pods: BTreeMap::new(),
             stranding_said: false,
             config,
@@ -151,7 +156,9 @@ impl EbpfEngine {
         self.maps.endpoints.read()?;
         self.maps.routes.read()?;
         self.maps.ranges.read()?;
-        self.maps.uplinks.read()
+        self.maps.uplinks.read()?;
+        self.policies = Policies::read(&mut self.maps.policy, &self.policies)?;
+        Ok(())
     }
 
     /// The pod's rows and its program. Gives what was not there.
@@ -160,6 +167,8 @@ impl EbpfEngine {
         let mut done = Vec::new();
         for (address, endpoint) in rows.endpoints {
             let row = || format!("endpoint {}", IpAddr::from(address));
+            let tracked = self.policies.is_tracked(&self.maps.policy, &address);
+            let endpoint = endpoint.with_tracked(tracked);
             if self.maps.endpoints.put(address, endpoint, row)? {
                 done.push(row());
             }
@@ -202,7 +211,8 @@ impl EbpfEngine {
         results.push(self.frontends.write_host_ports(&self.maps, frontends).1);
         self.disconnect_stranded_if_any();
         for (key, endpoint) in rows.endpoints {
-            if self.maps.endpoints.rows().get(&key) == Some(&endpoint) {
+            let known = self.maps.endpoints.rows().get(&key);
+            if known.map(|known| known.with_tracked(false)) == Some(endpoint) {
                 results.push(self.maps.endpoints.remove(&key).map(drop));
             }
         }
@@ -287,7 +297,9 @@ impl Datapath for EbpfEngine {
             .map(|(frontend, row)| (key(frontend), row.as_ref().map(|row| wanted(frontend, row))));
         let written = self.frontends.write_services(&self.maps, rows).1;
         self.disconnect_stranded_if_any();
-        written.and(ranges::apply(&mut self.maps, &change.ranges))
+        let ranges = ranges::apply(&mut self.maps, &change.ranges);
+        let policies = self.policies.apply(&mut self.maps, &change.policy);
+        policies.and(written).and(ranges)
     }
 
     fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
@@ -327,6 +339,8 @@ impl Datapath for EbpfEngine {
     fn check_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
         let rows = PodRows::of(pod, &self.config.node_addresses);
         for (address, endpoint) in &rows.endpoints {
+            let tracked = self.policies.is_tracked(&self.maps.policy, address);
+            let endpoint = &endpoint.with_tracked(tracked);
             if !self.maps.endpoints.holds(address, endpoint)? {
                 let address = IpAddr::from(*address);
                 return Ok(Some(format!("the datapath has no endpoint {address}")));
@@ -379,6 +393,10 @@ impl Datapath for EbpfEngine {
                 ),
                 maps.routes.usage(),
                 maps.ranges.usage(),
+                maps.policy.pods.usage(),
+                maps.policy.classes.usage(),
+                maps.policy.pairs.usage(),
+                maps.policy.ports.usage(),
             ],
             drops: maps.drops().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the drop counters cannot be read");
@@ -400,6 +418,22 @@ impl Datapath for EbpfEngine {
         // The first time before the pods come in, the second time after.
         self.handing_over = !self.handing_over;
         readback::take_flows(&self.maps, &mut self.netlink, flows)
+    }
+
+    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
+        self.policies.set(&mut self.maps, settings)
+    }
+
+    fn policies(&self) -> Result<PolicyTables, Error> {
+        policy::policies(&self.maps.policy)
+    }
+
+    fn denials(&self) -> Result<Denials, Error> {
+        policy::denials(&self.maps.policy)
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        policy::connections(&self.maps.policy, readback::now())
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {

@@ -8,19 +8,21 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::{MemoryTables, Sample};
 use ripstop_abi::{
-    Address, Backend, BackendKey, BackendRow, Config as Constants, Endpoint, FLAG_HOST_PORT,
-    FLAG_LOCAL, FLAG_RANGES, Frontend, PacketBytes, Port, RANGE_OUTSIDE, RANGE_PODS,
-    RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink, Verdict, from_outside,
-    from_pod, to_outside,
+    Address, Backend, BackendKey, BackendRow, Config as Constants, DropReason, Endpoint,
+    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_RANGES, Frontend, PacketBytes, Port, RANGE_OUTSIDE,
+    RANGE_PODS, RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink, Verdict,
+    from_outside, from_pod, to_outside, to_pod,
 };
 
 use super::config::Limits;
 use super::maps::Maps;
-use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs, TO_OUTSIDE};
-use super::sys;
+use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs, TO_OUTSIDE, TO_POD};
+use super::{readback, sys};
 
 /// Where the kernel lets test packets come from.
 const LOOPBACK: u32 = 1;
+
+const DELIVER: Verdict = Verdict::Deliver { ifindex: LOOPBACK };
 
 /// Of the node, for translated flows.
 const PORT: u16 = 2000;
@@ -39,6 +41,7 @@ fn address(text: &str) -> Address {
 const CLIENTS: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
 const NODES: [&str; 2] = ["172.30.1.11", "fd00:30:1::b"];
 const PODS: [&str; 2] = ["10.244.1.2", "fd00:244:1::2"];
+const NEIGHBOURS: [&str; 2] = ["10.244.1.3", "fd00:244:1::3"];
 const SERVICES: [&str; 2] = ["10.96.0.5", "fd00:96::5"];
 const FAR_PODS: [&str; 2] = ["10.244.2.2", "fd00:244:2::2"];
 const GATEWAYS: [&str; 2] = ["172.30.1.12", "fd00:30:1::c"];
@@ -71,20 +74,26 @@ impl Both {
             maps,
             programs,
             memory: MemoryTables {
+                own: NODES.map(address).into(),
                 ports: (PORT.into(), 1),
                 ..MemoryTables::default()
             },
         };
+        for node in NODES.map(address) {
+            both.maps.policy.own.put(node, 1, String::new).unwrap();
+        }
         let uplink = Uplink::new(address(NODES[0]), address(NODES[1]));
         for ifindex in [0, LOOPBACK] {
             both.maps.uplinks.put(ifindex, uplink, String::new).unwrap();
             both.memory.uplinks.insert(ifindex, uplink);
         }
-        let endpoint = Endpoint::new(7, [2, 0, 0, 0, 0, 7]);
+        // Their link is the one by which test packets come.
+        let endpoint = Endpoint::new(LOOPBACK, [2, 0, 0, 0, 0, 7]);
         for family in 0..2 {
-            let pod = address(PODS[family]);
-            both.maps.endpoints.put(pod, endpoint, String::new).unwrap();
-            both.memory.endpoints.insert(pod, endpoint);
+            for pod in [PODS, NEIGHBOURS].map(|pods| address(pods[family])) {
+                both.maps.endpoints.put(pod, endpoint, String::new).unwrap();
+                both.memory.endpoints.insert(pod, endpoint);
+            }
             let prefix_len = [96 + 24, 64][family];
             let network = [address("10.244.2.0"), address("fd00:244:2::")][family];
             let key = RouteKey {
@@ -169,18 +178,32 @@ impl Both {
     }
 
     /// The packet through one program, both ways.
-    fn agree(&self, program: &str, original: &[u8], segment_size: u32) -> Verdict {
+    pub(super) fn agree(&self, program: &str, original: &[u8], segment_size: u32) -> Verdict {
+        self.agree_from(program, original, segment_size, 0)
+    }
+
+    /// `came_by`: for packets that go out, the link by which they came in.
+    pub(super) fn agree_from(
+        &self,
+        program: &str,
+        original: &[u8],
+        segment_size: u32,
+        came_by: u32,
+    ) -> Verdict {
+        self.memory.now.set(readback::now());
         let mut bytes = original.to_vec();
         let mut packet = PacketBytes {
             bytes: &mut bytes,
             link: [0; 6],
             ifindex: LOOPBACK,
             segment_size,
+            came_by,
         };
         let verdict = match program {
             FROM_POD => from_pod(&mut packet, &self.memory, false).verdict(),
             FROM_POD_PORTS => from_pod(&mut packet, &self.memory, true).verdict(),
             FROM_OUTSIDE => from_outside(&mut packet, &self.memory).verdict(),
+            TO_POD => to_pod(&mut packet, &self.memory).verdict(),
             _ => to_outside(&mut packet, &self.memory).verdict(),
         };
         // TC_ACT_UNSPEC, TC_ACT_REDIRECT, TC_ACT_SHOT of linux/pkt_cls.h.
@@ -193,7 +216,7 @@ impl Both {
             Verdict::Drop(_) => 2,
         };
         let loaded = self.programs.get(program);
-        let (result, after) = match sys::test_run(loaded.as_fd(), original, segment_size) {
+        let (result, after) = match sys::test_run(loaded.as_fd(), original, segment_size, came_by) {
             // The kernel takes no test packet without a whole IP header.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && original.len() < 54 => {
                 return verdict;
@@ -222,13 +245,16 @@ impl Both {
 fn every_way_of_a_packet() {
     let both = Both::new();
     for family in 0..2 {
-        let [client, node, pod, far] =
-            [CLIENTS, NODES, PODS, FAR_PODS].map(|addresses| addresses[family]);
+        let [client, node, pod, neighbour, far] =
+            [CLIENTS, NODES, PODS, NEIGHBOURS, FAR_PODS].map(|addresses| addresses[family]);
         for make in [Sample::tcp, Sample::udp] {
             let run = |program, sample: &Sample| both.agree(program, &sample.bytes(), 0);
             let to_pod = make((client, 1000), (pod, 8080));
-            assert_eq!(run(FROM_POD, &to_pod), Verdict::Deliver { ifindex: 7 });
-            assert_eq!(run(FROM_OUTSIDE, &to_pod), Verdict::Deliver { ifindex: 7 });
+            assert_eq!(run(FROM_OUTSIDE, &to_pod), DELIVER);
+            let spoofed = Verdict::Drop(DropReason::Spoofed);
+            assert_eq!(run(FROM_POD, &to_pod), spoofed);
+            let to_pod = make((neighbour, 1000), (pod, 8080));
+            assert_eq!(run(FROM_POD, &to_pod), DELIVER);
             let last_hop = Sample { hops: 1, ..to_pod };
             assert_eq!(run(FROM_POD, &last_hop), Verdict::Stack);
             let to_far = make((pod, 9000), (far, 53));
@@ -245,7 +271,7 @@ fn every_way_of_a_packet() {
             assert!(matches!(cut_up, Verdict::Forward { .. }));
             // In by the host port, out again under its name.
             let request = make((client, 1000), (node, 80));
-            assert_eq!(run(FROM_OUTSIDE, &request), Verdict::Deliver { ifindex: 7 });
+            assert_eq!(run(FROM_OUTSIDE, &request), DELIVER);
             let answer = make((pod, 8080), (client, 1000));
             assert_eq!(
                 run(FROM_POD_PORTS, &answer),
@@ -259,10 +285,10 @@ fn every_way_of_a_packet() {
         for protocol in [1, 58] {
             let ping = Sample {
                 protocol,
-                ..Sample::tcp((client, 0), (pod, 0))
+                ..Sample::tcp((neighbour, 0), (pod, 0))
             };
             let delivered = both.agree(FROM_POD, &ping.bytes(), 0);
-            assert_eq!(delivered, Verdict::Deliver { ifindex: 7 });
+            assert_eq!(delivered, DELIVER);
         }
     }
     let no_checksum = Sample {
@@ -296,7 +322,7 @@ fn errors_about_flows() {
                 both.forget();
                 // From a pod here, about what came in.
                 let request = make((client, source_port), (node, 80));
-                assert_eq!(run(FROM_OUTSIDE, &request), Verdict::Deliver { ifindex: 7 });
+                assert_eq!(run(FROM_OUTSIDE, &request), DELIVER);
                 let inside = make((client, source_port), (pod, 8080));
                 for program in [FROM_POD, FROM_POD_PORTS] {
                     assert_eq!(run(program, &Sample::error(pod, error, &inside)), out);
@@ -307,7 +333,7 @@ fn errors_about_flows() {
                 assert_eq!(run(TO_OUTSIDE, &request), Verdict::Stack);
                 let outside = make((node, PORT), (client, 443));
                 let told = run(FROM_OUTSIDE, &Sample::error(client, error, &outside));
-                assert_eq!(told, Verdict::Deliver { ifindex: 7 });
+                assert_eq!(told, DELIVER);
                 let told = run(TO_OUTSIDE, &Sample::error(pod, error, &request.reversed()));
                 assert_eq!(told, Verdict::Stack);
                 both.forget();
@@ -319,7 +345,7 @@ fn errors_about_flows() {
 #[test]
 fn whatever_comes() {
     let both = Both::new();
-    let addresses: Vec<_> = [CLIENTS, NODES, PODS, FAR_PODS]
+    let addresses: Vec<_> = [CLIENTS, NODES, PODS, NEIGHBOURS, FAR_PODS]
         .concat()
         .into_iter()
         .chain(["fe80::1", "0.0.0.0"])

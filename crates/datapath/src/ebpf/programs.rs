@@ -25,6 +25,7 @@ struct Aligned<T: ?Sized>(T);
 pub(crate) const FROM_POD: &str = "from_pod";
 /// For pods with host ports.
 pub(crate) const FROM_POD_PORTS: &str = "from_pod_ports";
+pub(crate) const TO_POD: &str = "to_pod";
 pub(crate) const FROM_OUTSIDE: &str = "from_outside";
 pub(crate) const TO_OUTSIDE: &str = "to_outside";
 
@@ -46,7 +47,7 @@ pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 9] = [
     ("tcp", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
 ];
 
-const PACKET_HOOKS: [&str; 4] = [FROM_POD, FROM_POD_PORTS, FROM_OUTSIDE, TO_OUTSIDE];
+const PACKET_HOOKS: [&str; 5] = [FROM_POD, FROM_POD_PORTS, TO_POD, FROM_OUTSIDE, TO_OUTSIDE];
 
 /// What the kernel says of one of our programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +182,7 @@ fn link(object: &mut Object, maps: &Maps) -> Result<Vec<OwnedFd>, Error> {
     let mut data = Vec::new();
     let mut fds = Vec::new();
     for (name, map) in &definitions {
-        let fd = if maps::ALL.contains(&name.as_str()) {
+        let fd = if maps::all().any(|known| known == name.as_str()) {
             maps.get(name).as_raw_fd()
         } else {
             data.push(constants(name, map)?);

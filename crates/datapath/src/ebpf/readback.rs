@@ -154,7 +154,7 @@ pub(crate) fn take_flows(
 }
 
 /// As programs tell the time.
-fn now() -> u32 {
+pub(crate) fn now() -> u32 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

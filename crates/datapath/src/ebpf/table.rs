@@ -209,6 +209,11 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         &self.rows
     }
 
+    /// What is in the kernel now, whatever is known here.
+    pub(crate) fn read_rows(&self) -> Result<Vec<(K, V)>, Error> {
+        self.table.rows()
+    }
+
     /// True if the kernel has this row, whatever is known here.
     pub(crate) fn holds(&self, key: &K, value: &V) -> Result<bool, Error> {
         Ok(self.table.get(key)?.map(TableRow::settled).as_ref() == Some(value))
@@ -237,6 +242,21 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         };
         mark(&mut value);
         self.table.put(key, &value, String::new)
+    }
+
+    /// Changes a row where it is, with what programs have noted in it. True if it
+    /// was there and another one.
+    pub(crate) fn change(&mut self, key: &K, change: impl FnOnce(V) -> V) -> Result<bool, Error> {
+        let Some(now) = self.table.get(key)? else {
+            return Ok(false);
+        };
+        let value = change(now);
+        if value == now {
+            return Ok(false);
+        }
+        self.table.put(key, &value, String::new)?;
+        self.rows.insert(*key, value.settled());
+        Ok(true)
     }
 
     /// True if the row was there.

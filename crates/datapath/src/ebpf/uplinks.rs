@@ -1,5 +1,6 @@
 //! With which addresses and ports translated packets leave.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ripstop_abi::{Address, Uplink};
@@ -7,6 +8,7 @@ use ripstop_netlink::Netlink;
 
 use super::links;
 use super::maps::Maps;
+use super::table::Mirror;
 use crate::Error;
 
 /// First and number of the ports from which translated flows leave: the larger
@@ -71,7 +73,24 @@ pub(crate) fn write(
     for ifindex in gone {
         maps.uplinks.remove(&ifindex)?;
     }
+    let found = found.iter().map(|found| found.address.addr().into());
+    let own: BTreeSet<Address> = found.filter(Address::is_routed).collect();
+    write_own(&mut maps.policy.own, &own)?;
     Ok(done)
+}
+
+/// Writes which addresses are the node's: what pods send there is not denied.
+fn write_own(table: &mut Mirror<Address, u32>, own: &BTreeSet<Address>) -> Result<(), Error> {
+    for address in own {
+        table.put(*address, 1, || {
+            format!("address {} of the node", IpAddr::from(*address))
+        })?;
+    }
+    let gone = table.rows().keys().filter(|address| !own.contains(address));
+    for address in gone.copied().collect::<Vec<_>>() {
+        table.remove(&address)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

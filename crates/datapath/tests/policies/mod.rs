@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use crate::common::{Engine, Node, Pod, ip, net, service, unrestricted};
 use crate::services::{SERVICES, node, nodes, ranges};
+use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Deny, PolicySettings};
 use ripstop_model::Protocol;
@@ -348,6 +349,7 @@ macro_rules! tests_of {
 
 macro_rules! tests {
     ($($test:ident),+ $(,)?) => {
+        tests_of!(ebpf, EbpfEngine, $($test),+);
         tests_of!(nftables, NftEngine, $($test),+);
     };
 }

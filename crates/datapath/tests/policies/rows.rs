@@ -62,9 +62,9 @@ pub(crate) fn port(protocol: Protocol, first: u16, last: u16) -> Allowed {
     if let Some(after) = last.checked_add(1) {
         table.push((after, outcome(false)));
     }
-    let id = PortsId::from_number(u64::from(first) << 16 | u64::from(last));
-    *cell = Cell::ByPort(id);
-    (row, Some((id, PortTable(table))))
+    let table = PortTable(table);
+    *cell = Cell::ByPort(table.id());
+    (row, Some((table.id(), table)))
 }
 
 /// All rows of a test. Sides deny what no rule allows.

@@ -91,7 +91,7 @@ pub(super) fn compile(side: &Side, class: &ClassContent, rules: &[u32]) -> Compi
         if let [(_, one)] = table.0.as_slice() {
             return Cell::All(*one);
         }
-        let id = PortsId::of(&table);
+        let id = table.id();
         tables.push((id, Arc::new(table)));
         Cell::ByPort(id)
     });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ripstop_abi as abi;
 
-use super::id::{ClassId, PolicyId, PortsId};
+use super::id::{AttributionId, ClassId, PolicyId, PortsId};
 use super::rows::{Cell, Outcome, PodPolicies, PortTable, RuleRow};
 
 /// A pod's row.
@@ -89,4 +89,67 @@ pub fn port_nodes(table: &PortTable, root: u32) -> Vec<abi::PortNode> {
         ranges = references.collect();
     }
     nodes.into_iter().rev().flatten().collect()
+}
+
+/// A port table as its nodes say, and their number; `node` gives the one of an
+/// index. `None` if they are damaged.
+pub fn port_table(
+    root: u32,
+    node: impl Fn(u32) -> Option<abi::PortNode>,
+) -> Option<(PortTable, u32)> {
+    let mut ranges = Vec::new();
+    let mut count = 0;
+    // The index and from where on its ranges count.
+    let mut open = vec![(root, 0)];
+    while let Some((index, from)) = open.pop() {
+        count += 1;
+        if count > MOST_NODES {
+            return None;
+        }
+        let found = node(index)?;
+        // The last ones first: they are taken from the end.
+        let mut below = Vec::new();
+        for (position, (first, next)) in found.ranges().enumerate() {
+            let first = if position == 0 { from } else { first };
+            match next.node() {
+                Some(index) => below.push((index, first)),
+                None => ranges.push((first, read(next))),
+            }
+        }
+        open.extend(below.into_iter().rev());
+    }
+    Some((PortTable(ranges), count))
+}
+
+/// More nodes than all ports need.
+const MOST_NODES: u32 = 16_384;
+
+/// An outcome as the kernel has it, that does not depend on the port.
+fn read(outcome: abi::Outcome) -> Outcome {
+    Outcome {
+        allowed: outcome.is_allowed(),
+        by: AttributionId::from_number(outcome.by()),
+    }
+}
+
+/// A pair's row read back. `ports`: the id of the table whose first node that is;
+/// `None` if there is none.
+pub fn read_pair(row: &abi::PairRow, ports: impl Fn(u32) -> Option<PortsId>) -> Option<RuleRow> {
+    let cell = |outcome: abi::Outcome| match outcome.node() {
+        Some(root) => ports(root).map(Cell::ByPort),
+        None => Some(Cell::All(read(outcome))),
+    };
+    Some(RuleRow {
+        tcp: cell(row.tcp)?,
+        udp: cell(row.udp)?,
+        sctp: cell(row.sctp)?,
+        other: read(row.other),
+    })
+}
+
+/// A class's prefix read back; `None` if it is none.
+pub fn class_net(key: abi::ClassKey) -> Option<IpNet> {
+    let before = if key.address.is_v4() { 96 } else { 0 };
+    let bits = key.prefix_len.checked_sub(before)?;
+    IpNet::new(key.address.into(), u8::try_from(bits).ok()?).ok()
 }

@@ -95,6 +95,10 @@ pub struct RuleRow {
 pub struct PortTable(pub Vec<(u16, Outcome)>);
 
 impl PortTable {
+    pub fn id(&self) -> PortsId {
+        PortsId::of(self)
+    }
+
     pub fn at(&self, port: u16) -> Outcome {
         let after = self.0.partition_point(|(first, _)| *first <= port);
         self.0[after - 1].1

@@ -88,12 +88,12 @@ impl abi::PolicyTables for Kernel {
         })
     }
 
-    fn pair(&self, key: &abi::PairKey) -> Option<abi::PairRow> {
-        self.pairs.get(key).copied()
+    fn pair(&self, key: &abi::PairKey) -> Option<&abi::PairRow> {
+        self.pairs.get(key)
     }
 
-    fn ports(&self, node: u32) -> Option<abi::PortNode> {
-        self.ports.get(node as usize).copied()
+    fn port_node(&self, node: u32) -> Option<&abi::PortNode> {
+        self.ports.get(node as usize)
     }
 }
 

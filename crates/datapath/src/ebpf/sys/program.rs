@@ -73,13 +73,14 @@ pub(crate) fn prog_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     unsafe { info(program) }
 }
 
-/// Runs a packet program once on a packet; gives its result and the packet
+/// Runs a packet program once on a packet that came in by a link; gives its result and the packet
 /// after it.
 #[cfg(test)]
 pub(crate) fn test_run(
     program: BorrowedFd<'_>,
     packet: &[u8],
     segment_size: u32,
+    came_by: u32,
 ) -> io::Result<(i32, Vec<u8>)> {
     use std::os::fd::AsRawFd;
 
@@ -102,8 +103,9 @@ pub(crate) fn test_run(
         batch_size: u32,
         pad: u32,
     }
-    // `struct __sk_buff`, with its `gso_size`.
+    // `struct __sk_buff`, with its `ingress_ifindex` and `gso_size`.
     let mut context = [0_u32; 48];
+    context[9] = came_by;
     context[44] = segment_size;
     let mut out = vec![0; packet.len() + 256];
     let mut attributes = Attributes {

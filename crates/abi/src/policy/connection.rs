@@ -1,0 +1,395 @@
+//! What is remembered of the connections of pods that policies are about.
+//!
+//! A row is how one pod sees one connection: between two such pods of this node
+//! there are two. So a row is one question to the policies, that of its pod, and
+//! keeps the answer for as long as the rules are the same.
+
+use crate::policy::{Direction, Outcome, Question};
+use crate::table::{FlowKey, TableRow};
+use crate::wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
+use crate::{Address, Port};
+
+/// The ends of a connection as they are in truth: who sends by its own address,
+/// who gets it by that after translation. An ICMP echo has its identifier as the
+/// port of who asks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    /// Of this node.
+    pub pod: Address,
+    pub other: Address,
+    pub pod_port: Port,
+    pub other_port: Port,
+    pub protocol: u32,
+}
+
+/// In words that are each of use alone: all CPUs write to them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    outcome: Outcome,
+    /// Of the rules that the outcome is from.
+    generation: u32,
+    /// When the last packet came, seconds since boot.
+    last: u32,
+    flags: u32,
+    reserved: u32,
+}
+
+/// The other end opened it; else the pod did.
+const INWARD: u32 = 1;
+/// Who was asked has sent something.
+const REPLIED: u32 = 2;
+/// The pod's end has said that it sends no more; the other one has.
+const FIN_POD: u32 = 4;
+const FIN_OTHER: u32 = 8;
+/// Somebody who may be anybody says that it is over.
+const RESET: u32 = 16;
+
+/// What a packet says of its connection.
+pub(crate) mod marks {
+    /// It is a connection's first, whatever went before.
+    pub(crate) const BEGINS: u32 = 1;
+    /// Its side has ended.
+    pub(crate) const ENDS: u32 = 2;
+    /// Both have.
+    pub(crate) const RESETS: u32 = 4;
+    /// It is an ICMP error, and the ends are those of what it is about.
+    pub(crate) const ERROR: u32 = 8;
+    /// A part of a packet: its beginning; the rest.
+    pub(crate) const FIRST_PART: u32 = 16;
+    pub(crate) const LATER_PART: u32 = 32;
+    /// The pod sent it; else it got it.
+    pub(crate) const OUT: u32 = 64;
+    /// It was sent by a pod of this node, which writes its own address.
+    pub(crate) const LOCAL: u32 = 128;
+    /// Of the node's own: it passes, whatever the rules say.
+    pub(crate) const NODE: u32 = 256;
+}
+
+use marks::{BEGINS, ENDS, LOCAL, OUT, RESETS};
+
+/// What becomes of a connection's row with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Stays { flags: u32 },
+    Ends,
+}
+
+impl ConnectionKey {
+    /// As the pod that sent a packet (`OUT`), or got it, sees the packet.
+    #[inline(always)]
+    pub(super) fn set(&mut self, ends: &FlowKey, marks: u32) {
+        if marks & OUT != 0 {
+            self.pod = ends.source;
+            self.other = ends.destination;
+            self.pod_port = ends.source_port;
+            self.other_port = ends.destination_port;
+        } else {
+            self.pod = ends.destination;
+            self.other = ends.source;
+            self.pod_port = ends.destination_port;
+            self.other_port = ends.source_port;
+        }
+        self.protocol = ends.protocol;
+    }
+
+    /// Makes it that of an ICMP error from `source`, not of what the error is
+    /// about.
+    #[inline(always)]
+    pub(super) fn is_error(&mut self, source: Address, protocol: u32, marks: u32) {
+        if marks & OUT == 0 {
+            self.other = source;
+        }
+        (self.pod_port, self.other_port) = Default::default();
+        self.protocol = protocol;
+    }
+
+    /// What the policies of the pod are asked about.
+    #[inline(always)]
+    pub(super) fn question(&self, inward: bool) -> Question {
+        Question {
+            pod: self.pod,
+            direction: if inward {
+                Direction::Ingress
+            } else {
+                Direction::Egress
+            },
+            other: self.other,
+            protocol: self.protocol as u8,
+            port: self.server_port(inward),
+        }
+    }
+
+    #[inline(always)]
+    const fn server_port(&self, inward: bool) -> Port {
+        if inward {
+            self.pod_port
+        } else {
+            self.other_port
+        }
+    }
+}
+
+impl Connection {
+    /// `inward`: the other end opened it.
+    #[inline(always)]
+    pub const fn new(inward: bool, now: u32) -> Self {
+        Self {
+            outcome: Outcome::deny(super::BY_DAMAGE),
+            generation: 0,
+            last: now,
+            flags: if inward { INWARD } else { 0 },
+            reserved: 0,
+        }
+    }
+
+    /// One that both ends are in the middle of; its outcome is not known.
+    #[must_use]
+    pub const fn established(inward: bool, now: u32) -> Self {
+        let new = Self::new(inward, now);
+        Self {
+            flags: new.flags | REPLIED,
+            ..new
+        }
+    }
+
+    /// The other end opened it; else the pod did.
+    #[inline(always)]
+    pub const fn is_inward(&self) -> bool {
+        self.flags & INWARD != 0
+    }
+
+    /// Both ends have sent something, and neither has ended.
+    pub const fn is_established(&self) -> bool {
+        self.flags & (REPLIED | FIN_POD | FIN_OTHER | RESET) == REPLIED
+    }
+
+    /// What the rules of a generation said; `None` if those are other ones.
+    #[inline(always)]
+    pub(super) fn outcome(&self, generation: u32) -> Option<Outcome> {
+        // In this order: the outcome is written before the generation.
+        // SAFETY: words of a row.
+        let (of, outcome) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const self.generation),
+                core::ptr::read_volatile(&raw const self.outcome),
+            )
+        };
+        (of == generation).then_some(outcome)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_outcome(&mut self, outcome: Outcome, generation: u32) {
+        // SAFETY: words of a row.
+        unsafe {
+            core::ptr::write_volatile(&raw mut self.outcome, outcome);
+            core::ptr::write_volatile(&raw mut self.generation, generation);
+        }
+    }
+
+    /// Whether so much time has gone by without a packet that the next one
+    /// begins a connection of its own. `protocol` is its key's.
+    #[inline(always)]
+    pub const fn is_over(&self, protocol: u32, now: u32) -> bool {
+        // Clocks of CPUs may differ by a tick.
+        let idle = now.wrapping_sub(self.last) as i32;
+        idle > self.patience(protocol) as i32
+    }
+
+    /// Seconds without a packet after which it is over. As connection tracking
+    /// of the kernel has them (nf_conntrack-sysctl), with fewer states.
+    #[inline(always)]
+    const fn patience(&self, protocol: u32) -> u32 {
+        const DAY: u32 = 24 * 60 * 60;
+        let replied = self.flags & REPLIED != 0;
+        const TCP: u32 = IPPROTO_TCP as u32;
+        const UDP: u32 = IPPROTO_UDP as u32;
+        const ICMP: u32 = IPPROTO_ICMP as u32;
+        const ICMPV6: u32 = IPPROTO_ICMPV6 as u32;
+        match protocol {
+            TCP if self.flags & (FIN_POD | FIN_OTHER | RESET) != 0 => 120,
+            TCP if replied => 5 * DAY,
+            TCP => 60,
+            UDP if replied => 120,
+            UDP | ICMP | ICMPV6 => 30,
+            _ => 600,
+        }
+    }
+
+    /// What a packet with these marks makes of it.
+    #[inline(always)]
+    pub(super) fn next(&self, marks: u32) -> Next {
+        let mut flags = self.flags;
+        let out = marks & OUT != 0;
+        if out == self.is_inward() {
+            flags |= REPLIED;
+        }
+        if marks & BEGINS != 0 {
+            // Who opened it does so again.
+            flags &= INWARD;
+        }
+        if marks & RESETS != 0 {
+            // Only who is here is known to be who it says.
+            if marks & LOCAL != 0 {
+                return Next::Ends;
+            }
+            flags |= RESET;
+        } else if marks & ENDS != 0 {
+            flags |= if out { FIN_POD } else { FIN_OTHER };
+        } else if flags & (FIN_POD | FIN_OTHER) == FIN_POD | FIN_OTHER {
+            // This acknowledges the second end.
+            return Next::Ends;
+        } else if out {
+            // Who goes on was not reset.
+            flags &= !RESET;
+        }
+        Next::Stays { flags }
+    }
+
+    /// Notes a packet; writes only what changes, as other CPUs read it.
+    #[inline(always)]
+    pub(super) fn touch(&mut self, flags: u32, now: u32) {
+        if self.last != now {
+            self.last = now;
+        }
+        if self.flags != flags {
+            self.flags = flags;
+        }
+    }
+}
+
+/// What all decisions about policies have in common.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyState {
+    /// Another one with every change of the rules.
+    pub generation: u32,
+    /// [`POLICY_REJECTS`].
+    pub flags: u32,
+}
+
+/// Who is denied gets an answer.
+pub const POLICY_REJECTS: u32 = 1;
+
+/// Packets that policies stopped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DenialKey {
+    pub pod: Address,
+    pub other: Address,
+    /// [`Outcome::by`].
+    pub by: u64,
+    /// Of the connection's destination.
+    pub port: Port,
+    pub protocol: u8,
+    /// 1: to the pod; 0: from it.
+    pub ingress: u8,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DenialRow {
+    pub packets: u64,
+    /// Seconds since boot.
+    pub last: u32,
+    pub reserved: u32,
+}
+
+impl DenialKey {
+    #[inline(always)]
+    pub(super) fn set(&mut self, key: &ConnectionKey, inward: bool, by: u64) {
+        self.pod = key.pod;
+        self.other = key.other;
+        self.by = by;
+        self.port = key.server_port(inward);
+        self.protocol = key.protocol as u8;
+        self.ingress = inward.into();
+        self.reserved = 0;
+    }
+}
+
+/// Parts of one packet, as a pod sends or gets them (RFC 791, 3.2; RFC 8200,
+/// 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FragmentKey {
+    pub pod: Address,
+    pub other: Address,
+    pub id: u32,
+    /// With 256 added if the pod sends them.
+    pub protocol: u32,
+}
+
+/// Room for what a packet is asked about: a program's own stack is too small.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Policing {
+    pub(super) ends: FlowKey,
+    pub(super) key: ConnectionKey,
+    pub(super) row: Connection,
+    pub(super) denial: DenialKey,
+    pub(super) fragment: FragmentKey,
+    /// Of the packet that this one is a part of.
+    pub(super) id: u32,
+    /// See [`Policing::blur`].
+    blurred: u32,
+    pub(super) outcome: Outcome,
+    /// One if the other end opened it.
+    pub(super) inward: u32,
+    /// The family's ICMP.
+    pub(super) icmp: u32,
+    /// Whom the packet is from, whatever it is about.
+    pub(super) source: Address,
+}
+
+impl Policing {
+    /// The same word, of which the verifier no longer knows what it is: else it
+    /// walks all that follows once for each value that a word can have.
+    #[inline(always)]
+    pub(super) fn blur(&mut self, word: u32) -> u32 {
+        // SAFETY: a word that is there.
+        unsafe {
+            core::ptr::write_volatile(&raw mut self.blurred, word);
+            core::ptr::read_volatile(&raw const self.blurred)
+        }
+    }
+}
+
+impl Default for Policing {
+    fn default() -> Self {
+        Self {
+            ends: FlowKey::default(),
+            key: ConnectionKey::default(),
+            row: Connection::new(false, 0),
+            denial: DenialKey::default(),
+            fragment: FragmentKey::default(),
+            id: 0,
+            blurred: 0,
+            outcome: Outcome::deny(super::BY_DAMAGE),
+            inward: 0,
+            icmp: 0,
+            source: Address::default(),
+        }
+    }
+}
+
+macro_rules! table_rows {
+    ($($type:ty: $size:literal),+ $(,)?) => {$(
+        // SAFETY: plain integers throughout; without padding, as the sum of its
+        // fields' sizes is the size that is asserted here.
+        unsafe impl TableRow for $type {}
+        const _: () = assert!(size_of::<$type>() == $size);
+    )+};
+}
+
+table_rows! {
+    ConnectionKey: 40,
+    Connection: 24,
+    PolicyState: 8,
+    DenialKey: 48,
+    DenialRow: 16,
+    FragmentKey: 40,
+    Policing: 232,
+}

@@ -1,0 +1,143 @@
+//! The kernel's rows of policies against the plan's.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ripstop_abi::{Address, ClassKey, PairKey};
+use ripstop_plan::policy::{PolicyChange, PolicyTables, PortsId, kernel};
+
+use super::Policies;
+use crate::Error;
+use crate::ebpf::maps::Maps;
+use crate::ebpf::policy::BASES;
+
+/// Makes the kernel's rows, as they were just read, those of the plan. Gives what
+/// was not so.
+///
+/// # Errors
+/// The first; the other rows are in place.
+pub(crate) fn audit(
+    policies: &mut Policies,
+    maps: &mut Maps,
+    desired: &PolicyTables,
+) -> (Vec<String>, Result<(), Error>) {
+    let (change, lines) = difference(policies, maps, desired);
+    let mut result = policies.apply(maps, &change);
+    // Ids that the change cannot name: rows that are no ids of ours.
+    let (pairs, classes): (BTreeSet<PairKey>, BTreeSet<ClassKey>) = (
+        desired
+            .rules
+            .keys()
+            .map(|pair| kernel::pair_key(*pair))
+            .collect(),
+        desired
+            .classes
+            .keys()
+            .map(|net| kernel::class_key(*net))
+            .collect(),
+    );
+    let tables = &mut maps.policy;
+    let stale: Vec<_> = tables
+        .pairs
+        .rows()
+        .keys()
+        .filter(|key| !pairs.contains(key))
+        .copied()
+        .collect();
+    for key in stale {
+        result = result.and(tables.pairs.remove(&key).map(drop));
+    }
+    let is_base = |key: &ClassKey| BASES.iter().any(|(base, _)| base == key);
+    let rows = tables.classes.rows().keys();
+    let stale: Vec<_> = rows
+        .filter(|key| !classes.contains(key) && !is_base(key))
+        .copied()
+        .collect();
+    for key in stale {
+        result = result.and(tables.classes.remove(&key).map(drop));
+    }
+    // Marks of endpoints, which the change of a pod's row would have set.
+    let mut lines = lines;
+    let addresses: Vec<Address> = maps.endpoints.rows().keys().copied().collect();
+    for address in addresses {
+        match policies.track(maps, address) {
+            Ok(true) => lines.push(format!("mark of endpoint {}", IpAddr::from(address))),
+            Ok(false) => {}
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    (lines, result)
+}
+
+/// What is to change, and a line for each row.
+fn difference(
+    policies: &Policies,
+    maps: &Maps,
+    desired: &PolicyTables,
+) -> (PolicyChange, Vec<String>) {
+    let tables = &maps.policy;
+    let mut change = PolicyChange::default();
+    let mut lines = Vec::new();
+    for (id, table) in &desired.ports {
+        let known = policies
+            .ports
+            .root(*id)
+            .and_then(|root| kernel::port_table(root, |at| tables.ports.rows().get(&at).copied()));
+        if known.is_none_or(|(known, _)| known != **table) {
+            lines.push(format!("ports {:x}", id.number()));
+            change.ports.insert(*id, Some(table.clone()));
+        }
+    }
+    let stale = policies
+        .ports
+        .ids()
+        .filter(|id| !desired.ports.contains_key(id));
+    for id in stale.collect::<Vec<PortsId>>() {
+        lines.push(format!("ports {:x} (removed)", id.number()));
+        change.ports.insert(id, None);
+    }
+    for (pair, row) in &desired.rules {
+        let known = tables.pairs.rows().get(&kernel::pair_key(*pair));
+        let known = known.and_then(|known| {
+            let id = |root| {
+                desired
+                    .ports
+                    .keys()
+                    .find(|id| policies.ports.root(**id) == Some(root))
+            };
+            kernel::read_pair(known, |root| id(root).copied())
+        });
+        if known.as_ref() != Some(&**row) {
+            lines.push(format!("rule of {:?} for {:?}", pair.0, pair.1));
+            change.rules.insert(*pair, Some(row.clone()));
+        }
+    }
+    for (net, class) in &desired.classes {
+        if tables.classes.rows().get(&kernel::class_key(*net)) != Some(&class.number()) {
+            lines.push(format!("class of {net}"));
+            change.classes.insert(*net, Some(*class));
+        }
+    }
+    for key in tables.classes.rows().keys() {
+        if let Some(net) = kernel::class_net(*key)
+            && !desired.classes.contains_key(&net)
+            && !BASES.iter().any(|(base, _)| base == key)
+        {
+            lines.push(format!("class of {net} (removed)"));
+            change.classes.insert(net, None);
+        }
+    }
+    for (address, row) in &desired.pods {
+        if tables.pods.rows().get(&Address::from(*address)) != Some(&kernel::pod(*row)) {
+            lines.push(format!("policies of pod {address}"));
+            change.pods.insert(*address, Some(*row));
+        }
+    }
+    for address in tables.pods.rows().keys().copied().map(IpAddr::from) {
+        if !desired.pods.contains_key(&address) {
+            lines.push(format!("policies of pod {address} (removed)"));
+            change.pods.insert(address, None);
+        }
+    }
+    (change, lines)
+}

@@ -1,0 +1,122 @@
+//! The tables of policies, beside those of [`super::super::maps`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::bpf_map_type::{
+    BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE,
+    BPF_MAP_TYPE_LRU_HASH as LRU, BPF_MAP_TYPE_PERCPU_ARRAY as PER_CPU,
+};
+use ripstop_abi::{
+    Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, PairKey,
+    PairRow, Policing, PolicyPod, PolicyState, PortNode, policy_names as names,
+};
+
+use crate::Error;
+use crate::ebpf::config::Limits;
+use crate::ebpf::maps::{NO_PREALLOC, of, sum_per_cpu};
+use crate::ebpf::sys::MapShape;
+use crate::ebpf::table::{Mirror, Table};
+
+#[derive(Debug)]
+pub(crate) struct PolicyMaps {
+    pub(crate) pods: Mirror<Address, PolicyPod>,
+    pub(crate) classes: Mirror<ClassKey, u64>,
+    pub(crate) pairs: Mirror<PairKey, PairRow>,
+    pub(crate) ports: Mirror<u32, PortNode>,
+    pub(crate) own: Mirror<Address, u32>,
+    pub(crate) state: Table<u32, PolicyState>,
+    /// Written by programs.
+    pub(crate) connections: Table<ConnectionKey, Connection>,
+    pub(crate) denials: Table<DenialKey, DenialRow>,
+    denials_lost: OwnedFd,
+    fragments: OwnedFd,
+    policing: OwnedFd,
+}
+
+pub(crate) const ALL: [&str; 11] = [
+    names::PODS,
+    names::CLASSES,
+    names::PAIRS,
+    names::PORTS,
+    names::OWN,
+    names::STATE,
+    names::CONNECTIONS,
+    names::DENIALS,
+    names::DENIALS_LOST,
+    names::FRAGMENTS,
+    names::POLICING,
+];
+
+/// Addresses of this node.
+const OWN: u32 = 1024;
+
+/// Packets in parts that are under way.
+const FRAGMENTS: u32 = 1024;
+
+impl PolicyMaps {
+    /// `map` is asked for the tables in the order of [`ALL`].
+    pub(crate) fn collect(
+        map: &mut impl FnMut(&'static str) -> Result<OwnedFd, Error>,
+    ) -> Result<Self, Error> {
+        macro_rules! table {
+            ($name:expr) => {
+                Table::new($name, map($name)?)?
+            };
+        }
+        Ok(Self {
+            pods: Mirror::new(table!(names::PODS)),
+            classes: Mirror::new(table!(names::CLASSES)),
+            pairs: Mirror::new(table!(names::PAIRS)),
+            ports: Mirror::new(table!(names::PORTS)),
+            own: Mirror::new(table!(names::OWN)),
+            state: table!(names::STATE),
+            connections: table!(names::CONNECTIONS),
+            denials: table!(names::DENIALS),
+            denials_lost: map(names::DENIALS_LOST)?,
+            fragments: map(names::FRAGMENTS)?,
+            policing: map(names::POLICING)?,
+        })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        Some(match name {
+            names::PODS => self.pods.as_fd(),
+            names::CLASSES => self.classes.as_fd(),
+            names::PAIRS => self.pairs.as_fd(),
+            names::PORTS => self.ports.as_fd(),
+            names::OWN => self.own.as_fd(),
+            names::STATE => self.state.as_fd(),
+            names::CONNECTIONS => self.connections.as_fd(),
+            names::DENIALS => self.denials.as_fd(),
+            names::DENIALS_LOST => self.denials_lost.as_fd(),
+            names::FRAGMENTS => self.fragments.as_fd(),
+            names::POLICING => self.policing.as_fd(),
+            _ => return None,
+        })
+    }
+
+    /// Packets that were stopped and found no room among the denials.
+    pub(crate) fn denials_lost(&self) -> io::Result<u64> {
+        sum_per_cpu(self.denials_lost.as_fd(), 0)
+    }
+}
+
+pub(crate) fn shape(name: &str, limits: &Limits) -> Option<MapShape> {
+    Some(match name {
+        names::PODS => of::<Address, PolicyPod>(HASH, limits.endpoints, NO_PREALLOC),
+        names::CLASSES => of::<ClassKey, u64>(TRIE, limits.policy_classes, NO_PREALLOC),
+        names::PAIRS => of::<PairKey, PairRow>(HASH, limits.policy_pairs, NO_PREALLOC),
+        names::PORTS => of::<u32, PortNode>(HASH, limits.policy_ports, NO_PREALLOC),
+        names::OWN => of::<Address, u32>(HASH, OWN, NO_PREALLOC),
+        names::STATE => of::<u32, PolicyState>(ARRAY, 1, 0),
+        names::CONNECTIONS => {
+            of::<ConnectionKey, Connection>(HASH, limits.connections, NO_PREALLOC)
+        }
+        names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
+        names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
+        names::FRAGMENTS => of::<FragmentKey, u32>(LRU, FRAGMENTS, 0),
+        names::POLICING => of::<u32, Policing>(PER_CPU, 1, 0),
+        _ => return None,
+    })
+}

@@ -1,0 +1,90 @@
+//! The kernel's rows of policies, and its connections, as the plan names them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ripstop_abi::{Address, Outcome, Port};
+use ripstop_plan::policy::{ClassId, PodPolicies, PolicyId, PolicyTables, PortsId, kernel};
+
+use super::maps::PolicyMaps;
+use crate::Error;
+use crate::ebpf::policy::BASES;
+use crate::state::Connection;
+
+/// All rows; those that are damaged are left out.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
+    let mut found = PolicyTables::default();
+    for (address, row) in maps.pods.read_rows()? {
+        let row = PodPolicies {
+            ingress: PolicyId::from_number(row.ingress),
+            egress: PolicyId::from_number(row.egress),
+        };
+        found.pods.insert(address.into(), row);
+    }
+    for (key, class) in maps.classes.read_rows()? {
+        if BASES.contains(&(key, class)) {
+            continue;
+        }
+        if let Some(net) = kernel::class_net(key) {
+            found.classes.insert(net, ClassId::from_number(class));
+        }
+    }
+    let nodes: BTreeMap<_, _> = maps.ports.read_rows()?.into_iter().collect();
+    let mut ids: BTreeMap<u32, PortsId> = BTreeMap::new();
+    for (key, row) in maps.pairs.read_rows()? {
+        for root in [row.tcp, row.udp, row.sctp]
+            .into_iter()
+            .filter_map(Outcome::node)
+        {
+            if ids.contains_key(&root) {
+                continue;
+            }
+            if let Some((table, _)) = kernel::port_table(root, |at| nodes.get(&at).copied()) {
+                ids.insert(root, table.id());
+                found.ports.insert(table.id(), Arc::new(table));
+            }
+        }
+        let pair = (
+            PolicyId::from_number(key.policy),
+            ClassId::from_number(key.class),
+        );
+        if let Some(row) = kernel::read_pair(&row, |root| ids.get(&root).copied()) {
+            found.rules.insert(pair, Arc::new(row));
+        }
+    }
+    Ok(found)
+}
+
+/// Those that go on, each once. Sorted.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn connections(maps: &PolicyMaps, now: u32) -> Result<Vec<Connection>, Error> {
+    let mut found = BTreeSet::new();
+    for (key, row) in maps.connections.rows()? {
+        if row.is_over(key.protocol, now) {
+            continue;
+        }
+        let pod = socket(key.pod, key.pod_port);
+        let other = socket(key.other, key.other_port);
+        let (client, server) = if row.is_inward() {
+            (other, pod)
+        } else {
+            (pod, other)
+        };
+        found.insert(Connection {
+            protocol: key.protocol as u8,
+            client,
+            server,
+        });
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn socket(address: Address, port: Port) -> SocketAddr {
+    SocketAddr::new(address.into(), port.host())
+}

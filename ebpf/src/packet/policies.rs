@@ -1,0 +1,114 @@
+//! The tables of policies, and of the connections that they are asked about.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use ripstop_abi::{
+    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, FragmentKey,
+    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode,
+};
+
+use crate::maps::{
+    CONNECTIONS, DENIALS, DENIALS_LOST, FRAGMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
+    POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE,
+};
+use crate::services::{Kernel, add};
+
+impl PolicyTables for Kernel {
+    #[inline(always)]
+    fn pod(&self, address: &Address) -> Option<PolicyPod> {
+        // SAFETY: what is read of a row that is reused meanwhile counts until the
+        // rules' generation ends, which the change of the row is a part of.
+        unsafe { POLICY_PODS.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn class(&self, address: &Address) -> Option<u64> {
+        const { assert!(size_of::<Key<Address>>() == size_of::<ClassKey>()) };
+        POLICY_CLASSES.get(Key::new(128, *address)).copied()
+    }
+
+    #[inline(always)]
+    fn pair(&self, key: &PairKey) -> Option<&PairRow> {
+        // SAFETY: as for pods.
+        unsafe { POLICY_PAIRS.get(key) }
+    }
+
+    #[inline(always)]
+    fn port_node(&self, index: u32) -> Option<&PortNode> {
+        // SAFETY: as for pods.
+        unsafe { POLICY_PORTS.get(&index) }
+    }
+}
+
+impl Connections for Kernel {
+    #[inline(always)]
+    fn policy_state(&self) -> PolicyState {
+        // The table has this row always; rows of another generation are asked
+        // for anew, which is right if it had not.
+        POLICY_STATE.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn is_own(&self, address: &Address) -> bool {
+        // SAFETY: nothing of the row is read.
+        unsafe { OWN_ADDRESSES.get(address) }.is_some()
+    }
+
+    #[inline(always)]
+    fn connection(&self, key: &ConnectionKey) -> Option<&mut Connection> {
+        // SAFETY: in words that are each of use alone. A row that is reused while
+        // it is read is that of a connection which just ended.
+        unsafe { CONNECTIONS.get_ptr_mut(key)?.as_mut() }
+    }
+
+    #[inline(always)]
+    fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool {
+        CONNECTIONS.insert(key, row, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_connection(&self, key: &ConnectionKey) {
+        // Another CPU may have been first.
+        let _ = CONNECTIONS.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
+        // SAFETY: one load of one word.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
+        // Without room the other parts are dropped, and counted.
+        let _ = FRAGMENTS.insert(key, &now, 0);
+    }
+
+    #[inline(always)]
+    fn count_denied(&self, key: &DenialKey, now: u32) {
+        if let Some(row) = DENIALS.get_ptr_mut(key) {
+            // SAFETY: aligned, and only ever added to while it is in the table.
+            unsafe {
+                add(&raw mut (*row).packets, 1);
+                (*row).last = now;
+            }
+            return;
+        }
+        let row = DenialRow {
+            packets: 1,
+            last: now,
+            reserved: 0,
+        };
+        if DENIALS.insert(key, &row, 0).is_err()
+            && let Some(lost) = DENIALS_LOST.get_ptr_mut(0)
+        {
+            // SAFETY: this CPU's own counter, as for drops.
+            unsafe { *lost += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn policing(&self) -> Option<&mut Policing> {
+        // SAFETY: this CPU's own; one packet program at a time runs on it.
+        unsafe { POLICING.get_ptr_mut(0)?.as_mut() }
+    }
+}
