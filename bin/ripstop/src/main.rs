@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+mod config;
 mod datapath;
 mod dns;
 mod lab;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Run the network of this node until told to stop.
     Agent(Box<agent::Args>),
+    /// The agent's configuration file.
+    Config(config::Args),
     /// What the agent of this node says of itself.
     Status(status::Args),
     /// What the engine of this node has in the kernel: frontends, backends, counters.
@@ -55,7 +58,8 @@ fn main() -> ExitCode {
     if args.next().as_deref() == Some(agent::names::holder::SUBCOMMAND) {
         return agent::names::holder::main(args);
     }
-    match dispatch(Cli::parse().command) {
+    let line = config::expand(std::env::args_os().collect());
+    match line.and_then(|line| dispatch(Cli::parse_from(line).command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ripstop: {}", describe(&error));
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Config(args) => config::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Service(args) => service::run(&args),
         Command::Policy(args) => policy::run(&args),

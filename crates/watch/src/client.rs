@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::InvalidUri;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -34,15 +36,18 @@ pub enum ClientError {
     },
     #[error("no kubeconfig was given and this is no pod with a service account: {0}")]
     InCluster(#[source] kube::config::InClusterError),
+    #[error("API server {url:?}: {problem} (right would be: https://192.0.2.1:6443)")]
+    Url { url: String, problem: String },
     #[error("client of {server}: {source}")]
     Client { server: String, source: kube::Error },
 }
 
-/// A client from a kubeconfig, or without one from the pod's service account.
+/// A client from a kubeconfig, or without one from the pod's service account; of
+/// the server at `url` instead, if there is one.
 ///
 /// # Errors
 /// If the configuration cannot be read or names certificates that cannot.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+pub async fn connect(kubeconfig: Option<&Path>, url: Option<&str>) -> Result<Client, ClientError> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path)
             .await
@@ -52,9 +57,24 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
             })?,
         None => Config::incluster().map_err(ClientError::InCluster)?,
     };
+    if let Some(url) = url {
+        config.cluster_url = server(url)?;
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     let server = config.cluster_url.to_string();
     build(config).map_err(|source| ClientError::Client { server, source })
+}
+
+fn server(url: &str) -> Result<Uri, ClientError> {
+    let error = |problem: String| ClientError::Url {
+        url: url.to_owned(),
+        problem,
+    };
+    let server: Uri = url.parse().map_err(|e: InvalidUri| error(e.to_string()))?;
+    match server.scheme_str() {
+        Some("https") => Ok(server),
+        _ => Err(error("it is no https URL".to_owned())),
+    }
 }
 
 /// As kube's own builder does it, with a connection that keeps itself alive.
@@ -86,4 +106,24 @@ fn build(config: Config) -> Result<Client, kube::Error> {
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
     let kubeconfig = Kubeconfig::read_from(path)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_servers() {
+        assert_eq!(
+            server("https://[fd00::1]:6443")
+                .unwrap()
+                .authority()
+                .unwrap(),
+            "[fd00::1]:6443"
+        );
+        for url in ["192.0.2.1:6443", "http://192.0.2.1", "https://", ""] {
+            let error = server(url).unwrap_err().to_string();
+            assert!(error.contains(&format!("API server {url:?}: ")), "{error}");
+        }
+    }
 }

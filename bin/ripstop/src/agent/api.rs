@@ -26,7 +26,10 @@ pub(crate) fn follow(
         .enable_all()
         .build()
         .context("runtime of the API client")?;
-    let client = runtime.block_on(ripstop_watch::connect(args.kubeconfig.as_deref()))?;
+    let client = runtime.block_on(ripstop_watch::connect(
+        args.kubeconfig.as_deref(),
+        args.api_server.as_deref(),
+    ))?;
     let (reporter, recorder) = ripstop_watch::recorder(&args.node_name);
     let (up, is_up) = oneshot::channel();
     let node = args.node_name.clone();

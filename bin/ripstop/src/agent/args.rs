@@ -13,12 +13,20 @@ use super::node_ports::NodePortAddresses;
 /// What a node has to be told; everything else comes from the API server.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
+    /// File with any of these settings (`ripstop config default` writes one); flags
+    /// override it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Name of this node's Node object.
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: String,
     /// How to reach the API server; in a pod, its service account is the default.
     #[arg(long)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The API server's URL, in place of the kubeconfig's or the service account's:
+    /// the latter is a service's, which no node reaches before the agent works.
+    #[arg(long, value_name = "URL")]
+    pub(crate) api_server: Option<String>,
     /// Directory of the CNI socket and the records of this node's pods.
     #[arg(long, default_value = "/run/ripstop")]
     pub(crate) run_dir: PathBuf,

@@ -79,6 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     log();
     args.check()?;
+    if let Some(file) = &args.config {
+        info!(file = %file.display(), "configuration");
+    }
     thread::end_when_told()?;
     facts::make_run_dir(&args.run_dir)?;
 
