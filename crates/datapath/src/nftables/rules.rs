@@ -34,6 +34,8 @@ const HASH_SEED: u32 = 0x7269_7073;
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
 const LOCAL_ROUTE: u32 = 2;
+/// Bytes of a pair are forgotten a day after its last packet, milliseconds.
+const REMEMBERED: u64 = 86_400_000;
 /// `lo` has it in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
@@ -422,6 +424,17 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
             hook: hook(HookPoint::Output, -100, true),
             rules: services(),
         },
+        // After destinations are translated: each packet passes one of the two.
+        Chain {
+            name: "count-forwarded".into(),
+            hook: hook(HookPoint::Prerouting, -50, false),
+            rules: FAMILIES.into_iter().map(count).collect(),
+        },
+        Chain {
+            name: "count-own".into(),
+            hook: hook(HookPoint::Output, -50, false),
+            rules: FAMILIES.into_iter().map(count).collect(),
+        },
         Chain {
             name: "postrouting".into(),
             hook: hook(HookPoint::Postrouting, 100, true),
@@ -519,11 +532,9 @@ fn services() -> Vec<Rule> {
     rules
 }
 
-fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
-    let words = Words(family);
-    let node = node_addresses.iter().find(|a| Family::of(a) == family);
-    let word = words.client();
-    let translated = [
+/// The destination of the packet's connection was translated.
+fn is_translated(word: Register) -> [E; 3] {
+    [
         E::Ct {
             key: CtKey::Status,
             direction: None,
@@ -534,7 +545,40 @@ fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
             mask: DESTINATION_TRANSLATED.to_ne_bytes().into(),
         },
         differs(word, [0; 4]),
+    ]
+}
+
+/// Counts what goes through services.
+fn count(family: Family) -> Rule {
+    let words = Words(family);
+    let (asked, answers) = (Some(Direction::Original), Some(Direction::Reply));
+    let ct = |key, direction, to| E::Ct { key, direction, to };
+    let pair = [
+        ct(CtKey::Destination(family), asked, words.frontend()),
+        ct(CtKey::Protocol, None, words.protocol()),
+        ct(CtKey::DestinationPort, asked, words.port()),
+        ct(CtKey::Source(family), answers, words.found()),
+        ct(CtKey::SourcePort, answers, words.found_port()),
+        E::Dynamic {
+            set: words.set(Set::Traffic),
+            how: Update::Refresh,
+            key: words.frontend(),
+            data: None,
+            timeout_ms: REMEMBERED,
+        },
     ];
+    let steps = is_translated(words.client())
+        .into_iter()
+        .chain(words.is_family())
+        .chain(pair);
+    Rule::new("bytes of services", steps)
+}
+
+fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
+    let words = Words(family);
+    let node = node_addresses.iter().find(|a| Family::of(a) == family);
+    let word = words.client();
+    let translated = is_translated(word);
     // The node's address, as the plan has it: an interface may have others, or
     // none.
     let as_node = || match node {

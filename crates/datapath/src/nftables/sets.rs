@@ -4,6 +4,8 @@ use ripstop_netlink::nftables::{DataKind, Family, Field, SetSpec};
 
 use Field::{Interface, Ipv4, Ipv6, Number, Port, Protocol};
 
+/// Pairs of frontend and backend whose bytes are known, per family, at most.
+const TRAFFIC: u32 = 1 << 16;
 /// Rows of what was stopped, per family and direction, at most.
 const DENIALS: u32 = 4096;
 /// A filler, and an id of 8 bytes.
@@ -27,6 +29,9 @@ pub(super) enum Set {
     Affinity,
     /// Frontend and backend: those that clients may hold. Counts connections.
     Members,
+    /// Frontend and backend of connections; made and counted by packets of both
+    /// directions.
+    Traffic,
     /// Frontends whose clients keep their address.
     Preserved,
     /// Frontend and client, as ranges.
@@ -58,13 +63,14 @@ pub(super) enum Set {
     DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 21] = [
+pub(super) const ALL: [Set; 22] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
     Set::Outer,
     Set::Affinity,
     Set::Members,
+    Set::Traffic,
     Set::Preserved,
     Set::Clients,
     Set::PodRanges,
@@ -158,6 +164,11 @@ impl Set {
             Self::Members => SetSpec {
                 counts: true,
                 ..of!("members", Address, Protocol, Port, Address, Port)
+            },
+            Self::Traffic => SetSpec {
+                dynamic: Some(TRAFFIC),
+                counts: true,
+                ..of!("traffic", Address, Protocol, Port, Address, Port)
             },
             Self::Preserved => of!("preserved", Address, Protocol, Port),
             Self::Clients => SetSpec {

@@ -19,21 +19,29 @@ const ATTEMPTS: usize = 8;
 /// All frontends, without the ports of pods.
 pub(super) fn services(nftables: &mut Nftables) -> Result<Vec<FrontendState>, Error> {
     let raw = readback::raw(nftables)?;
+    let none = BTreeMap::new();
     let mut held: BTreeMap<Frontend, u64> = BTreeMap::new();
     for (frontend, _, _) in affinities(nftables)? {
         *held.entry(frontend).or_default() += 1;
     }
+    let traffic = traffic(nftables)?;
     let read = readback::frontends(&raw);
     Ok(read
         .into_iter()
         .filter_map(|(frontend, read)| {
             let held = held.get(&frontend).copied().unwrap_or_default();
-            state(frontend, &read, held)
+            let bytes = traffic.get(&frontend);
+            state(frontend, &read, held, bytes.unwrap_or(&none))
         })
         .collect())
 }
 
-fn state(frontend: Frontend, read: &Read, affinities_held: u64) -> Option<FrontendState> {
+fn state(
+    frontend: Frontend,
+    read: &Read,
+    affinities_held: u64,
+    bytes: &BTreeMap<Backend, u64>,
+) -> Option<FrontendState> {
     let placed = read.placed().filter(|placed| !placed.host_port)?;
     let class = read.class?;
     let inside = connections(&read.slots);
@@ -45,7 +53,7 @@ fn state(frontend: Frontend, read: &Read, affinities_held: u64) -> Option<Fronte
         let state = |backend: &Backend| BackendState {
             backend: *backend,
             connections: counted(backend),
-            bytes: None,
+            bytes: Some(count(bytes, backend)),
         };
         let mut states: Vec<_> = backends.iter().map(state).collect();
         states.sort_by_key(|state| state.backend);
@@ -57,7 +65,13 @@ fn state(frontend: Frontend, read: &Read, affinities_held: u64) -> Option<Fronte
         let outside = if is_local { 0 } else { count(&outer, backend) };
         count(&inside, backend) + outside + returned(backend)
     });
-    let outside = is_local.then(|| with(&placed.local, &|backend| count(&outer, backend)));
+    let mut outside = is_local.then(|| with(&placed.local, &|backend| count(&outer, backend)));
+    for state in outside.iter_mut().flatten() {
+        // Whose bytes they are is not known where both lists have a backend.
+        if placed.inside.contains(&state.backend) {
+            state.bytes = None;
+        }
+    }
     let led: u64 = inside
         .values()
         .chain(outer.values())
@@ -79,6 +93,24 @@ fn state(frontend: Frontend, read: &Read, affinities_held: u64) -> Option<Fronte
         source_ranges: placed.row.source_ranges,
         refused,
     })
+}
+
+/// Bytes of each frontend's backends.
+fn traffic(nftables: &mut Nftables) -> Result<BTreeMap<Frontend, BTreeMap<Backend, u64>>, Error> {
+    let mut found: BTreeMap<Frontend, BTreeMap<Backend, u64>> = BTreeMap::new();
+    for family in FAMILIES {
+        let set = Set::Traffic.name(family);
+        for element in nftables.elements(TABLE, set).map_err(refused)? {
+            let Some((frontend, rest)) = keys::read_frontend(family, &element.key) else {
+                continue;
+            };
+            if let Some(backend) = keys::read_backend(family, rest) {
+                let bytes = found.entry(frontend).or_default();
+                bytes.insert(backend, element.bytes);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Clients that hold a backend: of which frontend, and the element.

@@ -28,6 +28,13 @@ fn services_lead_to_their_pods() {
             format!("{says} from {to} peer {to}")
         );
         assert_eq!(client.bulk(to, 4 << 20), (4 << 20).to_string());
+        let states = node.run(|engine| engine.services()).unwrap();
+        let mut states = states
+            .iter()
+            .filter(|state| state.frontend.protocol == Protocol::Tcp);
+        let bytes = states.next_back().and_then(|state| state.backends[0].bytes);
+        // There and back, and what is around it.
+        assert!((8 << 20..10 << 20).contains(&bytes.unwrap()), "{bytes:?}");
         // The pod itself, through its own service, as the node.
         let node_says = format!("{} sees {}", b.local.container_id, node.addresses[family]);
         assert_eq!(server.tcp(to), format!("{node_says} peer {to}"));

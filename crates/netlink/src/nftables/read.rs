@@ -41,16 +41,18 @@ pub(super) fn rule(payload: &[u8], table: &str) -> Option<RuleRead> {
         chain: find(rest, 2).map(text)?,
         comment: find(rest, 7).map(comment).unwrap_or_default(),
         packets: find(rest, 4)
-            .and_then(|list| attributes(list).find_map(|(_, expression)| counter(expression))),
+            .and_then(|list| attributes(list).find_map(|(_, expression)| counter(expression)))
+            .map(|(packets, _)| packets),
     })
 }
 
-/// Packets of a counter: `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`,
-/// `NFTA_COUNTER_PACKETS`.
-fn counter(expression: &[u8]) -> Option<u64> {
+/// Packets and bytes of a counter: `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`,
+/// `NFTA_COUNTER_BYTES`, `NFTA_COUNTER_PACKETS`.
+fn counter(expression: &[u8]) -> Option<(u64, u64)> {
     find(expression, 1).filter(|name| text(name) == "counter")?;
-    let packets = find(find(expression, 2)?, 2)?;
-    Some(u64::from_be_bytes(packets.try_into().ok()?))
+    let data = find(expression, 2)?;
+    let number = |kind| Some(u64::from_be_bytes(find(data, kind)?.try_into().ok()?));
+    Some((number(2)?, number(1)?))
 }
 
 /// All elements of one message of a dump.
@@ -81,7 +83,7 @@ fn element(bytes: &[u8]) -> Option<Element> {
             }
             3 => element.ends_range = u32_at(value, 0).map(u32::from_be)? & 1 != 0,
             6 => element.comment = comment(value),
-            7 => element.packets = counter(value).unwrap_or_default(),
+            7 => (element.packets, element.bytes) = counter(value).unwrap_or_default(),
             10 => element.key_end = Some(find(value, DATA_VALUE)?.to_vec()),
             _ => {}
         }

@@ -181,6 +181,8 @@ pub struct Element {
     pub comment: String,
     /// Packets that found it, where they are counted. Not written.
     pub packets: u64,
+    /// The same in bytes, from the IP header on.
+    pub bytes: u64,
 }
 
 impl Element {
