@@ -9,8 +9,9 @@ use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
-use kube::core::DeserializeGuard;
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::error_boundary::InvalidObject;
+use kube::core::{DeserializeGuard, GroupVersionKind};
 use kube::runtime::watcher::{self, Error};
 use kube::{Api, Client};
 use ripstop_model::{Problem, Reason};
@@ -66,7 +67,14 @@ pub(crate) async fn follow<K: Followed>(
                     health.answers(K::KIND.name());
                     first_list_done();
                 }
-                tokio::time::sleep(jittered(MISSING)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(jittered(MISSING)) => {}
+                    () = defined::<K>(client) => {
+                        // Defined is not yet served, or not in this version.
+                        tokio::time::sleep(jittered(backoff)).await;
+                        backoff = (backoff * 2).min(MISSING);
+                    }
+                }
                 continue;
             }
             Err(error) => {
@@ -105,6 +113,28 @@ pub(crate) async fn follow<K: Followed>(
             }
             watcher::Event::Apply(object) => teller.tell(object),
             watcher::Event::Delete(object) => teller.deleted(object.key()),
+        }
+    }
+}
+
+/// Waits for the definition of a custom kind, if that can be seen.
+async fn defined<K: Followed>(client: &Client) {
+    if !K::IS_CUSTOM {
+        return std::future::pending().await;
+    }
+    let definitions = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+        "customresourcedefinitions",
+    );
+    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
+    let name = format!("metadata.name={}.{}", K::plural(&()), K::group(&()));
+    let config = watcher::Config::default().fields(&name);
+    let mut events = watcher::watcher(definitions, config).boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(_) | watcher::Event::InitApply(_)) => return,
+            Ok(_) => {}
+            Err(_) => tokio::time::sleep(jittered(BACKOFF_MAX)).await,
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) trait Followed:
     const KIND: ObjectKind;
     /// Servers without this kind are nothing special.
     const OPTIONAL: bool = false;
+    /// It comes and goes with a CustomResourceDefinition.
+    const IS_CUSTOM: bool = false;
     type Model;
     type Key: Clone + Hash + Eq + Send;
 

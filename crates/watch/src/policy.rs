@@ -104,6 +104,7 @@ impl Followed for ClusterNetworkPolicyObject {
     const KIND: ObjectKind = ObjectKind::ClusterNetworkPolicy;
     /// A custom resource that few clusters have.
     const OPTIONAL: bool = true;
+    const IS_CUSTOM: bool = true;
     type Model = ClusterNetworkPolicy;
     type Key = String;
 

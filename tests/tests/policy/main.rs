@@ -1,0 +1,15 @@
+//! Network policies in a lab: who really reaches whom, beside what the API's
+//! documentation says.
+
+mod boutique;
+mod leak;
+mod objects;
+mod probes;
+#[path = "../../../crates/plan/tests/policy/reference.rs"]
+mod reference;
+mod scenarios;
+mod stage;
+mod truth;
+
+/// The engines that enforce policies, as `--datapath` has them.
+const ENGINES: [&str; 2] = ["ebpf", "nftables"];

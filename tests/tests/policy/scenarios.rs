@@ -1,0 +1,467 @@
+//! What policies promise besides who reaches whom at first: connections that are
+//! there, replies, a pod's own traffic, nodes, services, and what is said of it.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use ripstop_tests::{Lab, eventually, write_manifest};
+use serde_json::Value;
+
+use crate::ENGINES;
+use crate::probes::{Kind, Reach, Servers};
+use crate::stage::{self, Place};
+
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {app: client}}
+spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: near, labels: {app: web}}
+spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity], ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far, labels: {app: web}}
+spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity], ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: host, labels: {app: web}}
+spec: {nodeName: node2, hostNetwork: true, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: web, real: only}, ports: [{port: 8000, targetPort: 80, nodePort: 30080}]}
+";
+
+/// Isolates `web` and lets `rules` in.
+fn ingress(rules: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web}}\n\
+         spec: {{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{rules}]}}\n"
+    )
+}
+
+const FROM_CLIENT: &str = "{from: [{podSelector: {matchLabels: {app: client}}}]}";
+
+struct Town {
+    engine: &'static str,
+    lab: Lab,
+    client: Place,
+    near: Place,
+    far: Place,
+    host: Place,
+    node1: Place,
+    outside: Place,
+    _servers: Servers,
+}
+
+impl Town {
+    fn new(engine: &'static str, more: &[&str]) -> Self {
+        let manifest = write_manifest(PODS);
+        let args = ["--nodes", "2", "--datapath", engine, "-f"];
+        let args = [&args[..], &[manifest.path().to_str().unwrap()], more].concat();
+        let lab = Lab::up(&args);
+        let pod = |name| stage::pod(&lab, "default", name);
+        let places = ["client", "near", "far", "host"].map(pod);
+        let node1 = stage::node(&lab, "node1");
+        let outside = stage::outside(&lab);
+        let servers = places.iter().chain([&node1, &outside]).collect::<Vec<_>>();
+        let servers = Servers::start(&servers, &[80, 81]);
+        let [client, near, far, host] = places;
+        Self {
+            engine,
+            client,
+            near,
+            far,
+            host,
+            node1,
+            outside,
+            _servers: servers,
+            lab,
+        }
+    }
+
+    fn expect(&self, from: &Place, to: &Place, port: u16, expected: Reach) {
+        for kind in [Kind::Tcp, Kind::Udp] {
+            for address in &to.addresses {
+                let found = from.reach(kind, SocketAddr::new(*address, port));
+                assert_eq!(
+                    found, expected,
+                    "{}: {} to {} {kind:?} {address} {port}",
+                    self.engine, from.name, to.name
+                );
+            }
+        }
+    }
+
+    fn policy(&self, yaml: &str) {
+        stage::apply(
+            &self.lab,
+            yaml,
+            (yaml.matches("kind: NetworkPolicy").count(), 0),
+        );
+    }
+
+    fn no_policy(&self) {
+        self.lab.kubectl(&["delete", "networkpolicies", "--all"]);
+        stage::planned(&self.lab, (0, 0));
+    }
+
+    fn connect(&self, from: &Place, to: &Place) -> TcpStream {
+        let to = SocketAddr::new(to.addresses[0], 80);
+        let stream = from.netns.run(|| TcpStream::connect(to));
+        let stream = stream.unwrap().unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        stream
+    }
+}
+
+/// Whether something sent comes back.
+fn echoes(mut stream: &TcpStream) -> bool {
+    stream.write_all(b"echo").is_ok() && stream.read_exact(&mut [0; 4]).is_ok()
+}
+
+#[test]
+fn what_policies_promise() {
+    for engine in ENGINES {
+        let town = Town::new(engine, &[]);
+        a_change_ends_what_is_no_longer_allowed(&town);
+        replies_pass(&town);
+        a_pod_reaches_itself(&town);
+        the_node_of_a_pod_reaches_it(&town);
+        services_are_judged_by_their_pods(&town);
+        what_was_stopped_is_said(&town);
+        kernel_and_plan_agree(&town);
+    }
+}
+
+/// A connection goes on as long as the rules of now allow it; one that was
+/// stopped goes on when they do again, if its ends have waited.
+fn a_change_ends_what_is_no_longer_allowed(town: &Town) {
+    for server in [&town.near, &town.far] {
+        town.no_policy();
+        let before = town.connect(&town.client, server);
+        assert!(echoes(&before), "{}: without policies", town.engine);
+        town.policy(&ingress(FROM_CLIENT));
+        assert!(echoes(&before), "{}: it is still allowed", town.engine);
+        town.policy(&ingress(
+            "{from: [{podSelector: {matchLabels: {app: other}}}]}",
+        ));
+        assert!(!echoes(&before), "{}: it is no longer allowed", town.engine);
+        town.expect(&town.client, server, 80, Reach::Silent);
+        town.policy(&ingress(FROM_CLIENT));
+        town.expect(&town.client, server, 80, Reach::Open);
+        eventually("the connection goes on", || {
+            (&before).read_exact(&mut [0; 4]).is_ok().then_some(())
+        });
+        town.no_policy();
+    }
+}
+
+/// Who may only be asked answers, and who may only ask is answered.
+fn replies_pass(town: &Town) {
+    let policy = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: asks}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Ingress, Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: web}}}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: answers}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]
+";
+    town.policy(policy);
+    for server in [&town.near, &town.far] {
+        town.expect(&town.client, server, 80, Reach::Open);
+        town.expect(server, &town.client, 80, Reach::Silent);
+    }
+    town.no_policy();
+}
+
+fn a_pod_reaches_itself(town: &Town) {
+    town.policy(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nothing}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+",
+    );
+    for pod in [&town.near, &town.far] {
+        town.expect(pod, pod, 80, Reach::Open);
+        town.expect(&town.client, pod, 80, Reach::Silent);
+    }
+    town.no_policy();
+}
+
+/// And nobody else's node does; a pod on a node's own network is that node.
+fn the_node_of_a_pod_reaches_it(town: &Town) {
+    town.policy(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nothing}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+",
+    );
+    town.expect(&town.node1, &town.near, 80, Reach::Open);
+    town.expect(&town.near, &town.node1, 80, Reach::Open);
+    town.expect(&town.host, &town.far, 80, Reach::Open);
+    town.expect(&town.node1, &town.far, 80, Reach::Silent);
+    town.expect(&town.host, &town.near, 80, Reach::Silent);
+    // No policy selects it: what it says of itself is not restricted.
+    town.expect(&town.host, &town.outside, 80, Reach::Open);
+    town.no_policy();
+    // Its node's address is what others name it by.
+    let host = town.host.addresses[0];
+    town.policy(&ingress(&format!(
+        "{{from: [{{ipBlock: {{cidr: {host}/32}}}}]}}"
+    )));
+    town.expect(&town.host, &town.near, 80, Reach::Open);
+    town.expect(&town.node1, &town.far, 80, Reach::Silent);
+    town.no_policy();
+}
+
+/// By the pod behind it and its port, and by the client's own address.
+fn services_are_judged_by_their_pods(town: &Town) {
+    let service = town.lab.get(&["service", "web"]);
+    let cluster_ip: IpAddr = stage::text(&service["spec"]["clusterIP"]).parse().unwrap();
+    let by_service = SocketAddr::new(cluster_ip, 8000);
+    let by_node = SocketAddr::new(town.node1.addresses[0], 30080);
+    let outside = town
+        .outside
+        .addresses
+        .iter()
+        .find(|one| one.is_ipv4())
+        .unwrap();
+    for server in ["near", "far"] {
+        town.lab.kubectl(&["label", "pod", server, "real=only"]);
+        eventually("the service has its endpoint", || {
+            let open = town.client.reach(Kind::Tcp, by_service) == Reach::Open
+                && town.outside.reach(Kind::Tcp, by_node) == Reach::Open;
+            open.then_some(())
+        });
+        // The service's own port is nobody's.
+        town.policy(&ingress("{ports: [{port: 80}]}"));
+        assert_eq!(
+            town.client.reach(Kind::Tcp, by_service),
+            Reach::Open,
+            "{server}"
+        );
+        town.policy(&ingress("{ports: [{port: 8000}]}"));
+        assert_eq!(
+            town.client.reach(Kind::Tcp, by_service),
+            Reach::Silent,
+            "{server}"
+        );
+        // From outside by a node that may be another one.
+        town.policy(&ingress(&format!(
+            "{{from: [{{ipBlock: {{cidr: {outside}/32}}}}]}}"
+        )));
+        if server == "near" {
+            assert_eq!(
+                town.outside.reach(Kind::Tcp, by_node),
+                Reach::Open,
+                "{server}"
+            );
+        }
+        assert_eq!(
+            town.client.reach(Kind::Tcp, by_service),
+            Reach::Silent,
+            "{server}"
+        );
+        town.policy(&ingress(FROM_CLIENT));
+        assert_eq!(
+            town.client.reach(Kind::Tcp, by_service),
+            Reach::Open,
+            "{server}"
+        );
+        if server == "near" {
+            assert_eq!(
+                town.outside.reach(Kind::Tcp, by_node),
+                Reach::Silent,
+                "{server}"
+            );
+        }
+        town.lab.kubectl(&["label", "pod", server, "real-"]);
+        town.no_policy();
+    }
+}
+
+/// By pod, direction, other end, port and policy; and counted in the status.
+fn what_was_stopped_is_said(town: &Town) {
+    town.policy(&ingress("{ports: [{port: 81}]}"));
+    town.expect(&town.client, &town.near, 80, Reach::Silent);
+    let said = eventually("the drop is counted", || {
+        let printed = town.lab.agent("node1", &["policy", "drops", "-o", "json"]);
+        let all: Value = serde_json::from_str(&printed.stdout).ok()?;
+        let drops = all[0]["drops"].as_array()?.clone();
+        drops.into_iter().find(|one| {
+            one["pod"] == "default/near" && one["protocol"] == "TCP" && one["port"] == 80
+        })
+    });
+    assert_eq!(said["direction"], "ingress", "{}: {said}", town.engine);
+    assert_eq!(said["other"], "default/client", "{}: {said}", town.engine);
+    assert_eq!(
+        said["by"], "isolated by default/web, allowed by none",
+        "{}: {said}",
+        town.engine
+    );
+    assert!(
+        said["packets"].as_u64() > Some(0),
+        "{}: {said}",
+        town.engine
+    );
+    let status = town.lab.agent("node1", &["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let denied = status["policies"]["denied"].as_array().unwrap();
+    assert!(
+        denied
+            .iter()
+            .any(|one| one["pod"] == "default/near" && one["direction"] == "ingress"),
+        "{}: {denied:?}",
+        town.engine
+    );
+    let check = [
+        "policy", "check", "--from", "client", "--to", "near", "--port",
+    ];
+    let denied = town.lab.agent("node1", &[&check[..], &["80"]].concat());
+    assert!(
+        !denied.ok && denied.stdout.starts_with("no: "),
+        "{}",
+        denied.stdout
+    );
+    assert!(
+        denied.stdout.contains("isolated by default/web"),
+        "{}",
+        denied.stdout
+    );
+    let allowed = town.lab.agent("node1", &[&check[..], &["81"]].concat());
+    assert!(
+        allowed.ok && allowed.stdout.starts_with("yes: "),
+        "{}",
+        allowed.stdout
+    );
+    let shown = town
+        .lab
+        .agent("node1", &["policy", "show", "near", "--rows"]);
+    assert!(shown.ok, "{}{}", shown.stdout, shown.stderr);
+    assert!(
+        shown
+            .stdout
+            .contains("networkpolicy default/web ingress[0]"),
+        "{}",
+        shown.stdout
+    );
+    town.no_policy();
+}
+
+fn kernel_and_plan_agree(town: &Town) {
+    town.policy(&ingress(FROM_CLIENT));
+    for node in ["node1", "node2"] {
+        let verified = town.lab.agent(node, &["status", "--verify"]);
+        assert!(
+            verified.ok,
+            "{}: {}{}",
+            town.engine, verified.stdout, verified.stderr
+        );
+    }
+    town.no_policy();
+}
+
+#[test]
+fn a_denied_client_is_told_if_it_is_to_be() {
+    for engine in ENGINES {
+        let town = Town::new(engine, &["--policy-deny", "reject"]);
+        town.policy(&ingress("{ports: [{port: 81}]}"));
+        for server in [&town.near, &town.far] {
+            town.expect(&town.client, server, 80, Reach::Refused);
+        }
+    }
+}
+
+/// Admin before NetworkPolicies before Baseline; Pass goes on to the next.
+#[test]
+fn cluster_policies_come_first_and_last() {
+    for engine in ENGINES {
+        let town = Town::new(engine, &[]);
+        let lab = &town.lab;
+        let crd = write_manifest(CLUSTER_NETWORK_POLICY);
+        lab.kubectl(&["apply", "-f", crd.path().to_str().unwrap()]);
+        eventually("the API has the kind", || {
+            lab.try_kubectl(&["get", "clusternetworkpolicies"])
+                .ok
+                .then_some(())
+        });
+        let rules = |tier: &str, rule: &str| {
+            format!(
+                "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+                 metadata: {{name: {}}}\nspec:\n  tier: {tier}\n  priority: 10\n  subject: \
+                 {{pods: {{podSelector: {{matchLabels: {{app: web}}}}}}}}\n  ingress:\n  - {rule}\n---\n",
+                tier.to_lowercase()
+            )
+        };
+        let from = |action: &str| {
+            format!(
+                "{{action: {action}, from: [{{pods: {{namespaceSelector: {{}}, \
+                 podSelector: {{matchLabels: {{app: client}}}}}}}}]}}"
+            )
+        };
+        for (admin, network, baseline, expected) in [
+            ("Deny", Some(FROM_CLIENT), "Accept", Reach::Silent),
+            ("Accept", Some(""), "Deny", Reach::Open),
+            ("Pass", Some(FROM_CLIENT), "Deny", Reach::Open),
+            ("Pass", None, "Deny", Reach::Silent),
+            ("Pass", None, "Accept", Reach::Open),
+        ] {
+            let network = network.map(ingress);
+            let cluster = rules("Admin", &from(admin)) + &rules("Baseline", &from(baseline));
+            let yaml = cluster + network.as_deref().unwrap_or_default();
+            stage::apply(lab, &yaml, (usize::from(network.is_some()), 2));
+            let server = &town.near;
+            for kind in [Kind::Tcp, Kind::Udp] {
+                let to = SocketAddr::new(server.addresses[0], 80);
+                assert_eq!(
+                    town.client.reach(kind, to),
+                    expected,
+                    "{engine}: Admin {admin}, {network:?}, Baseline {baseline}"
+                );
+            }
+            lab.kubectl(&["delete", "clusternetworkpolicies", "--all"]);
+            town.no_policy();
+        }
+    }
+}
+
+/// The kind without its schema: what the agent does with a policy is the agent's.
+const CLUSTER_NETWORK_POLICY: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusternetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: 'https://github.com/kubernetes-sigs/network-policy-api/pull/300'}
+spec:
+  group: policy.networking.k8s.io
+  scope: Cluster
+  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies, singular: clusternetworkpolicy, shortNames: [cnp]}
+  versions:
+  - name: v1alpha2
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
