@@ -53,14 +53,16 @@ impl Servers {
             for port in ports {
                 for any in place.any() {
                     let at = SocketAddr::new(any, *port);
-                    let opened = place.netns.run(|| (listen(at), UdpSocket::bind(at)));
+                    let opened = place
+                        .netns
+                        .run(|| (listen(at), bound(at, socket2::Type::DGRAM)));
                     let (listener, socket) = opened.expect("the namespace");
                     let listener = listener.unwrap_or_else(|e| panic!("{} {at}: {e}", place.name));
                     listener.set_nonblocking(true).unwrap();
                     tcp.push(listener);
                     let socket = socket.unwrap_or_else(|e| panic!("{} {at}: {e}", place.name));
                     socket.set_nonblocking(true).unwrap();
-                    udp.push(socket);
+                    udp.push(socket.into());
                 }
             }
             let stop = Arc::clone(&stop);
@@ -79,20 +81,21 @@ impl Drop for Servers {
     }
 }
 
-/// For both families at most: an IPv6 socket is for IPv6 alone.
 fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(at),
-        socket2::Type::STREAM,
-        None,
-    )?;
+    let socket = bound(at, socket2::Type::STREAM)?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+/// An IPv6 socket is for IPv6 alone: the other family has one of its own.
+fn bound(at: SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(at), kind, None)?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Echoes what comes, until told to stop.

@@ -59,7 +59,10 @@ pub(crate) fn outside(lab: &Lab) -> Place {
     Place {
         name: "outside".to_owned(),
         netns,
-        addresses: infos.map(|info| parse(&info["local"])).collect(),
+        addresses: infos
+            .filter(|info| info["local"].is_string())
+            .map(|info| parse(&info["local"]))
+            .collect(),
     }
 }
 
