@@ -91,7 +91,7 @@ pub trait Datapath: Send {
     fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error>;
 
     /// Takes a pod into the datapath: programs on its host-side link, its
-    /// addresses in the tables, its host ports. Its link exists and is up.
+    /// addresses in the tables, its host ports. Its link exists; nothing moves on it yet.
     /// Called before CNI ADD returns. Doing it again changes nothing. Until its
     /// addresses have policy rows, nothing passes but to and from this node.
     ///

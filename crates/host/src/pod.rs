@@ -49,6 +49,13 @@ pub struct PodLink {
     pub remark: String,
 }
 
+/// Interface indexes of a link's two ends, each in its own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub host: u32,
+    pub pod: u32,
+}
+
 /// How a pod's link differs from what it shall be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Difference {
@@ -104,7 +111,7 @@ pub fn derive_names(container_id: &str, ifname: &str) -> (String, Mac) {
     (format!("{HOST_PREFIX}{:013x}", hash >> 12), mac)
 }
 
-/// True if [`PodLink::create`] came to its end for this host end. Nothing else
+/// True if [`PodLink::open`] came to its end for this host end. Nothing else
 /// is looked at: what a pod does to its own interface later is its business.
 pub fn is_finished(host: &link::Link) -> bool {
     !host.alias.is_empty()
@@ -121,13 +128,25 @@ pub fn is_host_end(name: &str) -> bool {
 }
 
 impl PodLink {
-    /// Makes the link between `netns` and the namespace of `node`; returns the
-    /// host end's index. After an error nothing is left.
+    /// Makes the link between `netns` and the namespace of `node`, and opens it;
+    /// returns the host end's index. After an error nothing is left.
     ///
     /// # Errors
     /// What the kernel refused; `EEXIST` if a name is taken on its side.
     pub fn create(&self, node: &mut Netlink, netns: &Netns) -> Result<u32, Error> {
-        let mut inside = Netlink::in_netns(netns)?;
+        let ends = self.make(node, netns)?;
+        self.open(node, netns, ends).inspect_err(|_| {
+            let _ = node.execute([link::delete(ends.host).if_exists()]);
+        })?;
+        Ok(ends.host)
+    }
+
+    /// Makes the link; nothing moves on it before [`PodLink::open`]: whoever is to
+    /// watch it can come between.
+    ///
+    /// # Errors
+    /// What the kernel refused; `EEXIST` if a name is taken on its side.
+    pub fn make(&self, node: &mut Netlink, netns: &Netns) -> Result<Ends, Error> {
         let host = VethEnd {
             name: &self.host_ifname,
             mac: Some(HOST_MAC),
@@ -138,26 +157,29 @@ impl PodLink {
             mac: Some(self.mac),
             netns: Some(netns.as_fd()),
         };
-        let (host_index, pod_index) = node.create_veth(&host, &pod, self.mtu)?;
+        let (host, pod) = node.create_veth(&host, &pod, self.mtu)?;
+        Ok(Ends { host, pod })
+    }
+
+    /// Gives both sides of a link that was made their addresses and ways.
+    ///
+    /// # Errors
+    /// What the kernel refused; the link is of no use then.
+    pub fn open(&self, node: &mut Netlink, netns: &Netns, ends: Ends) -> Result<(), Error> {
+        let mut inside = Netlink::in_netns(netns)?;
         // The node's side first: nothing moves before the pod's end is up, and
         // the host end must not choose a link-local address then.
-        node.execute(self.node_requests(host_index))
-            .and_then(|()| self.configure_pod(&mut inside, netns, pod_index))
-            .and_then(|()| node.execute(self.last_requests(host_index)))
-            // While the node's side is finished, this has come of itself.
-            .and_then(|()| inside.settle(&self.addresses))
-            .inspect_err(|_| {
-                let _ = node.execute([link::delete(host_index).if_exists()]);
-            })
-            .map(|settled| {
-                if !settled {
-                    tracing::warn!(
-                        pod = self.remark,
-                        "its IPv6 address is slow to come into use"
-                    );
-                }
-            })?;
-        Ok(host_index)
+        node.execute(self.node_requests(ends.host))?;
+        self.configure_pod(&mut inside, netns, ends.pod)?;
+        node.execute(self.last_requests(ends.host))?;
+        // While the node's side is finished, this has come of itself.
+        if !inside.settle(&self.addresses)? {
+            tracing::warn!(
+                pod = self.remark,
+                "its IPv6 address is slow to come into use"
+            );
+        }
+        Ok(())
     }
 
     /// Sets the node's side again, as after a restart; what is right stays.

@@ -33,6 +33,9 @@ const ENEMY: &[u8] = b"ripstop-leak-enemy";
 const FRIEND: &[u8] = b"ripstop-leak-friend";
 const CROWD: &[u8] = b"ripstop-leak-crowd";
 const PORT: u16 = 7777;
+/// Before the test is over: agents killed, and label changes of all pods.
+const KILLS: u64 = 6;
+const CHANGES: u64 = 6;
 
 /// Nothing passes but what comes from friends; the same for both labels, so that
 /// a pod is closed whichever it has.
@@ -110,14 +113,15 @@ struct Seen {
     leaked_out: u64,
     sent: u64,
     tried: u64,
-    killed: usize,
-    relabelled: usize,
+    killed: u64,
+    relabelled: u64,
 }
 
 /// Attaches all pods while everybody sends to everybody.
 fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
     let stop = AtomicBool::new(false);
     let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (relabelled, killed) = (AtomicU64::new(0), AtomicU64::new(0));
     let sniffers: Vec<_> = others.iter().map(|one| sniffer(&one.netns)).collect();
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
@@ -128,12 +132,22 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
         scope.spawn(|| crowd.send(others, &stop, &tried));
         let inside = scope.spawn(|| crowd.watch(&stop));
         let outside = scope.spawn(|| watch(&sniffers, &stop, CROWD));
-        let relabelled = scope.spawn(|| crowd.relabel(&stop));
-        let killed = scope.spawn(|| kill_agents(lab, &stop));
-        crowd.attach();
+        scope.spawn(|| crowd.relabel(&stop, &relabelled));
+        scope.spawn(|| kill_agents(lab, &stop, &killed));
+        crowd.attach(&crowd.members);
         // Those that may, can: or else nothing would leak from a broken network.
         eventually("friends reach every pod", || {
             (crowd.reached.load(Ordering::Relaxed) == PODS as u64).then_some(())
+        });
+        // Some go, and others get their addresses.
+        let some = &crowd.members[..PODS / 4];
+        some.iter()
+            .for_each(|member| drop(crowd.plugin("DEL", member)));
+        crowd.attach(some);
+        eventually("agents were killed and labels changed", || {
+            let enough = killed.load(Ordering::Relaxed) >= KILLS
+                && relabelled.load(Ordering::Relaxed) >= CHANGES;
+            enough.then_some(())
         });
         stop.store(true, Ordering::Relaxed);
         Seen {
@@ -141,8 +155,8 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
             leaked_out: outside.join().unwrap(),
             sent: sent.load(Ordering::Relaxed),
             tried: tried.load(Ordering::Relaxed),
-            killed: killed.join().unwrap(),
-            relabelled: relabelled.join().unwrap(),
+            killed: killed.load(Ordering::Relaxed),
+            relabelled: relabelled.load(Ordering::Relaxed),
         }
     })
 }
@@ -203,16 +217,16 @@ fn watch(sniffers: &[OwnedFd], stop: &AtomicBool, word: &[u8]) -> u64 {
 }
 
 /// Kills the agent of node1 again and again; the lab starts it again.
-fn kill_agents(lab: &Lab, stop: &AtomicBool) -> usize {
-    let mut killed = 0;
+fn kill_agents(lab: &Lab, stop: &AtomicBool, killed: &AtomicU64) {
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(1500));
         for agent in lab.agents() {
             // It may be gone already.
-            killed += usize::from(kill(Pid::from_raw(agent), Signal::SIGKILL).is_ok());
+            if kill(Pid::from_raw(agent), Signal::SIGKILL).is_ok() {
+                killed.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
-    killed
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);
@@ -278,10 +292,10 @@ impl<'a> Crowd<'a> {
     }
 
     /// ADD for each, some at once; again where the agent was killed.
-    fn attach(&self) {
+    fn attach(&self, members: &[Member]) {
         const AT_ONCE: usize = 8;
         std::thread::scope(|scope| {
-            for some in self.members.chunks(self.members.len().div_ceil(AT_ONCE)) {
+            for some in members.chunks(members.len().div_ceil(AT_ONCE)) {
                 scope.spawn(move || {
                     for member in some {
                         eventually("the pod is attached", || {
@@ -374,8 +388,7 @@ impl<'a> Crowd<'a> {
     }
 
     /// Turns the crowd's labels, and its namespace's.
-    fn relabel(&self, stop: &AtomicBool) -> usize {
-        let mut changes = 0;
+    fn relabel(&self, stop: &AtomicBool, changes: &AtomicU64) {
         for turn in ["odd", "even"].iter().cycle() {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -392,9 +405,8 @@ impl<'a> Crowd<'a> {
             ]);
             self.lab
                 .kubectl(&["label", "namespace", "crowd", "--overwrite", &label]);
-            changes += 2;
+            changes.fetch_add(2, Ordering::Relaxed);
         }
-        changes
     }
 }
 

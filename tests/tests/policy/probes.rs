@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::stage::Place;
 
-/// For an answer; one that takes longer is none.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// For an answer that is to come; a busy machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For one that is not.
+const BRIEF: Duration = Duration::from_millis(200);
 /// Between two datagrams: the first can be lost to a neighbour that is asked for.
-const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -135,24 +137,25 @@ impl Place {
         any.map(|(_, any)| any).collect()
     }
 
-    /// Tries a connection from here.
-    pub(crate) fn reach(&self, kind: Kind, server: SocketAddr) -> Reach {
+    /// Tries a connection from here, with patience if it is to be open.
+    pub(crate) fn reach(&self, kind: Kind, server: SocketAddr, open: bool) -> Reach {
+        let patience = if open { PATIENCE } else { BRIEF };
         match kind {
             Kind::Tcp => {
                 // Sockets stay in the namespace that they were made in.
                 let tried = self
                     .netns
-                    .run(|| TcpStream::connect_timeout(&server, PATIENCE));
+                    .run(|| TcpStream::connect_timeout(&server, patience));
                 match tried.expect("the namespace") {
                     Ok(_) => Reach::Open,
                     Err(error) => said(&error),
                 }
             }
-            Kind::Udp => self.ask(server),
+            Kind::Udp => self.ask(server, patience),
         }
     }
 
-    fn ask(&self, server: SocketAddr) -> Reach {
+    fn ask(&self, server: SocketAddr, patience: Duration) -> Reach {
         let any: IpAddr = match server.is_ipv4() {
             true => Ipv4Addr::UNSPECIFIED.into(),
             false => Ipv6Addr::UNSPECIFIED.into(),
@@ -162,7 +165,7 @@ impl Place {
         socket.connect(server).expect("a way");
         socket.set_read_timeout(Some(AGAIN)).unwrap();
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < patience {
             let sent = socket.send(b"?");
             let answered = sent.and_then(|_| socket.recv(&mut [0; 8]));
             match answered {
@@ -184,18 +187,21 @@ fn said(error: &std::io::Error) -> Reach {
 }
 
 /// Tries everything from each place to each, on each port, by its own address.
+/// `open` says what is to be open.
 pub(crate) fn matrix(
     clients: &[&Place],
     servers: &[&Place],
     ports: &[u16],
     kinds: &[Kind],
+    open: &(impl Fn(&Probe) -> bool + Sync),
 ) -> Vec<(Probe, Reach)> {
     std::thread::scope(|scope| {
         let rows = clients.iter().map(|client| {
             scope.spawn(move || {
                 let mut found = Vec::new();
                 for probe in probes(client, servers, ports, kinds) {
-                    found.push((probe, client.reach(probe.kind, probe.server)));
+                    let reach = client.reach(probe.kind, probe.server, open(&probe));
+                    found.push((probe, reach));
                 }
                 found
             })

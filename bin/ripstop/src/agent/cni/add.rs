@@ -6,6 +6,7 @@ use ripstop_cni_types::{AddResult, Code, Error, Interface, Ip, Route};
 use ripstop_host::pod::{HOST_MAC, derive_names, gateway};
 use ripstop_host::records::Record;
 use ripstop_model::{LocalPod, ObjectKey};
+use ripstop_netlink::Netlink;
 use ripstop_netlink::netns::Netns;
 
 use super::attachments::key_of;
@@ -45,21 +46,21 @@ impl CniServer {
         let refused = |what: &str, error: &dyn std::fmt::Display| {
             Error::new(Code::Refused, format!("{what} of pod {pod}")).details(error.to_string())
         };
-        let created = self.sockets.take().and_then(|mut netlink| {
-            let created = link_of(&record).create(&mut netlink, netns);
-            self.sockets.put(netlink);
-            created
-        });
-        match created {
-            Ok(index) => record.pod.host_ifindex = index,
+        let link = link_of(&record);
+        let made = self.with_netlink(|netlink| link.make(netlink, netns));
+        let ends = match made {
+            Ok(ends) => ends,
             Err(error) => {
                 self.attachments.forget(&record);
                 return Err(refused("link", &error));
             }
-        }
-        let linked = start.elapsed().as_micros();
+        };
+        record.pod.host_ifindex = ends.host;
         self.attachments.linked(&record);
+        let linked = start.elapsed().as_micros();
 
+        // Before anything moves on the link, so that nothing ever moves but what
+        // policies allow.
         let mut datapath = self.datapath();
         match datapath.add_pod(&record.pod) {
             Ok(()) => {
@@ -75,7 +76,24 @@ impl CniServer {
             }
         }
         drop(datapath);
+        let opened = self.with_netlink(|netlink| link.open(netlink, netns, ends));
+        if let Err(error) = opened {
+            let error = refused("link", &error);
+            // What of that fails as well is in the log, and audits go on with it.
+            let _ = self.detach(record);
+            return Err(error);
+        }
         Ok((record, linked))
+    }
+
+    fn with_netlink<T>(
+        &self,
+        work: impl FnOnce(&mut Netlink) -> Result<T, ripstop_netlink::Error>,
+    ) -> Result<T, ripstop_netlink::Error> {
+        let mut netlink = self.sockets.take()?;
+        let done = work(&mut netlink);
+        self.sockets.put(netlink);
+        done
     }
 
     /// The pod is closed until what is in force on it is in the kernel.
