@@ -12,8 +12,9 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
@@ -99,7 +100,12 @@ fn nothing_leaks() {
              them, of these {} + {} leaked",
             seen.killed, seen.relabelled, seen.sent, seen.tried, seen.leaked_in, seen.leaked_out
         );
-        assert_eq!((seen.leaked_in, seen.leaked_out), (0, 0), "{engine}");
+        assert_eq!(
+            (seen.leaked_in, seen.leaked_out),
+            (0, 0),
+            "{engine}:\n{}",
+            seen.diary.join("\n")
+        );
         assert!(
             seen.killed >= 2 && seen.relabelled >= 4,
             "{engine}: too quiet a time"
@@ -115,6 +121,29 @@ struct Seen {
     tried: u64,
     killed: u64,
     relabelled: u64,
+    diary: Vec<String>,
+}
+
+/// What happened when, for who looks for a leak.
+struct Diary {
+    begin: Instant,
+    lines: Mutex<Vec<String>>,
+}
+
+impl Diary {
+    fn new() -> Self {
+        Self {
+            begin: Instant::now(),
+            lines: Mutex::default(),
+        }
+    }
+
+    fn note(&self, times: u64, what: impl FnOnce() -> String) {
+        if times > 0 {
+            let line = format!("{:>9.3?} {}", self.begin.elapsed(), what());
+            self.lines.lock().unwrap().push(line);
+        }
+    }
 }
 
 /// Attaches all pods while everybody sends to everybody.
@@ -122,6 +151,7 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
     let stop = AtomicBool::new(false);
     let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
     let (relabelled, killed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let diary = Diary::new();
     let sniffers: Vec<_> = others.iter().map(|one| sniffer(&one.netns)).collect();
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
@@ -130,10 +160,10 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
             scope.spawn(move || flood(place, word, stop, sent));
         }
         scope.spawn(|| crowd.send(others, &stop, &tried));
-        let inside = scope.spawn(|| crowd.watch(&stop));
-        let outside = scope.spawn(|| watch(&sniffers, &stop, CROWD));
+        let inside = scope.spawn(|| crowd.watch(&stop, &diary));
+        let outside = scope.spawn(|| watch(&sniffers, &stop, &diary));
         scope.spawn(|| crowd.relabel(&stop, &relabelled));
-        scope.spawn(|| kill_agents(lab, &stop, &killed));
+        scope.spawn(|| kill_agents(lab, &stop, &killed, &diary));
         crowd.attach(&crowd.members);
         // Those that may, can: or else nothing would leak from a broken network.
         eventually("friends reach every pod", || {
@@ -142,7 +172,7 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
         // Some go, and others get their addresses.
         let some = &crowd.members[..PODS / 4];
         some.iter()
-            .for_each(|member| drop(crowd.plugin("DEL", member)));
+            .for_each(|member| assert!(crowd.plugin("DEL", member)));
         crowd.attach(some);
         eventually("agents were killed and labels changed", || {
             let enough = killed.load(Ordering::Relaxed) >= KILLS
@@ -157,6 +187,7 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
             tried: tried.load(Ordering::Relaxed),
             killed: killed.load(Ordering::Relaxed),
             relabelled: relabelled.load(Ordering::Relaxed),
+            diary: diary.lines.into_inner().unwrap(),
         }
     })
 }
@@ -207,23 +238,28 @@ fn count(sniffer: &OwnedFd, word: &[u8]) -> u64 {
     found
 }
 
-fn watch(sniffers: &[OwnedFd], stop: &AtomicBool, word: &[u8]) -> u64 {
+fn watch(sniffers: &[OwnedFd], stop: &AtomicBool, diary: &Diary) -> u64 {
     let mut leaked = 0;
     while !stop.load(Ordering::Relaxed) {
-        leaked += sniffers.iter().map(|one| count(one, word)).sum::<u64>();
+        for (sniffer, at) in sniffers.iter().zip(["near", "far", "near", "far"]) {
+            let came = count(sniffer, CROWD);
+            leaked += came;
+            diary.note(came, || format!("{came} came out, to a pod {at}"));
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     leaked
 }
 
 /// Kills the agent of node1 again and again; the lab starts it again.
-fn kill_agents(lab: &Lab, stop: &AtomicBool, killed: &AtomicU64) {
+fn kill_agents(lab: &Lab, stop: &AtomicBool, killed: &AtomicU64, diary: &Diary) {
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(1500));
         for agent in lab.agents() {
             // It may be gone already.
             if kill(Pid::from_raw(agent), Signal::SIGKILL).is_ok() {
                 killed.fetch_add(1, Ordering::Relaxed);
+                diary.note(1, || "an agent was killed".to_owned());
             }
         }
     }
@@ -359,13 +395,14 @@ impl<'a> Crowd<'a> {
     }
 
     /// Counts what came in that must not, and notes who got what may.
-    fn watch(&self, stop: &AtomicBool) -> u64 {
+    fn watch(&self, stop: &AtomicBool, diary: &Diary) -> u64 {
         let mut leaked = 0;
         let mut reached = BTreeSet::new();
         while !stop.load(Ordering::Relaxed) {
             for member in &self.members {
                 let (bad, good) = self.frames(member);
                 leaked += bad;
+                diary.note(bad, || format!("{bad} came into {}", member.name));
                 if good > 0 {
                     reached.insert(&member.name);
                 }

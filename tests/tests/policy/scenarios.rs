@@ -296,11 +296,11 @@ fn what_was_stopped_is_said(town: &Town) {
         drops.into_iter().find(|one| {
             one["pod"] == "default/near"
                 && one["direction"] == "ingress"
+                && one["other"] == "default/client"
                 && one["protocol"] == "TCP"
                 && one["port"] == 80
         })
     });
-    assert_eq!(said["other"], "default/client", "{}: {said}", town.engine);
     assert_eq!(
         said["by"], "isolated by default/web, allowed by none",
         "{}: {said}",
