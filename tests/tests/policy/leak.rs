@@ -149,11 +149,11 @@ impl Diary {
 /// Attaches all pods while everybody sends to everybody.
 fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
     let stop = AtomicBool::new(false);
+    let diary = Diary::new();
     let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
     let (relabelled, killed) = (AtomicU64::new(0), AtomicU64::new(0));
-    let diary = Diary::new();
     let sniffers: Vec<_> = others.iter().map(|one| sniffer(&one.netns)).collect();
-    std::thread::scope(|scope| {
+    let mut seen = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         for (place, word) in others.iter().zip([ENEMY, ENEMY, FRIEND, FRIEND]) {
             let (stop, sent) = (&stop, &sent);
@@ -187,9 +187,11 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
             tried: tried.load(Ordering::Relaxed),
             killed: killed.load(Ordering::Relaxed),
             relabelled: relabelled.load(Ordering::Relaxed),
-            diary: diary.lines.into_inner().unwrap(),
+            diary: Vec::new(),
         }
-    })
+    });
+    seen.diary = diary.lines.into_inner().unwrap();
+    seen
 }
 
 /// Sends to every address of node1's pod range, again and again.
