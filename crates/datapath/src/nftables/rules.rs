@@ -34,8 +34,6 @@ const HASH_SEED: u32 = 0x7269_7073;
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
 const LOCAL_ROUTE: u32 = 2;
-/// Bytes of a pair are forgotten a day after its last packet, milliseconds.
-const REMEMBERED: u64 = 86_400_000;
 /// `lo` has it in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u8 = 6;
@@ -561,10 +559,11 @@ fn count(family: Family) -> Rule {
         ct(CtKey::SourcePort, answers, words.found_port()),
         E::Dynamic {
             set: words.set(Set::Traffic),
-            how: Update::Refresh,
+            // Nothing that packets on several processors would write at once.
+            how: Update::Make,
             key: words.frontend(),
             data: None,
-            timeout_ms: REMEMBERED,
+            timeout_ms: 0,
         },
     ];
     let steps = is_translated(words.client())

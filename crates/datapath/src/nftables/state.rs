@@ -113,6 +113,26 @@ fn traffic(nftables: &mut Nftables) -> Result<BTreeMap<Frontend, BTreeMap<Backen
     Ok(found)
 }
 
+/// Forgets the bytes of what is no backend of a frontend any more. What packets
+/// of its last connections still count is forgotten the next time.
+pub(super) fn forget_traffic(
+    nftables: &mut Nftables,
+    is_known: impl Fn(&Frontend, &Backend) -> bool,
+) -> Result<(), Error> {
+    let mut batch = ripstop_netlink::nftables::Batch::new(TABLE);
+    for family in FAMILIES {
+        let set = Set::Traffic.name(family);
+        let elements = nftables.elements(TABLE, set).map_err(refused)?;
+        let gone = elements.iter().filter(|element| {
+            let pair = keys::read_frontend(family, &element.key)
+                .and_then(|(frontend, rest)| Some((frontend, keys::read_backend(family, rest)?)));
+            !pair.is_some_and(|(frontend, backend)| is_known(&frontend, &backend))
+        });
+        batch.delete_elements(set, gone);
+    }
+    nftables.commit(&batch).map_err(refused)
+}
+
 /// Clients that hold a backend: of which frontend, and the element.
 fn affinities(nftables: &mut Nftables) -> Result<Vec<(Frontend, Family, Element)>, Error> {
     let mut found = Vec::new();

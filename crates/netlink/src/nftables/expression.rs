@@ -117,6 +117,8 @@ pub enum Compare {
 /// What becomes of elements that packets make (`enum nft_dynset_ops`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
+    /// Makes it for good, if it is not there.
+    Make,
     /// Makes it, or lets it live on for the whole timeout.
     Refresh,
     Remove,
@@ -426,6 +428,7 @@ impl Expression {
                 timeout_ms,
             } => {
                 let operation = match how {
+                    Update::Make => 0,
                     Update::Refresh => 1,
                     Update::Remove => 2,
                 };
