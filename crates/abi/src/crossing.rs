@@ -8,7 +8,7 @@
 use crate::answer;
 use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
 use crate::packet::Packet;
-use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, sides};
+use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, got_by};
 use crate::quoted;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
@@ -93,7 +93,7 @@ impl Act {
 }
 
 /// What is to be done with a packet from a pod that is not simply to another one.
-/// `of_sender`: as [`sides`].
+/// `of_sender`: as [`crate::policy::sent_by`].
 #[inline(always)]
 pub(crate) fn from_pod<H: Ip, P: Packet>(
     packet: &mut P,
@@ -264,21 +264,19 @@ pub(crate) fn carry_out<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
+    let Some(work) = tables.work() else {
+        return Verdict::Stack.into();
+    };
+    act = Packed(work.blur(act.0));
     let kind = act.kind();
-    let mut flow = None;
     if kind <= Packed::STACK {
-        if kind == Packed::SEND {
-            let Some(work) = tables.work() else {
-                return Verdict::Stack.into();
-            };
-            flow = Some(&work.flow);
-        }
+        let flow = (kind == Packed::SEND).then_some(&work.flow);
         let to = flow.map_or(destination, |flow| &flow.destination);
         let asked = match direct {
-            Direct::Pod(endpoint) => of_sender | sides(None, Some(endpoint)),
+            Direct::Pod(endpoint) => of_sender | got_by(Some(endpoint)),
             Direct::Node(_) => of_sender,
             Direct::No if kind == Packed::STACK => of_sender | TO_STACK,
-            Direct::No => of_sender | sides(None, tables.endpoint(to)),
+            Direct::No => of_sender | got_by(tables.endpoint(to)),
         };
         if asked & (SENDER | RECEIVER) != 0
             && let Some(reason) = denied::<H, P>(packet, tables, flow, asked)
@@ -305,6 +303,7 @@ where
     }
     let mut aside = Aside::default();
     let packed = performed::<H, P>(packet, tables, act.0, destination, &mut aside);
+    let packed = work.blur(packed);
     finished::<H, P>(packet, packed, &aside)
 }
 
@@ -674,6 +673,7 @@ fn begin(ifindex: u32, tables: &impl Tables, work: &mut Work, own: bool, leaves:
         flow,
         back,
         answer,
+        ..
     } = work;
     let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
     flow.flags = leaves | if tracks { FLOW_TRACKS_BACKEND } else { 0 };

@@ -4,7 +4,7 @@
 use crate::Address;
 use crate::crossing::{self, Direct, Packed};
 use crate::packet::Packet;
-use crate::policy::{BY_POD, Connections, TRANSLATED_SENDER, denied_to_pod, sides};
+use crate::policy::{Connections, denied_to_pod, sent_by};
 use crate::service::Services;
 use crate::table::{Endpoint, Flow, FlowKey, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
@@ -178,7 +178,7 @@ where
     let Some(sender) = sender(packet, tables, &source) else {
         return Verdict::Drop(DropReason::Spoofed).into();
     };
-    let of_sender = sides(Some(sender), None) | BY_POD;
+    let of_sender = sent_by(sender);
     let mut direct = Direct::No;
     if !host_ports {
         match tables.endpoint(&destination) {
@@ -191,15 +191,7 @@ where
         }
     }
     let act = match direct {
-        Direct::No => {
-            let translated = if sender.is_translated() {
-                TRANSLATED_SENDER
-            } else {
-                0
-            };
-            let of_sender = of_sender | translated;
-            crossing::from_pod::<H, P>(packet, tables, &destination, of_sender)
-        }
+        Direct::No => crossing::from_pod::<H, P>(packet, tables, &destination, of_sender),
         _ => Packed::PASSES,
     };
     crossing::carry_out::<H, P>(packet, tables, act, direct, &destination, of_sender)

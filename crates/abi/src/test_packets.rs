@@ -532,8 +532,8 @@ impl Tables for MemoryTables {
 }
 
 impl PolicyTables for MemoryTables {
-    fn pod(&self, address: &Address) -> Option<PolicyPod> {
-        self.policy_pods.get(address).copied()
+    fn pod(&self, address: &Address) -> Option<&PolicyPod> {
+        self.policy_pods.get(address)
     }
 
     fn class(&self, address: &Address) -> Option<u64> {

@@ -14,10 +14,10 @@ use crate::services::{Kernel, add};
 
 impl PolicyTables for Kernel {
     #[inline(always)]
-    fn pod(&self, address: &Address) -> Option<PolicyPod> {
+    fn pod(&self, address: &Address) -> Option<&PolicyPod> {
         // SAFETY: what is read of a row that is reused meanwhile counts until the
         // rules' generation ends, which the change of the row is a part of.
-        unsafe { POLICY_PODS.get(address) }.copied()
+        unsafe { POLICY_PODS.get(address) }
     }
 
     #[inline(always)]

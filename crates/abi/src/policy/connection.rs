@@ -4,7 +4,7 @@
 //! there are two. So a row is one question to the policies, that of its pod, and
 //! keeps the answer for as long as the rules are the same.
 
-use crate::policy::{Direction, Outcome, Question};
+use crate::policy::Outcome;
 use crate::table::{FlowKey, TableRow};
 use crate::wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::{Address, Port};
@@ -105,29 +105,10 @@ impl ConnectionKey {
         self.protocol = protocol;
     }
 
-    /// What the policies of the pod are asked about.
+    /// `inward`: one if the other end opened it.
     #[inline(always)]
-    pub(super) fn question(&self, inward: bool) -> Question {
-        Question {
-            pod: self.pod,
-            direction: if inward {
-                Direction::Ingress
-            } else {
-                Direction::Egress
-            },
-            other: self.other,
-            protocol: self.protocol as u8,
-            port: self.server_port(inward),
-        }
-    }
-
-    #[inline(always)]
-    const fn server_port(&self, inward: bool) -> Port {
-        if inward {
-            self.pod_port
-        } else {
-            self.other_port
-        }
+    pub(super) const fn server_port(&self, inward: u32) -> Port {
+        [self.other_port, self.pod_port][inward as usize & 1]
     }
 }
 
@@ -303,7 +284,7 @@ impl DenialKey {
         self.pod = key.pod;
         self.other = key.other;
         self.by = by;
-        self.port = key.server_port(inward);
+        self.port = key.server_port(inward as u32);
         self.protocol = key.protocol as u8;
         self.ingress = inward.into();
         self.reserved = 0;
@@ -340,6 +321,10 @@ pub struct Policing {
     pub(super) inward: u32,
     /// The family's ICMP.
     pub(super) icmp: u32,
+    /// Seconds since boot.
+    pub(super) now: u32,
+    /// Of the rules.
+    pub(super) generation: u32,
     /// Whom the packet is from, whatever it is about.
     pub(super) source: Address,
 }
@@ -370,6 +355,8 @@ impl Default for Policing {
             outcome: Outcome::deny(super::BY_DAMAGE),
             inward: 0,
             icmp: 0,
+            now: 0,
+            generation: 0,
             source: Address::default(),
         }
     }
@@ -391,5 +378,5 @@ table_rows! {
     DenialKey: 48,
     DenialRow: 16,
     FragmentKey: 40,
-    Policing: 232,
+    Policing: 240,
 }

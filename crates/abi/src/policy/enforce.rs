@@ -11,8 +11,8 @@ use crate::policy::connection::{
     Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_REJECTS, Policing, PolicyState,
 };
 use crate::policy::read::read;
-use crate::policy::{NO_POLICY, PolicyTables, judge};
-use crate::table::{Endpoint, Flow};
+use crate::policy::{NO_POLICY, Outcome, PolicyTables, judge_side};
+use crate::table::{Endpoint, Flow, TRACKED, TRANSLATED};
 use crate::verdict::DropReason;
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 
@@ -38,16 +38,17 @@ pub trait Connections: PolicyTables {
     fn policing(&self) -> Option<&mut Policing>;
 }
 
-/// Whose policies a packet is asked about: who sends it, who gets it.
-pub(crate) const SENDER: u32 = 1;
-pub(crate) const RECEIVER: u32 = 2;
-/// A pod of this node sent it, by its own address.
-pub(crate) const BY_POD: u32 = 4;
+/// Whose policies a packet is asked about: who sends it, who gets it. Bits of an
+/// endpoint's flags, and those moved: no branch is taken to make them.
+pub(crate) const SENDER: u32 = TRACKED as u32;
+pub(crate) const RECEIVER: u32 = SENDER << 8;
 /// Who sends it has had packets led to backends.
-pub(crate) const TRANSLATED_SENDER: u32 = 8;
+pub(crate) const TRANSLATED_SENDER: u32 = TRANSLATED as u32;
+/// A pod of this node sent it, by its own address.
+pub(crate) const BY_POD: u32 = 1 << 16;
 /// It goes to the host's stack, and may be for the node itself: that is never
 /// denied.
-pub(crate) const TO_STACK: u32 = 16;
+pub(crate) const TO_STACK: u32 = 1 << 17;
 
 /// For how many seconds the other parts of a packet may follow the first (Linux:
 /// `ipfrag_time`).
@@ -55,18 +56,19 @@ const PARTS_FOLLOW: u32 = 30;
 
 /// A reason that is none: it may go on.
 const ALLOWED: u32 = u32::MAX;
+/// Nor is this: the rules are to be asked.
+const ASK: u32 = u32::MAX - 1;
 
-/// Whose policies a packet between two is to be asked about.
+/// What is to be asked about a packet that a pod of this node sends.
 #[inline(always)]
-pub(crate) fn sides(sender: Option<&Endpoint>, receiver: Option<&Endpoint>) -> u32 {
-    let mut sides = 0;
-    if sender.is_some_and(Endpoint::is_tracked) {
-        sides |= SENDER;
-    }
-    if receiver.is_some_and(Endpoint::is_tracked) {
-        sides |= RECEIVER;
-    }
-    sides
+pub(crate) const fn sent_by(sender: &Endpoint) -> u32 {
+    sender.flags() & (SENDER | TRANSLATED_SENDER) | BY_POD
+}
+
+/// What is to be asked about one that a pod of this node gets.
+#[inline(always)]
+pub(crate) fn got_by(receiver: Option<&Endpoint>) -> u32 {
+    receiver.map_or(0, |receiver| (receiver.flags() & SENDER) << 8)
 }
 
 /// Whether a packet may not go on, as it came and before `flow` translates it.
@@ -154,24 +156,39 @@ where
 #[inline(always)]
 fn both(tables: &impl Tables, policing: &mut Policing, marks: u32, sides: u32) -> u32 {
     if sides & SENDER != 0 {
-        let answer = side(tables, policing, marks | OUT);
-        let answer = policing.blur(answer);
+        let answer = one(tables, policing, marks | OUT);
         if answer != ALLOWED {
             return answer;
         }
     }
     if sides & RECEIVER != 0 {
-        let answer = side(tables, policing, marks);
-        return policing.blur(answer);
+        return one(tables, policing, marks);
     }
     ALLOWED
 }
 
-/// What the pod at one end says: [`ALLOWED`], or the number of a reason. A function of its own: two callers, one verification each.
+/// What the pod at one end says: [`ALLOWED`], or the number of a reason.
+///
+/// In three functions, one after the other and not one in the other, so that the
+/// verifier walks each of them few times.
+#[inline(always)]
+fn one(tables: &impl Tables, policing: &mut Policing, marks: u32) -> u32 {
+    let answer = by_connection(tables, policing, marks);
+    let mut answer = policing.blur(answer);
+    if answer == ASK {
+        by_rules(tables, policing);
+        answer = concluded(tables, policing, marks);
+        answer = policing.blur(answer);
+    }
+    answer
+}
+
+/// By what its connection is known to be, or [`ASK`], with the question in its
+/// place.
 #[inline(never)]
-fn side<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
+fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
     policing.key.set(&policing.ends, marks);
-    let now = tables.now();
+    policing.now = tables.now();
     if marks & (FIRST_PART | LATER_PART) != 0 {
         let (key, fragment) = (&policing.key, &mut policing.fragment);
         fragment.pod = key.pod;
@@ -180,98 +197,126 @@ fn side<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
         fragment.protocol = key.protocol | if marks & OUT != 0 { 256 } else { 0 };
         if marks & LATER_PART != 0 {
             let first = tables.fragment(&policing.fragment);
-            let follows = first.is_some_and(|first| now.wrapping_sub(first) <= PARTS_FOLLOW);
-            return if follows || marks & NODE != 0 {
+            let age = first.map(|first| policing.now.wrapping_sub(first));
+            return if age.is_some_and(|age| age <= PARTS_FOLLOW) || marks & NODE != 0 {
                 ALLOWED
             } else {
                 DropReason::Fragment as u32
             };
         }
     }
-    let answer = connection(tables, policing, marks, now);
-    if answer == ALLOWED && marks & FIRST_PART != 0 {
-        tables.remember_fragment(&policing.fragment, now);
-    }
-    answer
-}
-
-#[inline(always)]
-fn connection<T: Tables>(tables: &T, policing: &mut Policing, mut marks: u32, now: u32) -> u32 {
-    let state = tables.policy_state();
-    let from_other = marks & OUT == 0;
-    let mut known = tables.connection(&policing.key).filter(|row| {
-        let is_over = row.is_over(policing.key.protocol, now);
-        !is_over && (marks & BEGINS == 0 || row.is_inward() == from_other)
-    });
-    if known.is_none() {
+    policing.generation = tables.policy_state().generation;
+    let Some(row) = known(tables, policing, marks) else {
         if marks & NODE != 0 {
             return ALLOWED;
         }
+        policing.inward = (marks & OUT == 0).into();
         if marks & ERROR != 0 {
-            // Of no connection that is known, it is what it is; nothing follows.
+            // Of no connection that is known, it is what it is.
             policing.key.is_error(policing.source, policing.icmp, marks);
-            marks |= ENDS;
+        }
+        return ASK;
+    };
+    let Some(outcome) = row.outcome(policing.generation) else {
+        policing.inward = row.is_inward().into();
+        return ASK;
+    };
+    if !outcome.is_allowed() && marks & NODE == 0 {
+        policing.inward = row.is_inward().into();
+        return denied_by(policing, outcome);
+    }
+    goes_on(tables, policing, row, marks)
+}
+
+/// The row of the connection, unless the packet begins another one.
+#[inline(always)]
+fn known<'t, T: Tables>(
+    tables: &'t T,
+    policing: &Policing,
+    marks: u32,
+) -> Option<&'t mut Connection> {
+    let row = tables.connection(&policing.key)?;
+    if row.is_over(policing.key.protocol, policing.now) {
+        return None;
+    }
+    let opened_here = row.is_inward() != (marks & OUT == 0);
+    if marks & BEGINS != 0 && opened_here {
+        return None;
+    }
+    Some(row)
+}
+
+#[inline(always)]
+fn goes_on(tables: &impl Tables, policing: &Policing, row: &mut Connection, marks: u32) -> u32 {
+    if marks & ERROR == 0 {
+        match row.next(marks) {
+            Next::Ends => tables.forget_connection(&policing.key),
+            Next::Stays { flags } => row.touch(flags, policing.now),
+        }
+        if marks & FIRST_PART != 0 {
+            tables.remember_fragment(&policing.fragment, policing.now);
         }
     }
-    let inward = known.as_ref().map_or(from_other, |row| row.is_inward());
-    let inward = policing.blur(inward.into()) != 0;
-    let kept = known.as_ref().and_then(|row| row.outcome(state.generation));
-    let outcome = match kept {
-        Some(outcome) => outcome,
-        None => {
-            policing.inward = inward.into();
-            judged(tables, policing);
-            if let Some(row) = &mut known {
-                row.set_outcome(policing.outcome, state.generation);
-            }
-            policing.outcome
+    ALLOWED
+}
+
+#[inline(always)]
+fn denied_by(policing: &mut Policing, outcome: Outcome) -> u32 {
+    let inward = policing.inward != 0;
+    policing.denial.set(&policing.key, inward, outcome.by());
+    DropReason::Policy as u32
+}
+
+/// Asks the rules.
+#[inline(never)]
+fn by_rules<T: Tables>(tables: &T, policing: &mut Policing) {
+    let (pod, other) = (policing.key.pod, policing.key.other);
+    let protocol = policing.key.protocol as u8;
+    let port = policing.key.server_port(policing.inward);
+    let side = (&pod, policing.inward);
+    let blur = |word| policing.blur(word);
+    policing.outcome = judge_side(tables, side, &other, (protocol, port), blur);
+}
+
+/// After the rules were asked.
+#[inline(never)]
+fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
+    let outcome = policing.outcome;
+    let known = known(tables, policing, marks);
+    if let Some(row) = known {
+        row.set_outcome(outcome, policing.generation);
+        if !outcome.is_allowed() && marks & NODE == 0 {
+            return denied_by(policing, outcome);
         }
-    };
-    let key = &policing.key;
-    if !outcome.is_allowed() && marks & NODE == 0 {
-        if known.is_none() && key.protocol == u32::from(IPPROTO_TCP) && marks & BEGINS == 0 {
+        return goes_on(tables, policing, row, marks);
+    }
+    if !outcome.is_allowed() {
+        if policing.key.protocol == u32::from(IPPROTO_TCP) && marks & BEGINS == 0 {
             // In the middle of what is not known: nobody asks for a rule here.
             return DropReason::NoConnection as u32;
         }
-        policing.denial.set(key, inward, outcome.by());
-        return DropReason::Policy as u32;
+        return denied_by(policing, outcome);
     }
-    if let Some(row) = known {
-        if marks & ERROR == 0 {
-            match row.next(marks) {
-                Next::Ends => tables.forget_connection(key),
-                Next::Stays { flags } => row.touch(flags, now),
-            }
-        }
-        return ALLOWED;
-    }
-    if marks & (ENDS | RESETS) != 0 {
+    if marks & (ERROR | ENDS | RESETS) != 0 {
         // Nothing more is to come.
         return ALLOWED;
     }
-    policing.row = Connection::new(from_other, now);
-    policing.row.set_outcome(outcome, state.generation);
-    if tables.remember_connection(key, &policing.row) || answers_pass(tables, &key.pod, from_other)
+    policing.row = Connection::new(policing.inward != 0, policing.now);
+    policing.row.set_outcome(outcome, policing.generation);
+    if !tables.remember_connection(&policing.key, &policing.row) && !answers_pass(tables, policing)
     {
-        ALLOWED
-    } else {
-        DropReason::ConnectionsFull as u32
+        return DropReason::ConnectionsFull as u32;
     }
-}
-
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-fn judged<T: Tables>(tables: &T, policing: &mut Policing) {
-    let question = policing.key.question(policing.inward != 0);
-    policing.outcome = judge(tables, &question);
+    if marks & FIRST_PART != 0 {
+        tables.remember_fragment(&policing.fragment, policing.now);
+    }
+    ALLOWED
 }
 
 /// Whether the answers to a connection pass without it: nothing restricts the
 /// other direction of the pod.
 #[inline(always)]
-fn answers_pass(tables: &impl PolicyTables, pod: &Address, inward: bool) -> bool {
-    tables.pod(pod).is_some_and(|pod| {
-        let answers = if inward { pod.egress } else { pod.ingress };
-        answers == NO_POLICY
-    })
+fn answers_pass(tables: &impl PolicyTables, policing: &Policing) -> bool {
+    let pod = tables.pod(&policing.key.pod);
+    pod.is_some_and(|pod| pod.side(policing.inward ^ 1) == NO_POLICY)
 }

@@ -16,7 +16,7 @@ pub use connection::{
 };
 pub use enforce::Connections;
 pub(crate) use enforce::{
-    BY_POD, RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, denied_to_pod, sides,
+    RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, denied_to_pod, got_by, sent_by,
 };
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
 
@@ -51,7 +51,7 @@ pub enum Direction {
 
 /// The tables that policies are looked up in.
 pub trait PolicyTables {
-    fn pod(&self, address: &Address) -> Option<PolicyPod>;
+    fn pod(&self, address: &Address) -> Option<&PolicyPod>;
     /// Of the longest prefix that has the address in it.
     fn class(&self, address: &Address) -> Option<u64>;
     fn pair(&self, key: &PairKey) -> Option<&PairRow>;
@@ -80,43 +80,57 @@ pub struct Question {
 #[inline(always)]
 #[must_use]
 pub fn judge(tables: &impl PolicyTables, question: &Question) -> Outcome {
-    let Some(pod) = tables.pod(&question.pod) else {
+    let Question {
+        pod,
+        direction,
+        other,
+        protocol,
+        port,
+    } = question;
+    let side = match direction {
+        Direction::Ingress => PolicyPod::INGRESS,
+        Direction::Egress => PolicyPod::EGRESS,
+    };
+    judge_side(tables, (pod, side), other, (*protocol, *port), |word| word)
+}
+
+/// As [`judge`], with a side of the pod. `blur`: as [`Policing::blur`].
+#[inline(always)]
+fn judge_side(
+    tables: &impl PolicyTables,
+    (pod, side): (&Address, u32),
+    other: &Address,
+    (protocol, port): (u8, Port),
+    mut blur: impl FnMut(u32) -> u32,
+) -> Outcome {
+    let Some(row) = tables.pod(pod) else {
         return Outcome::deny(BY_DAMAGE);
     };
-    let policy = match question.direction {
-        Direction::Ingress => pod.ingress,
-        Direction::Egress => pod.egress,
-    };
+    let policy = row.side(side);
     if policy == NO_POLICY {
         return Outcome::allow(BY_DEFAULT);
     }
-    if question.pod == question.other {
+    if pod == other {
         return Outcome::allow(BY_ITSELF);
     }
-    let base = if question.other.is_v4() {
-        CLASS_V4
-    } else {
-        CLASS_V6
-    };
-    let class = tables.class(&question.other).unwrap_or(base);
-    let row = match tables.pair(&PairKey { policy, class }) {
-        Some(row) => row,
+    let base = if other.is_v4() { CLASS_V4 } else { CLASS_V6 };
+    let class = tables.class(other).unwrap_or(base);
+    let mut row = tables.pair(&PairKey { policy, class });
+    if row.is_none() {
         // What is not said of a class is as for everybody.
-        None => match tables.pair(&PairKey {
-            policy,
-            class: base,
-        }) {
-            Some(row) => row,
-            None => return Outcome::deny(BY_DAMAGE),
-        },
+        let class = base;
+        row = tables.pair(&PairKey { policy, class });
+    }
+    let Some(row) = row else {
+        return Outcome::deny(BY_DAMAGE);
     };
-    let outcome = match question.protocol {
-        IPPROTO_TCP => row.tcp,
-        IPPROTO_UDP => row.udp,
-        IPPROTO_SCTP => row.sctp,
-        _ => row.other,
-    };
-    by_port(tables, outcome, question.port.host())
+    let cell = blur(match protocol {
+        IPPROTO_TCP => 0,
+        IPPROTO_UDP => 1,
+        IPPROTO_SCTP => 2,
+        _ => 3,
+    });
+    by_port(tables, row.cell(cell), port.host())
 }
 
 /// Follows an outcome that depends on the port to one that does not.

@@ -32,13 +32,28 @@ pub mod policy_names {
     pub const POLICING: &str = "policing";
 }
 
-/// What is in force on a pod of this node: [`crate::NO_POLICY`], or the id of a
-/// side.
-#[repr(C)]
+/// What is in force on a pod of this node, by side: [`crate::NO_POLICY`], or an
+/// id.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyPod {
-    pub ingress: u64,
-    pub egress: u64,
+    sides: [u64; 2],
+}
+
+impl PolicyPod {
+    pub const EGRESS: u32 = 0;
+    pub const INGRESS: u32 = 1;
+
+    pub const fn new(ingress: u64, egress: u64) -> Self {
+        Self {
+            sides: [egress, ingress],
+        }
+    }
+
+    #[inline(always)]
+    pub const fn side(&self, side: u32) -> u64 {
+        self.sides[side as usize & 1]
+    }
 }
 
 /// Prefix of addresses of one class; the length counts the 96 bits before an
@@ -67,14 +82,19 @@ pub struct PairKey {
     pub class: u64,
 }
 
-/// What a side says of a class, by protocol. `other` never depends on ports.
-#[repr(C)]
+/// What a side says of a class: of TCP, UDP, SCTP and everything else, which never
+/// depends on ports.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairRow {
-    pub tcp: Outcome,
-    pub udp: Outcome,
-    pub sctp: Outcome,
-    pub other: Outcome,
+    pub cells: [Outcome; 4],
+}
+
+impl PairRow {
+    #[inline(always)]
+    pub(super) const fn cell(&self, index: u32) -> Outcome {
+        self.cells[index as usize & 3]
+    }
 }
 
 /// Yes or no and who said so, or where to look with the port.

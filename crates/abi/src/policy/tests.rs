@@ -13,8 +13,8 @@ struct Map {
 }
 
 impl PolicyTables for Map {
-    fn pod(&self, address: &Address) -> Option<PolicyPod> {
-        self.pods.get(address).copied()
+    fn pod(&self, address: &Address) -> Option<&PolicyPod> {
+        self.pods.get(address)
     }
     fn class(&self, address: &Address) -> Option<u64> {
         self.classes.get(address).copied()
@@ -33,20 +33,14 @@ fn address(text: &str) -> Address {
 
 fn all(outcome: Outcome) -> PairRow {
     PairRow {
-        tcp: outcome,
-        udp: outcome,
-        sctp: outcome,
-        other: outcome,
+        cells: [outcome; 4],
     }
 }
 
 /// A pod with ingress 100: class 50 may at TCP 80, everybody else may not.
 fn map() -> Map {
     let mut map = Map::default();
-    let pod = PolicyPod {
-        ingress: 100,
-        egress: NO_POLICY,
-    };
+    let pod = PolicyPod::new(100, NO_POLICY);
     map.pods.insert(address("10.0.0.1"), pod);
     map.pods.insert(address("fd00::1"), pod);
     map.classes.insert(address("10.0.0.2"), 50);
@@ -58,10 +52,8 @@ fn map() -> Map {
     let (yes, no) = (Outcome::allow(8), Outcome::deny(9));
     map.ports
         .push(PortNode::new(&[(0, no), (80, yes), (81, no)]));
-    let row = PairRow {
-        tcp: Outcome::see_node(0),
-        ..all(no)
-    };
+    let mut row = all(no);
+    row.cells[0] = Outcome::see_node(0);
     let key = PairKey {
         policy: 100,
         class: 50,

@@ -16,12 +16,12 @@ pub struct Endpoint {
 
 /// Packets of this pod were led to backends one by one, so what comes to it may
 /// be an answer to one of them.
-const TRANSLATED: u16 = 1;
+pub(crate) const TRANSLATED: u16 = 1;
 /// Another engine is being replaced: what is in the middle of a flow that is not
 /// known here yet is the host's stack's, which that engine taught.
 const HANDED_OVER: u16 = 2;
 /// Its packets are asked about: policies are in force on it, or not yet known.
-const TRACKED: u16 = 4;
+pub(crate) const TRACKED: u16 = 4;
 
 impl Endpoint {
     pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
@@ -43,6 +43,12 @@ impl Endpoint {
     pub const fn with_tracked(self, tracked: bool) -> Self {
         let flags = self.flags & !TRACKED | if tracked { TRACKED } else { 0 };
         Self { flags, ..self }
+    }
+
+    /// [`TRANSLATED`], [`TRACKED`] and others.
+    #[inline(always)]
+    pub(crate) const fn flags(&self) -> u32 {
+        self.flags as u32
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ pub use link::{
     Endpoint, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route,
     RouteKey, Uplink,
 };
+pub(crate) use link::{TRACKED, TRANSLATED};
 pub use service::{
     Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY,
     FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,
@@ -23,7 +24,7 @@ use crate::Address;
 
 /// Version of everything in these files. A kernel that holds tables of another
 /// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///
@@ -63,7 +64,7 @@ table_rows! {
     Route: 24,
     FlowKey: 40,
     Flow: 60,
-    Work: 200,
+    Work: 208,
     ReverseKey: 28,
     Led: 28,
     SocketState: 52,

@@ -10,10 +10,7 @@ use super::rows::{Cell, Outcome, PodPolicies, PortTable, RuleRow};
 
 /// A pod's row.
 pub fn pod(policies: PodPolicies) -> abi::PolicyPod {
-    abi::PolicyPod {
-        ingress: policies.ingress.number(),
-        egress: policies.egress.number(),
-    }
+    abi::PolicyPod::new(policies.ingress.number(), policies.egress.number())
 }
 
 /// Key of a class's prefix.
@@ -40,10 +37,12 @@ pub fn pair_row(row: &RuleRow, root: impl Fn(PortsId) -> u32) -> abi::PairRow {
         Cell::ByPort(id) => abi::Outcome::see_node(root(id)),
     };
     abi::PairRow {
-        tcp: cell(row.tcp),
-        udp: cell(row.udp),
-        sctp: cell(row.sctp),
-        other: outcome(row.other),
+        cells: [
+            cell(row.tcp),
+            cell(row.udp),
+            cell(row.sctp),
+            outcome(row.other),
+        ],
     }
 }
 
@@ -132,6 +131,14 @@ fn read(outcome: abi::Outcome) -> Outcome {
     }
 }
 
+/// A pod's row read back.
+pub fn read_pod(row: abi::PolicyPod) -> PodPolicies {
+    PodPolicies {
+        ingress: PolicyId::from_number(row.side(abi::PolicyPod::INGRESS)),
+        egress: PolicyId::from_number(row.side(abi::PolicyPod::EGRESS)),
+    }
+}
+
 /// A pair's row read back. `ports`: the id of the table whose first node that is;
 /// `None` if there is none.
 pub fn read_pair(row: &abi::PairRow, ports: impl Fn(u32) -> Option<PortsId>) -> Option<RuleRow> {
@@ -139,11 +146,12 @@ pub fn read_pair(row: &abi::PairRow, ports: impl Fn(u32) -> Option<PortsId>) -> 
         Some(root) => ports(root).map(Cell::ByPort),
         None => Some(Cell::All(read(outcome))),
     };
+    let [tcp, udp, sctp, other] = row.cells;
     Some(RuleRow {
-        tcp: cell(row.tcp)?,
-        udp: cell(row.udp)?,
-        sctp: cell(row.sctp)?,
-        other: read(row.other),
+        tcp: cell(tcp)?,
+        udp: cell(udp)?,
+        sctp: cell(sctp)?,
+        other: read(other),
     })
 }
 

@@ -67,8 +67,8 @@ impl Kernel {
 }
 
 impl abi::PolicyTables for Kernel {
-    fn pod(&self, address: &abi::Address) -> Option<abi::PolicyPod> {
-        self.pods.get(address).copied()
+    fn pod(&self, address: &abi::Address) -> Option<&abi::PolicyPod> {
+        self.pods.get(address)
     }
 
     /// One trie for both families, as the kernel has it.
@@ -120,20 +120,16 @@ fn port_tables_of_every_depth() {
         ports.extend(kernel::port_nodes(&table, u32::try_from(offset).unwrap()));
         let pod: IpAddr = [10, 0, 0, 1].into();
         let row = abi::PairRow {
-            tcp: abi::Outcome::see_node(u32::try_from(offset).unwrap()),
-            udp: abi::Outcome::allow(1),
-            sctp: abi::Outcome::allow(1),
-            other: abi::Outcome::allow(1),
+            cells: [
+                abi::Outcome::see_node(u32::try_from(offset).unwrap()),
+                abi::Outcome::allow(1),
+                abi::Outcome::allow(1),
+                abi::Outcome::allow(1),
+            ],
         };
         let (policy, class) = (77, abi::CLASS_V4);
         let kernel = Kernel {
-            pods: HashMap::from([(
-                pod.into(),
-                abi::PolicyPod {
-                    ingress: policy,
-                    egress: policy,
-                },
-            )]),
+            pods: HashMap::from([(pod.into(), abi::PolicyPod::new(policy, policy))]),
             classes: HashMap::new(),
             pairs: HashMap::from([(abi::PairKey { policy, class }, row)]),
             ports,

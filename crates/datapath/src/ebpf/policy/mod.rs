@@ -89,10 +89,7 @@ impl Policies {
 
     /// Whether packets of a pod's address are looked at.
     pub(crate) fn is_tracked(&self, maps: &PolicyMaps, address: &Address) -> bool {
-        let open = PolicyPod {
-            ingress: NO_POLICY,
-            egress: NO_POLICY,
-        };
+        let open = PolicyPod::new(NO_POLICY, NO_POLICY);
         self.observe || maps.pods.rows().get(address) != Some(&open)
     }
 
@@ -207,9 +204,12 @@ impl Policies {
 
     /// Whether rows are missing that a pod with these sides needs.
     fn lacks(&self, row: &PolicyPod) -> bool {
-        [row.ingress, row.egress].into_iter().any(|side| {
-            side != NO_POLICY && (self.lacks_classes || self.incomplete.contains(&side))
-        })
+        [PolicyPod::INGRESS, PolicyPod::EGRESS]
+            .into_iter()
+            .any(|side| {
+                let side = row.side(side);
+                side != NO_POLICY && (self.lacks_classes || self.incomplete.contains(&side))
+            })
     }
 
     /// Takes away the rows of pods that lack others.

@@ -39,10 +39,7 @@ impl Ports {
         let mut ports = Self::default();
         let mut used: BTreeMap<u32, u32> = BTreeMap::new();
         for row in pairs {
-            for root in [row.tcp, row.udp, row.sctp]
-                .into_iter()
-                .filter_map(Outcome::node)
-            {
+            for root in row.cells.into_iter().filter_map(Outcome::node) {
                 if used.contains_key(&root) {
                     continue;
                 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ripstop_abi::{Address, Outcome, Port};
-use ripstop_plan::policy::{ClassId, PodPolicies, PolicyId, PolicyTables, PortsId, kernel};
+use ripstop_plan::policy::{ClassId, PolicyId, PolicyTables, PortsId, kernel};
 
 use super::maps::PolicyMaps;
 use crate::Error;
@@ -19,11 +19,7 @@ use crate::state::Connection;
 pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
     let mut found = PolicyTables::default();
     for (address, row) in maps.pods.read_rows()? {
-        let row = PodPolicies {
-            ingress: PolicyId::from_number(row.ingress),
-            egress: PolicyId::from_number(row.egress),
-        };
-        found.pods.insert(address.into(), row);
+        found.pods.insert(address.into(), kernel::read_pod(row));
     }
     for (key, class) in maps.classes.read_rows()? {
         if BASES.contains(&(key, class)) {
@@ -36,10 +32,7 @@ pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
     let nodes: BTreeMap<_, _> = maps.ports.read_rows()?.into_iter().collect();
     let mut ids: BTreeMap<u32, PortsId> = BTreeMap::new();
     for (key, row) in maps.pairs.read_rows()? {
-        for root in [row.tcp, row.udp, row.sctp]
-            .into_iter()
-            .filter_map(Outcome::node)
-        {
+        for root in row.cells.into_iter().filter_map(Outcome::node) {
             if ids.contains_key(&root) {
                 continue;
             }
