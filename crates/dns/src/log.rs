@@ -99,6 +99,7 @@ pub struct Stats {
     sources: [AtomicU64; SOURCES.len()],
     /// Of answers from here (table and cache), and of those that servers gave.
     latencies: [[AtomicU64; LATENCIES.len() + 1]; 2],
+    micros: [AtomicU64; 2],
     clients: Mutex<Clients>,
 }
 
@@ -146,6 +147,8 @@ pub struct Counts {
     /// Answers by time: up to so many microseconds (0: longer than all others)
     /// so many of the node itself, so many of upstream servers.
     pub latencies: Vec<(u32, u64, u64)>,
+    /// Microseconds of all of them together.
+    pub latency_micros: (u64, u64),
 }
 
 /// One line of the log.
@@ -171,6 +174,7 @@ impl Default for Stats {
             }),
             sources: std::array::from_fn(|_| AtomicU64::new(0)),
             latencies: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            micros: std::array::from_fn(|_| AtomicU64::new(0)),
             clients: Mutex::default(),
         }
     }
@@ -219,6 +223,7 @@ impl Stats {
                 .zip(here.iter().zip(servers))
                 .map(|(end, (here, servers))| (end, read(here), read(servers)))
                 .collect(),
+            latency_micros: (read(&self.micros[0]), read(&self.micros[1])),
         }
     }
 
@@ -269,6 +274,7 @@ impl Recorder<'_> {
         let micros = u32::try_from(observed.took.as_micros()).unwrap_or(u32::MAX);
         let bucket = LATENCIES.iter().position(|end| micros <= *end);
         let side = usize::from(!matches!(observed.source, Source::Table | Source::Cache));
+        self.stats.micros[side].fetch_add(micros.into(), Ordering::Relaxed);
         self.stats.latencies[side][bucket.unwrap_or(LATENCIES.len())]
             .fetch_add(1, Ordering::Relaxed);
         if observed.source != Source::Dropped {

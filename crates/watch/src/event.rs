@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use k8s_openapi::jiff::Timestamp;
 use ripstop_model::{
     ClusterNetworkPolicy, EndpointSlice, Namespace, NetworkPolicy, Node, NodeIdentity, ObjectKey,
     ObjectRef, Pod, Problem, Service, ServiceCidr,
@@ -32,6 +33,8 @@ pub enum Event {
     ClusterNetworkPolicy(ObjectEvent<ClusterNetworkPolicy, String>),
     /// A node as policies name it; it goes with the node.
     NodeIdentity(NodeIdentity),
+    /// When the change of pods happened that a slice was written for.
+    EndpointsChanged(Timestamp),
     /// What of an object is ignored, as it is now: none ends what was said of
     /// it before. A deleted object has no problems.
     Problems(ObjectRef, Vec<Problem>),

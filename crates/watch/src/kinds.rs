@@ -76,6 +76,9 @@ impl Followed for discovery::EndpointSlice {
     fn event(event: ObjectEvent<EndpointSlice, ObjectKey>) -> Event {
         Event::Slice(event)
     }
+    fn more(&self) -> Option<Event> {
+        convert::endpoints_changed(self).map(Event::EndpointsChanged)
+    }
 }
 
 impl Followed for core::Node {

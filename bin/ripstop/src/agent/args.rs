@@ -1,7 +1,8 @@
 //! Flags of `ripstop agent`.
 
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -62,6 +63,13 @@ pub(crate) struct Args {
     /// Port that answers /healthz as kube-proxy's does; 0: none does.
     #[arg(long, default_value_t = 10256)]
     pub(crate) healthz_port: u16,
+    /// Where kube-proxy's metrics port is looked for: /proxyMode, /healthz and
+    /// /metrics; "none" for nowhere.
+    #[arg(long, value_name = "IP:PORT|none", default_value = "127.0.0.1:10249")]
+    pub(crate) metrics_bind_address: MetricsAddress,
+    /// Where else /metrics is answered.
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT")]
+    pub(crate) metrics_address: Vec<SocketAddr>,
     /// Engine that carries services and pods.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) datapath: Mode,
@@ -93,6 +101,21 @@ pub(crate) struct Args {
     /// passes the CNI capability "dns".
     #[arg(long)]
     pub(crate) dns_expand_search: bool,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetricsAddress(pub(crate) Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "none" => Ok(Self(None)),
+            _ => text.parse().map(Some).map(Self),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -93,11 +93,10 @@ enum Reply {
 ///
 /// # Errors
 /// If there can be no socket there.
-pub(crate) fn serve(run_dir: &Path, sources: Sources, main: Sender<Input>) -> Result<()> {
+pub(crate) fn serve(run_dir: &Path, sources: Arc<Sources>, main: Sender<Input>) -> Result<()> {
     let path = socket(run_dir);
     let listener =
         CniServer::listen(&path).with_context(|| format!("status socket {}", path.display()))?;
-    let sources = Arc::new(sources);
     thread::start("status", move || accept(&listener, &sources, &main))
 }
 

@@ -121,6 +121,7 @@ impl Effects {
         }
         self.names.zone.update(names);
         self.problems_changed |= self.health.follow(health, feed.node_port_addresses());
+        self.counts.measures.syncs.add(start.elapsed());
         debug!(
             frontends = rows.frontends.len(),
             routes = rows.routes.len(),

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use ripstop_model::{Node, ObjectKey, ObjectRef, Problem, SliceEndpoint};
 use ripstop_plan::policy::{Attribution, AttributionId, PolicyChange, PolicyPlanner};
 use ripstop_plan::{PlanConfig, Planner, Tables, Update};
@@ -40,6 +41,7 @@ pub(crate) struct Feed {
     problems_changed: bool,
     pods: Option<PodAddresses>,
     attributions: Attributions,
+    changed: Changed,
 }
 
 /// Who can have denied something: what is in force, and what was until lately,
@@ -63,6 +65,32 @@ impl Attributions {
     }
 }
 
+/// When endpoints changed, until the plan has changed with them. Objects that are
+/// listed again change nothing: what waits for long is forgotten.
+#[derive(Debug, Default)]
+struct Changed(Vec<(Instant, Timestamp)>);
+
+impl Changed {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const MOST: usize = 4096;
+
+    fn add(&mut self, at: Timestamp) {
+        if self.0.len() >= Self::MOST {
+            self.0.retain(|(told, _)| told.elapsed() < Self::PATIENCE);
+        }
+        if self.0.len() < Self::MOST {
+            self.0.push((Instant::now(), at));
+        }
+    }
+
+    fn take(&mut self) -> Vec<Timestamp> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        all.filter(|(told, _)| told.elapsed() < Self::PATIENCE)
+            .map(|(_, at)| at)
+            .collect()
+    }
+}
+
 /// The thread that follows the API has ended, which it never does by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody follows the API server any more")]
@@ -81,6 +109,7 @@ impl Feed {
             problems_changed: false,
             pods: None,
             attributions: Attributions::default(),
+            changed: Changed::default(),
         }
     }
 
@@ -113,6 +142,11 @@ impl Feed {
 
     pub(crate) fn node(&self, name: &str) -> Option<&Node> {
         self.planner.node(name)
+    }
+
+    /// When endpoints changed of which was told just now, since the last call.
+    pub(crate) fn take_changed(&mut self) -> Vec<Timestamp> {
+        self.changed.take()
     }
 
     pub(crate) fn plan(&mut self) -> Update {
@@ -269,6 +303,7 @@ impl Feed {
                     .policies_mut()
                     .retain_cluster_policies(|name| names.contains(name));
             }
+            Event::EndpointsChanged(at) => self.changed.add(at),
             Event::Problems(object, problems) => {
                 self.problems_changed = true;
                 match problems.is_empty() {

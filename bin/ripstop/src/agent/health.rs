@@ -4,36 +4,23 @@
 //! <https://github.com/kubernetes/kubernetes/tree/master/pkg/proxy/healthcheck>
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use anyhow::Result;
+use hyper::StatusCode;
 use k8s_openapi::jiff::Timestamp;
-use nix::libc::EAFNOSUPPORT;
 use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
 use ripstop_plan::HealthCheck;
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::http::{self, Answer, Http, Reply};
 use super::status::Counts;
-use super::thread;
-
-/// Who has sent no request by then is not going to.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The listeners of this node, followed from the main thread.
 pub(crate) struct HealthServer {
-    runtime: Handle,
+    http: Http,
     told: Arc<Told>,
     addresses: Vec<IpAddr>,
     /// By port; empty while the port cannot be had.
@@ -54,40 +41,24 @@ impl HealthServer {
     /// # Errors
     /// If there can be no thread for it.
     pub(crate) fn start(port: u16, counts: Arc<Counts>) -> Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("runtime of health checks")?;
         let told = Arc::new(Told {
             checks: Mutex::default(),
             counts,
         });
         let server = Self {
-            runtime: runtime.handle().clone(),
-            told,
+            http: Http::start("health")?,
+            told: Arc::clone(&told),
             addresses: Vec::new(),
             listeners: BTreeMap::new(),
             problems: BTreeSet::new(),
         };
+        let answer: Answer = Arc::new(move |path| healthz(&told, path));
         if port != 0
-            && let Err(error) = server.listen_everywhere(port)
+            && let Err(error) = server.http.listen_everywhere(port, &answer)
         {
             warn!(port, %error, "nobody answers /healthz");
         }
-        thread::start("health", move || runtime.block_on(std::future::pending()))?;
         Ok(server)
-    }
-
-    fn listen_everywhere(&self, port: u16) -> std::io::Result<()> {
-        // Takes IPv4 as well, unless the kernel has no IPv6.
-        let any = (IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into();
-        match self.listen(any, healthz) {
-            Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => {
-                let any = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into();
-                self.listen(any, healthz).map(drop)
-            }
-            other => other.map(drop),
-        }
     }
 
     /// Follows changes of the plan, and the node's addresses for NodePorts:
@@ -145,8 +116,11 @@ impl HealthServer {
     /// All or none.
     fn listen_for(&self, port: u16) -> std::io::Result<Vec<AbortHandle>> {
         let mut listeners: Vec<AbortHandle> = Vec::new();
+        let told = Arc::clone(&self.told);
+        let answer: Answer = Arc::new(move |_| service(&told, port));
         for address in &self.addresses {
-            match self.listen(SocketAddr::new(*address, port), service) {
+            let at = SocketAddr::new(*address, port);
+            match self.http.listen(at, Arc::clone(&answer)) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {
                     listeners.iter().for_each(AbortHandle::abort);
@@ -156,47 +130,10 @@ impl HealthServer {
         }
         Ok(listeners)
     }
-
-    fn listen(&self, address: SocketAddr, answer: Answer) -> std::io::Result<AbortHandle> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let _inside = self.runtime.enter();
-        let listener = TcpListener::from_std(listener)?;
-        let told = Arc::clone(&self.told);
-        let task = self
-            .runtime
-            .spawn(accept(listener, told, address.port(), answer));
-        Ok(task.abort_handle())
-    }
-}
-
-/// Gets what is known, the port that was asked and the path.
-type Answer = fn(&Told, u16, &str) -> Response<Full<Bytes>>;
-
-async fn accept(listener: TcpListener, told: Arc<Told>, port: u16, answer: Answer) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let told = Arc::clone(&told);
-        let respond = move |request: Request<Incoming>| {
-            let response = answer(&told, port, request.uri().path());
-            async move { Ok::<_, Infallible>(response) }
-        };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), service_fn(respond));
-        // Who leaves in the middle did not want to know.
-        tokio::spawn(async { drop(connection.await) });
-    }
 }
 
 /// `healthCheckNodePort`, whatever the path.
-fn service(told: &Told, port: u16, _: &str) -> Response<Full<Bytes>> {
+fn service(told: &Told, port: u16) -> Reply {
     let checks = told.checks.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(check) = checks.get(&port) else {
         return respond(StatusCode::NOT_FOUND, String::new());
@@ -220,7 +157,7 @@ fn service(told: &Told, port: u16, _: &str) -> Response<Full<Bytes>> {
     response
 }
 
-fn healthz(told: &Told, _: u16, path: &str) -> Response<Full<Bytes>> {
+fn healthz(told: &Told, path: &str) -> Reply {
     if !matches!(path, "/healthz" | "/livez") {
         return respond(StatusCode::NOT_FOUND, String::new());
     }
@@ -237,21 +174,15 @@ fn healthz(told: &Told, _: u16, path: &str) -> Response<Full<Bytes>> {
     respond(status, body)
 }
 
-fn respond(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let json = hyper::header::HeaderValue::from_static("application/json");
-    headers.insert(hyper::header::CONTENT_TYPE, json);
-    let nosniff = hyper::header::HeaderValue::from_static("nosniff");
-    headers.insert(hyper::header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    response
+fn respond(status: StatusCode, body: String) -> Reply {
+    http::respond(status, "application/json", body)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
 
     use ripstop_model::ObjectKey;
 

@@ -15,8 +15,10 @@ mod engine;
 mod facts;
 mod feed;
 mod health;
+mod http;
 mod local_pods;
 mod machine;
+mod metrics;
 pub(crate) mod names;
 mod node_ports;
 mod nodes;
@@ -159,7 +161,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         HealthServer::start(args.healthz_port, Arc::clone(&counts))?,
     );
     effects.adopt_pods();
-    let sources = Sources {
+    let sources = Arc::new(Sources {
         node: args.node_name.clone(),
         started,
         api: Arc::clone(&health),
@@ -167,7 +169,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         pods: Arc::clone(&pods),
         names: names.clone(),
         counts: Arc::clone(&counts),
-    };
+    });
+    metrics::serve(
+        Arc::clone(&sources),
+        args.metrics_bind_address.0,
+        &args.metrics_address,
+    )?;
     control::serve(&args.run_dir, sources, events)?;
 
     // Planner -> routes, datapath, names
@@ -219,6 +226,7 @@ fn follow(feed: &mut Feed, effects: &mut Effects) {
         let update = feed.plan();
         if !update.is_empty() {
             effects.apply(update, feed);
+            effects.counts.measures.programmed(&feed.take_changed());
         }
         // What a change still needs of what it replaces goes with the next one.
         if feed.is_settled() {
@@ -276,6 +284,8 @@ fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
 fn begin(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
     let update = feed.plan();
     effects.start(update, feed);
+    // What was listed had changed before there was anybody to measure it.
+    drop(feed.take_changed());
     follow(feed, effects);
     effects.counts.synced();
     say_problems(feed, effects, reporter);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
+use super::metrics::Measures;
 use super::names::Names;
 use super::nodes::NodeView;
 use super::policies::PoliciesView;
@@ -112,7 +113,10 @@ pub(crate) struct Audits {
 
 /// What the control loop knows and nobody else.
 #[derive(Debug, Default)]
-pub(crate) struct Counts(Mutex<Inner>);
+pub(crate) struct Counts {
+    inner: Mutex<Inner>,
+    pub(crate) measures: Measures,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Inner {
@@ -161,12 +165,12 @@ impl Counts {
 
     /// Whether this node carries services as the cluster wants it to.
     pub(crate) fn is_healthy(&self) -> bool {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.synced && inner.problem.is_none()
     }
 
     pub(crate) fn updated(&self) -> Timestamp {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.updated
     }
 
@@ -181,11 +185,11 @@ impl Counts {
     }
 
     fn change(&self, f: impl FnOnce(&mut Inner)) {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn read(&self) -> Inner {
-        self.0
+        self.inner
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -266,6 +270,20 @@ fn ignored(problem: &Problem) -> Ignored {
 }
 
 impl Sources {
+    /// The engine that runs now.
+    pub(crate) fn mode(&self) -> &'static str {
+        lock(&self.datapath).status().mode
+    }
+
+    pub(crate) fn measures(&self) -> &Measures {
+        &self.counts.measures
+    }
+
+    /// When the kernel was last as planned, seconds since 1970; 0: never.
+    pub(crate) fn updated_seconds(&self) -> f64 {
+        self.counts.updated().as_millisecond() as f64 / 1e3
+    }
+
     fn dns(&self) -> Dns {
         let server = &self.names.server;
         let (cached, under_way) = server.sizes();

@@ -22,6 +22,7 @@ pub(crate) use policy::closed;
 pub use policy::{cluster_network_policy, namespace, network_policy, node_identity, pod};
 pub use service::service;
 pub use service_cidr::service_cidr;
+pub(crate) use slice::endpoints_changed;
 pub use slice::slice;
 
 /// What an object means, and what of it means nothing.

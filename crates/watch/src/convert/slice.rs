@@ -1,6 +1,7 @@
 //! EndpointSlice.
 
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::jiff::Timestamp;
 use ripstop_model::{
     EndpointSlice, EndpointState, ObjectKind, ObjectRef, Reason, SliceEndpoint, SlicePort,
 };
@@ -9,6 +10,8 @@ use super::{Converted, Reader, key};
 
 /// Label with the name of the slice's service.
 const SERVICE: &str = "kubernetes.io/service-name";
+/// Annotation of the endpoint slice controller.
+const CHANGED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// No model for slices that are of no service, or whose addresses are names.
 pub fn slice(object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
@@ -34,6 +37,14 @@ pub fn slice(object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
         ports,
         endpoints,
     })
+}
+
+/// When the pods changed that the slice was written for. Slices that nobody's
+/// controller writes do not say it.
+/// <https://github.com/kubernetes/community/blob/master/sig-scalability/slos/network_programming_latency.md>
+pub(crate) fn endpoints_changed(object: &discovery::EndpointSlice) -> Option<Timestamp> {
+    let annotations = object.metadata.annotations.as_ref()?;
+    annotations.get(CHANGED)?.parse().ok()
 }
 
 fn port(read: &mut Reader, i: usize, p: &discovery::EndpointPort) -> Option<SlicePort> {

@@ -297,3 +297,19 @@ fn what_is_wrong_says_where_and_the_rest_is_there() {
     );
     assert_eq!(converted.model.unwrap().pod_cidrs.len(), 1);
 }
+
+#[test]
+fn slices_say_when_endpoints_changed() {
+    let slice = |annotations: Value| {
+        let object = json!({"metadata": {"name": "s", "annotations": annotations},
+            "addressType": "IPv4", "endpoints": []});
+        endpoints_changed(&read(object)).map(|at| at.to_string())
+    };
+    let key = "endpoints.kubernetes.io/last-change-trigger-time";
+    assert_eq!(
+        slice(json!({key: "2026-11-21T08:30:00.123456789Z"})).unwrap(),
+        "2026-11-21T08:30:00.123456789Z"
+    );
+    assert_eq!(slice(json!({key: "yesterday"})), None);
+    assert_eq!(slice(json!({})), None);
+}
