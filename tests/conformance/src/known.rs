@@ -23,26 +23,15 @@ struct Known {
     why: &'static str,
 }
 
-const KNOWN: &[Known] = &[
-    Known {
-        engine: Engine::Ebpf,
-        stacks: &[Stack::Dual],
-        families: BOTH,
-        scenario: "spread-udp",
-        paths: &[Path::OutsideToNear],
-        sometimes: true,
-        why: "about one of a thousand first datagrams from outside gets no answer",
-    },
-    Known {
-        engine: Engine::Nftables,
-        stacks: &[Stack::Dual, Stack::Ipv4],
-        families: &[Family::Ipv4],
-        scenario: "node-port-tcp",
-        paths: &[Path::NodeToFar, Path::HostPodToFar],
-        sometimes: true,
-        why: "the node's own first long segments into the tunnel are too long, and it stalls",
-    },
-];
+const KNOWN: &[Known] = &[Known {
+    engine: Engine::Ebpf,
+    stacks: &[Stack::Dual],
+    families: BOTH,
+    scenario: "spread-udp",
+    paths: &[Path::OutsideToNear],
+    sometimes: true,
+    why: "about one of a thousand first datagrams from outside gets no answer",
+}];
 
 impl Known {
     fn matches(&self, row: &Row, column: Column) -> bool {
