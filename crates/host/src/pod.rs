@@ -257,17 +257,13 @@ impl PodLink {
         requests
     }
 
-    /// Takes the node's routes to the pod away, which is quick; the link itself
-    /// may follow later. What is gone already is no error.
+    /// Ends all that moves on the link, and the node's routes with it, which is
+    /// quick; the link itself may follow later. One that is gone is no error.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn unroute(&self, node: &mut Netlink, host_index: u32) -> Result<(), Error> {
-        node.execute(self.addresses.iter().map(|&address| {
-            Route::new(host_net(address), host_index)
-                .delete()
-                .if_exists()
-        }))
+    pub fn close(node: &mut Netlink, host_index: u32) -> Result<(), Error> {
+        node.execute([link::down(host_index).if_exists()])
     }
 
     /// Compares the kernel with what this link shall be; `None` if they agree.

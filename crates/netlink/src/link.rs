@@ -174,6 +174,16 @@ pub fn up(index: u32) -> Request {
     Request::change(Rtnl::SetLink(message), format!("set interface {index} up"))
 }
 
+/// Takes an interface down; the routes by it go.
+pub fn down(index: u32) -> Request {
+    let mut message = indexed(index);
+    message.header.change_mask = LinkFlags::Up;
+    Request::change(
+        Rtnl::SetLink(message),
+        format!("set interface {index} down"),
+    )
+}
+
 /// Waits until an interface whose carrier has just come sends packets. The end
 /// of a veth pair that was up first gets its carrier from the other one; the
 /// kernel activates its queue in a work item later, and drops what is sent until

@@ -171,8 +171,11 @@ fn load(lab: &Lab, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
         });
         // Some go, and others get their addresses.
         let some = &crowd.members[..PODS / 4];
-        some.iter()
-            .for_each(|member| assert!(crowd.plugin("DEL", member)));
+        for member in some {
+            eventually("the pod is detached", || {
+                crowd.plugin("DEL", member).then_some(())
+            });
+        }
         crowd.attach(some);
         eventually("agents were killed and labels changed", || {
             let enough = killed.load(Ordering::Relaxed) >= KILLS
@@ -253,10 +256,19 @@ fn watch(sniffers: &[OwnedFd], stop: &AtomicBool, diary: &Diary) -> u64 {
     leaked
 }
 
-/// Kills the agent of node1 again and again; the lab starts it again.
+/// Kills the agents again and again, each time when new ones have the pods.
 fn kill_agents(lab: &Lab, stop: &AtomicBool, killed: &AtomicU64, diary: &Diary) {
     while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(1500));
+        let ready = || {
+            lab.agent("node1", &["status"])
+                .stdout
+                .contains("policies  ")
+        };
+        if !ready() {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(500));
         for agent in lab.agents() {
             // It may be gone already.
             if kill(Pid::from_raw(agent), Signal::SIGKILL).is_ok() {

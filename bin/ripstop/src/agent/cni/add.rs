@@ -86,7 +86,7 @@ impl CniServer {
         Ok((record, linked))
     }
 
-    fn with_netlink<T>(
+    pub(super) fn with_netlink<T>(
         &self,
         work: impl FnOnce(&mut Netlink) -> Result<T, ripstop_netlink::Error>,
     ) -> Result<T, ripstop_netlink::Error> {

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use ripstop_cni_types::{Attachment, Code, Config, Error};
+use ripstop_host::pod::PodLink;
 use ripstop_host::records::Record;
 use ripstop_model::LocalPod;
 use ripstop_plan::Change;
 
 use super::attachments::key_of;
-use super::{CniServer, describe, link_of};
+use super::{CniServer, describe};
 
 impl CniServer {
     /// Detaches a pod; one that is not attached is no error, nor is one whose
@@ -23,6 +24,10 @@ impl CniServer {
 
     /// Undoes an attachment. The container must be locked.
     pub(super) fn detach(&self, record: Record) -> Result<(), Error> {
+        // Before the datapath lets go of it: nothing is to move on a link that
+        // nobody watches. And the address is used again only after the link is
+        // gone, but packets to it must not wait for that.
+        let ended = self.with_netlink(|netlink| PodLink::close(netlink, record.pod.host_ifindex));
         let mut datapath = self.datapath();
         self.attachments.leaving(&record);
         self.tell_names(&record, false);
@@ -34,19 +39,12 @@ impl CniServer {
         if let Some(plan) = self.plan.get() {
             plan.removed(key_of(&record));
         }
-        // The address is used again only after the link is gone, but packets to
-        // it must not wait for that.
-        let unrouted = self.sockets.take().and_then(|mut netlink| {
-            let result = link_of(&record).unroute(&mut netlink, record.pod.host_ifindex);
-            self.sockets.put(netlink);
-            result
-        });
         let pod = describe(&record.pod);
         self.reaper.delete(record);
-        // Routes go with the link, so this is for the log; rows that stay in the
+        // The link goes in a moment, so this is for the log; rows that stay in the
         // datapath are for the runtime to know, which tries again.
-        if let Err(error) = unrouted {
-            tracing::warn!(pod, %error, "routes to the pod stay until its link is deleted");
+        if let Err(error) = ended {
+            tracing::warn!(pod, %error, "its link is up until it is deleted");
         }
         removed.and(closed).map_err(|error| {
             Error::new(Code::Refused, format!("datapath of pod {pod}")).details(error.to_string())
