@@ -187,7 +187,9 @@ impl PodLink {
     /// # Errors
     /// What the kernel refused.
     pub fn restore(&self, node: &mut Netlink, host_index: u32) -> Result<(), Error> {
-        node.execute(self.node_requests(host_index))
+        // An agent that was killed in DEL left it down; DEL comes again.
+        let up = [link::up(host_index)];
+        node.execute(up.into_iter().chain(self.node_requests(host_index)))
     }
 
     fn last_requests(&self, index: u32) -> [Request; 2] {
