@@ -19,11 +19,11 @@ spec:
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
-      topologySpreadConstraints:
-      - maxSkew: 1
-        topologyKey: kubernetes.io/hostname
-        whenUnsatisfiable: DoNotSchedule
-        labelSelector: {{matchLabels: {{app: web}}}}
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+          - topologyKey: kubernetes.io/hostname
+            labelSelector: {{matchLabels: {{app: web}}}}
       containers:
       - {{name: main, image: example.com/web, ports: [{{containerPort: 80}}]}}
 ---
