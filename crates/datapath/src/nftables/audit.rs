@@ -38,7 +38,8 @@ pub(super) fn audit(
             let by_themselves = set.0 == Set::Classes
                 || super::ranges::SETS.contains(&set.0)
                 || policy::SETS.contains(&set.0)
-                || sources::is_set(set.0);
+                || sources::is_set(set.0)
+                || set.0 == Set::Segments;
             if !known && !by_themselves {
                 changes.delete(*set, element.clone());
                 repaired.insert(name(&wanted, set.0, set.1, &element.key));
@@ -93,6 +94,9 @@ pub(super) fn audit(
         addresses.keys().copied(),
         &mut repaired,
     );
+    for family in FAMILIES {
+        engine.segments.write(&mut changes, family);
+    }
     engine.sources.audit(&mut changes, local, &mut repaired);
     engine.ranges.clone_from(&desired.ranges);
     for (set, family) in engine.write_ranges(&mut changes) {

@@ -13,7 +13,7 @@ pub(super) fn address(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn port(port: u16) -> [u8; 4] {
+pub(super) fn port(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
 }

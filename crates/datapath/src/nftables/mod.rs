@@ -17,6 +17,7 @@ mod ranges;
 mod readback;
 mod rows;
 mod rules;
+mod segments;
 mod sets;
 mod sources;
 mod spread;
@@ -41,7 +42,8 @@ use class::Class;
 use policy::Policies;
 use ranges::Interval;
 use rows::Placed;
-use sets::FAMILIES;
+use segments::Segments;
+use sets::{FAMILIES, Set};
 use sources::Sources;
 use write::{Changes, SetOf};
 
@@ -85,6 +87,7 @@ pub struct NftEngine {
     pods: BTreeMap<String, LocalPod>,
     policies: Policies,
     sources: Sources,
+    segments: Segments,
 }
 
 impl NftEngine {
@@ -113,6 +116,7 @@ impl NftEngine {
             pods: BTreeMap::new(),
             policies: Policies::default(),
             sources: Sources::default(),
+            segments: Segments::default(),
         };
         let comment = engine
             .nftables
@@ -178,6 +182,7 @@ impl NftEngine {
         self.ranges.clear();
         self.policies.clear();
         self.sources.clear();
+        self.segments.clear();
         let base = rules::base(&self.config.node_addresses, self.policies.settings.deny);
         Ok(Changes::anew(comment, base))
     }
@@ -242,6 +247,11 @@ impl NftEngine {
         self.addresses = readback::pods(&raw);
         self.policies.read_pods(&raw);
         self.sources.read_back(&raw);
+        for family in FAMILIES {
+            let elements = raw.get(&(Set::Segments, family)).into_iter().flatten();
+            let parts = write::parts(elements.map(|(_, element)| element.clone()));
+            self.segments.read_back(family, parts);
+        }
         Ok(raw)
     }
 
@@ -437,8 +447,20 @@ impl Datapath for NftEngine {
         self.write(rows).map(drop)
     }
 
-    /// The kernel's own routes are all that there is.
-    fn apply_routes(&mut self, _: &[ResolvedRoute]) -> Result<(), Error> {
+    /// Packets take the kernel's own routes.
+    fn apply_routes(&mut self, routes: &[ResolvedRoute]) -> Result<(), Error> {
+        self.segments.take(routes);
+        if self.takeover_pending {
+            return Ok(());
+        }
+        let mut changes = Changes::default();
+        for family in FAMILIES {
+            self.segments.write(&mut changes, family);
+        }
+        if let Err(error) = self.commit(&mut changes) {
+            self.read_back()?;
+            return Err(error);
+        }
         Ok(())
     }
 

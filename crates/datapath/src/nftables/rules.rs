@@ -23,6 +23,7 @@ use ripstop_netlink::nftables::{
 use super::class::{Class, Outside};
 use super::keys;
 use super::policy;
+use super::segments;
 use super::sets::{FAMILIES, Set};
 use super::sources;
 use crate::engine::Deny;
@@ -36,9 +37,7 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const LOCAL_ROUTE: u32 = 2;
 /// `lo` has it in every network namespace.
 const LOOPBACK: u32 = 1;
-const TCP: u8 = 6;
-/// Of a TCP header's flags.
-const SYN: u8 = 2;
+pub(super) const TCP: u8 = 6;
 
 /// A rule: what to do, and a word on what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,7 +218,7 @@ impl Words {
     }
 }
 
-fn equal(value: Register, with: impl Into<Vec<u8>>) -> E {
+pub(super) fn equal(value: Register, with: impl Into<Vec<u8>>) -> E {
     E::Compare {
         value,
         how: Compare::Equal,
@@ -227,7 +226,7 @@ fn equal(value: Register, with: impl Into<Vec<u8>>) -> E {
     }
 }
 
-fn differs(value: Register, with: impl Into<Vec<u8>>) -> E {
+pub(super) fn differs(value: Register, with: impl Into<Vec<u8>>) -> E {
     E::Compare {
         value,
         how: Compare::NotEqual,
@@ -438,8 +437,8 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
         // As other people's changes of packets.
         Chain {
             name: "segments".into(),
-            hook: hook(HookPoint::Postrouting, -150, false),
-            rules: segments(),
+            hook: hook(HookPoint::Input, -150, false),
+            rules: FAMILIES.into_iter().map(segments::rule).collect(),
         },
         Chain {
             name: "postrouting".into(),
@@ -539,7 +538,7 @@ fn services() -> Vec<Rule> {
 }
 
 /// The destination of the packet's connection was translated.
-fn is_translated(word: Register) -> [E; 3] {
+pub(super) fn is_translated(word: Register) -> [E; 3] {
     [
         E::Ct {
             key: CtKey::Status,
@@ -552,62 +551,6 @@ fn is_translated(word: Register) -> [E; 3] {
         },
         differs(word, [0; 4]),
     ]
-}
-
-/// Who connects says how long segments may be by the way to the address that it
-/// knows: for a service not the way that its packets take. (To an address of the
-/// node itself that is loopback's, and the error that the first long segment is
-/// answered with changes nothing there.) So both ends are told, the one that
-/// connects by the pod's answer.
-fn segments() -> Vec<Rule> {
-    let word = Register::word(0);
-    let begins = [
-        E::Meta {
-            key: MetaKey::Protocol,
-            to: word,
-        },
-        equal(word, [TCP]),
-        E::Payload {
-            header: Header::Transport,
-            offset: 13,
-            length: 1,
-            to: word,
-        },
-        E::Mask {
-            value: word,
-            mask: vec![SYN],
-        },
-        differs(word, [0]),
-    ];
-    let clamp = [
-        E::LongestSegment { to: word },
-        E::ToNetwork { value: word },
-        E::SetLongestSegment { from: word },
-    ];
-    let services = begins
-        .iter()
-        .cloned()
-        .chain(is_translated(word))
-        .chain(clamp.clone());
-    let mut rules = vec![Rule::new("to services", services)];
-    for words in FAMILIES.map(Words) {
-        let from_pod = [
-            words.source(word),
-            E::Contains {
-                set: words.set(Set::Pods),
-                key: word,
-                not: false,
-            },
-        ];
-        let answers = words
-            .is_family()
-            .into_iter()
-            .chain(begins.iter().cloned())
-            .chain(from_pod)
-            .chain(clamp.clone());
-        rules.push(Rule::new("from pods", answers));
-    }
-    rules
 }
 
 /// Counts what goes through services.

@@ -46,6 +46,8 @@ pub(super) enum Set {
     Pods,
     /// The same twice: from itself to itself.
     Hairpin,
+    /// Addresses of other nodes' pods, as ranges -> longest segment.
+    Segments,
     /// Interfaces that lead to this node's pods.
     PodLinks,
     /// Such an interface and the address of its pod.
@@ -63,7 +65,7 @@ pub(super) enum Set {
     DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 22] = [
+pub(super) const ALL: [Set; 23] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
@@ -78,6 +80,7 @@ pub(super) const ALL: [Set; 22] = [
     Set::ClusterRanges,
     Set::Pods,
     Set::Hairpin,
+    Set::Segments,
     Set::PodLinks,
     Set::PodSources,
     Set::EgressSides,
@@ -189,6 +192,11 @@ impl Set {
             },
             Self::Pods => of!("pods", Address),
             Self::Hairpin => of!("hairpin", Address, Address),
+            Self::Segments => SetSpec {
+                data: DataKind::Fields(&[Port]),
+                ranges: true,
+                ..of!("segments", Address)
+            },
             Self::PodLinks => of!("pod-links", Interface),
             Self::PodSources => of!("pod-sources", Interface, Address),
             Self::EgressSides => SetSpec {
