@@ -5,6 +5,7 @@ mod bundle;
 mod config;
 mod datapath;
 mod dns;
+mod install;
 mod lab;
 mod policy;
 mod preflight;
@@ -28,6 +29,10 @@ struct Cli {
 enum Command {
     /// Run the network of this node until told to stop.
     Agent(Box<agent::Args>),
+    /// Make this node's runtime use the agent: plugin and network list.
+    Install(install::Args),
+    /// Leave nothing of an agent that has ended on this node.
+    Uninstall(install::UninstallArgs),
     /// The agent's configuration file.
     Config(config::Args),
     /// What the agent of this node says of itself.
@@ -71,6 +76,8 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
         Command::Config(args) => config::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Service(args) => service::run(&args),

@@ -40,6 +40,21 @@ pub enum Hook {
 /// Makes an interface able to have programs. Call with
 /// [`Request::unless_exists`]: it may be able to already.
 pub fn prepare(index: u32) -> Request {
+    Request::create(
+        Rtnl::NewQueueDiscipline(clsact(index)),
+        format!("add clsact qdisc to interface {index}"),
+    )
+}
+
+/// Undoes [`prepare`], with every program that is there.
+pub fn unprepare(index: u32) -> Request {
+    Request::change(
+        Rtnl::DelQueueDiscipline(clsact(index)),
+        format!("remove clsact qdisc of interface {index}"),
+    )
+}
+
+fn clsact(index: u32) -> TcMessage {
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.handle = TcHandle {
         major: TcHandle::CLSACT.major,
@@ -49,10 +64,7 @@ pub fn prepare(index: u32) -> Request {
     message
         .attributes
         .push(TcAttribute::Kind("clsact".to_owned()));
-    Request::create(
-        Rtnl::NewQueueDiscipline(message),
-        format!("add clsact qdisc to interface {index}"),
-    )
+    message
 }
 
 /// Puts `program` at that hook of a [prepared](prepare) interface. A program of
@@ -107,6 +119,23 @@ impl Netlink {
         let request = Request::dump(Rtnl::GetTrafficFilter(filter(index, hook)), "list filters");
         let found = self.dump(&request, |message| read(message, index))?;
         Ok(found.into_iter().next())
+    }
+}
+
+impl Netlink {
+    /// Whether anybody has a filter at that hook of an interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn has_filters(&mut self, index: u32, hook: Hook) -> Result<bool, Error> {
+        let mut all = filter(index, hook);
+        all.header.info = 0;
+        let request = Request::dump(Rtnl::GetTrafficFilter(all), "list filters");
+        let is_there = |message: Message<'_>| {
+            let here = u32_at(message.payload, 4)? == index;
+            (message.kind == RTM_NEWTFILTER && here).then_some(())
+        };
+        Ok(!self.dump(&request, is_there)?.is_empty())
     }
 }
 

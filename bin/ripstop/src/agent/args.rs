@@ -31,6 +31,12 @@ pub(crate) struct Args {
     /// Directory of the CNI socket and the records of this node's pods.
     #[arg(long, default_value = "/run/ripstop")]
     pub(crate) run_dir: PathBuf,
+    /// Folder that the plugin is put into at every start, for the runtime.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_bin_dir: Option<PathBuf>,
+    /// Folder that the network list is written to once pods can be attached.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
     /// Directory on a BPF file system that keeps programs and tables while no agent runs.
     #[arg(long, default_value = "/sys/fs/bpf/ripstop")]
     pub(crate) bpffs: PathBuf,

@@ -10,6 +10,7 @@ mod api;
 mod args;
 mod cni;
 mod control;
+mod dismantle;
 mod effects;
 mod engine;
 mod facts;
@@ -42,9 +43,12 @@ use ripstop_plan::{PlanConfig, Planner};
 use ripstop_watch::{ApiHealth, ApiState, Reporter};
 use tracing::{debug, info, warn};
 
+use crate::install::files::Folders;
+use crate::install::made::Made;
 pub(crate) use args::{Args, Mode};
 use cni::{CniConfig, CniServer};
 pub(crate) use control::{Ask, ask, ask_status};
+pub(crate) use dismantle::{dismantle, is_ready};
 use effects::Effects;
 pub(crate) use engine::Kind;
 use engine::Opener;
@@ -54,6 +58,7 @@ use health::HealthServer;
 use local_pods::PodTeller;
 pub(crate) use machine::Machine;
 use names::Names;
+pub(crate) use names::holder::{end_holder, holder_group};
 use names::pods::PodAddresses;
 use node_ports::NodePorts;
 pub(crate) use nodes::NodeView;
@@ -86,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     thread::end_when_told()?;
     facts::make_run_dir(&args.run_dir)?;
+    let folders = prepare_files(args)?;
 
     // API -> planner
     let health = Arc::new(ApiHealth::default());
@@ -185,6 +191,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     names.keep()?;
     serve_pods(args, pods)?;
+    folders.write_list(&args.run_dir).context("network list")?;
     info!(
         known_ms = known.as_millis(),
         opened_ms = opened.as_millis(),
@@ -249,6 +256,22 @@ fn log() {
         .try_init();
 }
 
+/// Notes what will have to be undone one day, and puts the plugin where the
+/// runtime looks for it.
+fn prepare_files(args: &Args) -> Result<Folders> {
+    let folders = Folders {
+        bin: args.cni_bin_dir.clone(),
+        conf: args.cni_conf_dir.clone(),
+    };
+    let mut made = Made::read(&args.run_dir)?.with_folders(&folders);
+    made.cluster_dns.extend(&args.cluster_dns);
+    made.bpffs.insert(args.bpffs.clone());
+    made.cgroup_roots.insert(args.cgroup_root.clone());
+    made.write(&args.run_dir)?;
+    folders.write_plugin().context("plugin")?;
+    Ok(folders)
+}
+
 /// Uplinks, forwarding, and the cluster DNS addresses on `lo`.
 fn prepare_node(netlink: &mut Netlink, node: &Node, dns: &[IpAddr]) -> Result<Vec<Uplink>> {
     let uplinks = uplink::find(netlink, &node.addresses).context("uplinks")?;
@@ -307,7 +330,7 @@ fn say_problems(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
 
 /// The socket comes last: who can connect to it can have pods attached.
 fn serve_pods(args: &Args, pods: Arc<CniServer>) -> Result<()> {
-    let path = args.run_dir.join("cni.sock");
+    let path = dismantle::socket(&args.run_dir);
     let listener =
         CniServer::listen(&path).with_context(|| format!("CNI socket {}", path.display()))?;
     thread::start("cni", move || pods.run(&listener))

@@ -113,17 +113,22 @@ impl TestNode {
     }
 
     pub(crate) fn start_agent(&self) -> Agent {
+        self.start_agent_of(Path::new(env!("CARGO_BIN_EXE_ripstop")), &[])
+    }
+
+    /// Another executable, with more flags.
+    pub(crate) fn start_agent_of(&self, exe: &Path, flags: &[&str]) -> Agent {
         let dir = self.directory.path();
         let run_dir = dir.join("run");
         let log = dir.join("agent.log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ripstop"));
+        let mut command = Command::new(exe);
         command
             .args(["agent", "--node-name", "node1", "--kubeconfig"])
             .arg(dir.join("kubeconfig"))
             .arg("--run-dir")
             .arg(&run_dir)
             .arg("--bpffs")
-            .arg(dir.join("bpf"))
+            .arg(dir.join("bpf/ripstop"))
             .arg("--cgroup-root")
             .arg(&self.cgroup)
             .args(["--cluster-dns", "10.96.0.10,fd00:96::a"])
@@ -131,6 +136,7 @@ impl TestNode {
             .args(["--service-cidr", "10.96.0.0/16,fd00:96::/112"])
             // The machine's own servers are not to be asked.
             .args(["--resolv-conf", "/dev/null"])
+            .args(flags)
             .stdin(Stdio::null())
             .stderr(File::create(&log).unwrap());
         // A process begins in the namespace of the thread that starts it.
@@ -140,6 +146,44 @@ impl TestNode {
             run_dir,
             log,
         }
+    }
+
+    /// What a command prints in the node, and whether it went well.
+    pub(crate) fn run(&self, command: &mut Command) -> (bool, String) {
+        let output = self.node.1.run(|| command.output()).unwrap().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// Everything of the node that an agent could leave something in.
+    pub(crate) fn traces(&self) -> String {
+        // Routers have more addresses of the kernel's own than hosts, and that of a
+        // link's own takes its time: nobody leaves those.
+        let script = "(ip -o link; ip -o addr; ip route show table all; \
+            ip -6 route show table all; ip rule; ip -6 rule; nft list ruleset; tc qdisc show; \
+            for dev in $(ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/\\1/'); do \
+            tc filter show dev $dev ingress; tc filter show dev $dev egress; done) 2>/dev/null \
+            | grep -v -e anycast -e fe80";
+        let (_, mut traces) = self.run(Command::new("sh").args(["-c", script]));
+        for folder in [&self.directory.path().join("bpf"), &self.cgroup] {
+            let mut names: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+            names.retain(|name| name.file_type().unwrap().is_dir());
+            for name in names {
+                traces.push_str(&format!("{}\n", name.path().display()));
+            }
+        }
+        traces
+    }
+
+    pub(crate) fn netlink(&self) -> Netlink {
+        Netlink::in_netns(&self.node.1).unwrap()
     }
 
     pub(crate) fn cni_socket(&self) -> PathBuf {
@@ -175,6 +219,16 @@ impl TestNode {
 
     pub(crate) fn delete_cluster_object<K: Stored>(&self, name: &str) {
         self.client().delete::<K>(None, name, Some(0)).unwrap();
+    }
+
+    /// Gives a node one other address.
+    pub(crate) fn move_node(&self, name: &str, ip: &str) {
+        let addresses = json!([{"type": "InternalIP", "address": ip}]);
+        let status = |node: &mut Node| {
+            let status = node.status.get_or_insert_default();
+            status.addresses = serde_json::from_value(addresses.clone()).unwrap();
+        };
+        self.client().modify_status(None, name, status).unwrap();
     }
 
     pub(crate) fn modify_node(&self, f: impl FnMut(&mut Node)) {

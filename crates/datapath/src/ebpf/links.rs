@@ -138,10 +138,22 @@ pub(crate) fn retain(
         }
         if has_any {
             detach(netlink, link.index)?;
+            tidy(netlink, link.index)?;
             detached.push(format!("program on {} (removed)", link.name));
         }
     }
     Ok(detached)
+}
+
+/// Takes away what programs were attached by, unless others have theirs there.
+fn tidy(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
+    for hook in HOOKS {
+        if netlink.has_filters(ifindex, hook).map_err(failed)? {
+            return Ok(());
+        }
+    }
+    let unprepared = netlink.execute([traffic::unprepare(ifindex).if_exists()]);
+    unprepared.map_err(failed)
 }
 
 fn filter(

@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ pub(super) struct Held {
 /// # Errors
 /// If somebody else serves an address.
 pub(super) fn sockets(args: &Args) -> Result<Held> {
-    let path = args.run_dir.join("dns.sock");
+    let path = socket(&args.run_dir);
     if let Some(held) = take_over(&path, args) {
         info!("the DNS sockets of the agent before this one are taken over");
         return Ok(held);
@@ -76,6 +76,35 @@ fn take_over(path: &Path, args: &Args) -> Option<Held> {
             None
         }
     }
+}
+
+/// Ends the holder that an agent has left, if there is one.
+///
+/// # Errors
+/// If it does not listen.
+pub(crate) fn end_holder(run_dir: &Path) -> Result<()> {
+    let path = socket(run_dir);
+    match connect(&path, END) {
+        // It says nothing; its end closes the connection.
+        Ok(mut ending) => drop(ending.read(&mut [0])),
+        Err(error) if is_nobody(&error) => {}
+        Err(error) => return Err(error).context(path.display().to_string()),
+    }
+    Ok(())
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused)
+}
+
+/// The control group of the holder.
+pub(crate) fn holder_group(cgroup_root: &Path) -> PathBuf {
+    cgroup_root.join("ripstop-sockets")
+}
+
+fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("dns.sock")
 }
 
 fn connect(path: &Path, word: &[u8]) -> io::Result<UnixStream> {
@@ -123,7 +152,7 @@ fn hold(path: &Path, cgroup: &Path) -> io::Result<()> {
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let files = Arc::new(receive_files(&agent)?);
     // Who ends the agent ends its control group as a rule: not ours.
-    let group = cgroup.join("ripstop-sockets");
+    let group = holder_group(cgroup);
     let _ = fs::create_dir(&group);
     let _ = fs::write(group.join("cgroup.procs"), "0");
     let new = path.with_extension("sock.new");
