@@ -23,7 +23,7 @@ spec:
   containers:
   - name: main
     image: web
-    ports: [{containerPort: 80}]
+    ports: [{containerPort: 80}, {containerPort: 80, protocol: UDP}]
 ---
 apiVersion: v1
 kind: Pod
@@ -33,18 +33,24 @@ spec:
   containers:
   - name: main
     image: web
-    ports: [{containerPort: 80}]
+    ports: [{containerPort: 80}, {containerPort: 80, protocol: UDP}]
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80}]}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports:
+  - {name: tcp, port: 80, nodePort: 30080}
+  - {name: udp, port: 80, nodePort: 30080, protocol: UDP}
 ";
 
-/// Requests over one connection to the service until standard input ends; then
-/// their number. The pause between them is the wait for that end.
+/// Requests over one connection to `$to`, a host and port with a slash between,
+/// until standard input ends; then their number. The pause between them is the
+/// wait for that end.
 const KEPT: &str = r#"
-exec 3<>/dev/tcp/$WEB_SERVICE_HOST/80
+exec 3<>/dev/tcp/$to
 n=0
 while read -r -t 0.002; [ $? -gt 128 ]; do
     printf 'GET / HTTP/1.1\r\nHost: kept\r\n\r\n' >&3 || exit 1
@@ -60,28 +66,83 @@ done
 echo $n
 "#;
 
-/// A loop in a pod that goes on until it is told to stop.
-struct Loop(Child);
+/// Likewise, datagrams of one connected socket: each has to be answered.
+const KEPT_UDP: &str = r#"
+exec 3<>/dev/udp/$to
+n=0
+while read -r -t 0.002; [ $? -gt 128 ]; do
+    printf x >&3 || { echo "not sent after $n" >&2; exit 1; }
+    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    n=$((n + 1))
+done
+echo $n
+"#;
+
+/// Likewise, each of a socket of its own.
+const NEW_UDP: &str = r#"
+n=0
+while read -r -t 0.002; [ $? -gt 128 ]; do
+    exec 3<>/dev/udp/$to
+    printf x >&3 || { echo "not sent after $n" >&2; exit 1; }
+    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    exec 3>&-
+    n=$((n + 1))
+done
+echo $n
+"#;
+
+/// Likewise, connections: the server's answer begins.
+const NEW_TCP: &str = r#"
+n=0
+while read -r -t 0.002; [ $? -gt 128 ]; do
+    exec 3<>/dev/tcp/$to || { echo "no connection after $n" >&2; exit 1; }
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
+    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    exec 3>&-
+    n=$((n + 1))
+done
+echo $n
+"#;
+
+/// Where loops run, and whom they ask.
+struct From {
+    what: &'static str,
+    place: &'static [&'static str],
+    /// Host and port, as bash writes them.
+    to: String,
+}
+
+/// A loop that goes on until it is told to stop.
+struct Loop {
+    what: String,
+    child: Child,
+}
 
 impl Loop {
-    fn start(lab: &Lab, script: &str) -> Self {
-        let mut command = lab.command("exec", &["client", "--", "bash", "-c", script]);
+    fn start(lab: &Lab, from: &From, what: &str, script: &str) -> Self {
+        let script = format!("to={}\n{script}", from.to);
+        let args = [from.place, &["--", "bash", "-c", &script]].concat();
+        let mut command = lab.command("exec", &args);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self(command.spawn().expect("run ripstop lab exec"))
+        Self {
+            what: format!("{} {what}", from.what),
+            child: command.spawn().expect("run ripstop lab exec"),
+        }
     }
 
     /// How many requests were answered: all of them.
     fn end(mut self) -> u32 {
-        if let Some(mut stdin) = self.0.stdin.take() {
+        if let Some(mut stdin) = self.child.stdin.take() {
             // Gone already is an error that its output explains.
             let _ = stdin.write_all(b"stop\n");
         }
-        let output = self.0.wait_with_output().expect("the loop ends");
+        let output = self.child.wait_with_output().expect("the loop ends");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let error = text(&output.stderr);
+        assert!(output.status.success(), "{}: {error}", self.what);
         text(&output.stdout).trim().parse().expect("a number")
     }
 }
@@ -141,6 +202,19 @@ enum Kept {
 fn switch_under_load(kept: Kept) {
     let manifest = write_manifest(PAIR);
     let lab = Lab::up(&["--nodes", "2", "-f", manifest.path().to_str().unwrap()]);
+    let node = &lab.get(&["node", "node1"])["status"]["addresses"][0]["address"];
+    let from = [
+        From {
+            what: "a pod's",
+            place: &["client"],
+            to: "$WEB_SERVICE_HOST/80".into(),
+        },
+        From {
+            what: "from outside,",
+            place: &["--outside"],
+            to: format!("{}/30080", node.as_str().unwrap()),
+        },
+    ];
     let stop = AtomicBool::new(false);
     let new = AtomicU32::new(0);
     let mut answered = 0;
@@ -149,9 +223,18 @@ fn switch_under_load(kept: Kept) {
         let connects = scope.spawn(|| connect_again_and_again(&lab, &stop, &new));
         // Connections of each engine's time live through the next one's.
         let mut loops = Vec::new();
+        if kept == Kept::None {
+            for from in &from {
+                loops.push(Loop::start(&lab, from, "datagrams", NEW_UDP));
+            }
+            loops.push(Loop::start(&lab, &from[1], "connections", NEW_TCP));
+        }
         for engine in ["nftables", "ebpf", "nftables", "ebpf"] {
             if kept == Kept::OfEachEngine {
-                loops.push(Loop::start(&lab, KEPT));
+                for from in &from {
+                    loops.push(Loop::start(&lab, from, "kept connection", KEPT));
+                    loops.push(Loop::start(&lab, from, "kept datagram socket", KEPT_UDP));
+                }
             }
             let before = new.load(Ordering::Relaxed);
             eventually("new connections go on", || {
@@ -168,13 +251,15 @@ fn switch_under_load(kept: Kept) {
         stop.store(true, Ordering::Relaxed);
         connects.join().unwrap();
         for running in loops {
+            let what = running.what.clone();
             let count = running.end();
-            assert!(count > 20, "only {count} requests");
+            assert!(count > 20, "{what}: only {count} requests");
+            println!("{what}: {count} answers");
             answered += count;
         }
     });
     let new = new.load(Ordering::Relaxed);
-    println!("{answered} requests on kept connections, {new} new connections, no error");
+    println!("{answered} answers to loops, {new} new connections of a pod, no error");
     ask_once(&lab);
     // Nothing of the other engine is left, on either node.
     for node in ["node/node1", "node/node2"] {

@@ -33,34 +33,27 @@ const IDLE: u32 = 600;
 /// for four times as much.
 const MANY: u32 = 1 << 30;
 
-/// What is to be done with a packet.
-enum Act {
-    /// It becomes what the flow of [`Work`] says.
-    Send,
-    /// It is an error about a packet of that flow, and goes with answers to that.
-    Tell,
-    Refuse(DropReason),
-    /// To its address as it is.
-    Pass,
-    /// Likewise, by the host's stack.
-    Stack,
-    Done(Verdict),
-}
-
-/// An act in one word, which a function of its own can return in the kernel.
+/// What is to be done with a packet, in one word: what a function of its own can
+/// return in the kernel. (Of an enum the compiler copies what was never written,
+/// which the verifier lets nobody do.)
 #[derive(Clone, Copy)]
 pub(crate) struct Packed(u64);
 
 impl Packed {
-    /// These three are asked about.
+    /// It becomes what the flow of [`Work`] says. This and the next two are asked
+    /// about.
     const SEND: u64 = 1 << 32;
+    /// To its address as it is.
     const PASS: u64 = 2 << 32;
+    /// Likewise, by the host's stack.
     const STACK: u64 = 3 << 32;
     const REFUSE: u64 = 4 << 32;
     const PROHIBIT: u64 = 5 << 32;
     const DROP: u64 = 6 << 32;
     /// The host's stack, and nothing more is asked.
     const DONE: u64 = 7 << 32;
+    /// It is an error about a packet of the flow of [`Work`], and goes with answers
+    /// to that.
     const TELL: u64 = 8 << 32;
 
     /// To its address as it is.
@@ -77,19 +70,14 @@ impl Packed {
     }
 }
 
-impl Act {
-    #[inline(always)]
-    const fn pack(self) -> u64 {
-        match self {
-            Self::Send => Packed::SEND,
-            Self::Tell => Packed::TELL,
-            Self::Pass => Packed::PASS,
-            Self::Stack => Packed::STACK,
-            Self::Refuse(reason) => Packed::REFUSE | reason as u64,
-            Self::Done(Verdict::Drop(reason)) => Packed::DROP | reason as u64,
-            Self::Done(_) => Packed::DONE,
-        }
-    }
+#[inline(always)]
+const fn refuse(reason: DropReason) -> u64 {
+    Packed::REFUSE | reason as u64
+}
+
+#[inline(always)]
+const fn dropped(reason: DropReason) -> u64 {
+    Packed::DROP | reason as u64
 }
 
 /// What is to be done with a packet from a pod that is not simply to another one.
@@ -127,51 +115,45 @@ where
         return Packed::DONE;
     };
     let segment = segment::<H, P>(packet, &mut work.key);
-    let act = if let Ok(segment) = &segment
+    if let Ok(segment) = &segment
         && let Some(flow) = follow(tables, &work.key, segment)
     {
         if flow.flags & FLOW_LEAVES != 0 {
-            Act::Stack
+            Packed::STACK
         } else {
             if flow.flags & FLOW_REPLY == 0 && of_sender & TRANSLATED_SENDER == 0 {
                 // Said before, and lost as its row was written.
                 tables.set_translated(&work.key.source);
             }
             work.flow = *flow;
-            Act::Send
+            Packed::SEND
         }
     } else if segment.is_err()
         && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
     {
         if flow.flags & FLOW_LEAVES == 0 {
             work.flow = *flow;
-            Act::Tell
+            Packed::TELL
         } else {
-            Act::Done(Verdict::Stack)
+            Packed::DONE
         }
     } else if let Some(endpoint) = tables.endpoint(destination) {
         unanswered(endpoint)
     } else if tables.route(destination).is_some() {
-        Act::Pass
+        Packed::PASS
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
-        work.flow.bytes = segment.payload;
-        if !segment.begins && is_handed_over(tables, &work.key.source) {
-            Act::Done(Verdict::Stack)
-        } else {
-            open(packet.ifindex(), tables, work, frontend, false)
-        }
+        open(packet.ifindex(), tables, work, frontend, segment, false)
     } else {
         match tables.range(destination) {
             RANGE_SERVICES => match segment {
-                Ok(_) => Act::Refuse(DropReason::NoService),
-                Err(reason) => Act::Done(Verdict::Drop(reason)),
+                Ok(_) => refuse(DropReason::NoService),
+                Err(reason) => dropped(reason),
             },
-            _ => Act::Stack,
+            _ => Packed::STACK,
         }
-    };
-    act.pack()
+    }
 }
 
 /// What is to be done with one that came in from outside and is not simply to a
@@ -202,44 +184,35 @@ where
         return Packed::DONE;
     };
     let segment = segment::<H, P>(packet, &mut work.key);
-    let act = if let Ok(segment) = &segment
+    if let Ok(segment) = &segment
         && let Some(flow) = follow(tables, &work.key, segment)
     {
         work.flow = *flow;
-        Act::Send
+        Packed::SEND
     } else if segment.is_err()
         && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
     {
         work.flow = *flow;
-        Act::Tell
+        Packed::TELL
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {
-        work.flow.bytes = segment.payload;
-        open(packet.ifindex(), tables, work, frontend, true)
+        open(packet.ifindex(), tables, work, frontend, segment, true)
     } else if let Some(endpoint) = tables.endpoint(destination) {
         unanswered(endpoint)
     } else {
-        Act::Done(Verdict::Stack)
-    };
-    act.pack()
+        Packed::DONE
+    }
 }
 
 /// What becomes of a packet to a pod that is no answer to one of its packets.
 #[inline(always)]
-const fn unanswered(endpoint: &Endpoint) -> Act {
+const fn unanswered(endpoint: &Endpoint) -> u64 {
     if endpoint.is_handed_over() {
-        Act::Stack
+        Packed::STACK
     } else {
-        Act::Pass
+        Packed::PASS
     }
-}
-
-#[inline(always)]
-fn is_handed_over(tables: &impl Tables, address: &Address) -> bool {
-    tables
-        .endpoint(address)
-        .is_some_and(Endpoint::is_handed_over)
 }
 
 /// Where a packet goes that is known without looking further.
@@ -456,7 +429,9 @@ where
 #[inline(always)]
 fn follow<'t, T: Tables>(tables: &'t T, key: &FlowKey, segment: &Segment) -> Option<&'t Flow> {
     let flow = tables.flow(key)?;
-    if flow.flags & FLOW_CLOSING != 0 && segment.begins_anew {
+    if flow.flags & FLOW_CLOSING != 0 && segment.synchronizes {
+        // What follows is of the new connection, which may not come by a service.
+        tables.forget(key);
         return None;
     }
     let now = tables.now();
@@ -488,9 +463,17 @@ fn open(
     tables: &impl Tables,
     work: &mut Work,
     frontend: &Frontend,
+    segment: &Segment,
     outside: bool,
-) -> Act {
+) -> u64 {
     let key = &work.key;
+    work.flow.bytes = segment.payload;
+    let begins = segment.begins;
+    if let Some(node) = tables.uplink(0)
+        && node.leaves(begins)
+    {
+        return Packed::DONE;
+    }
     let flags = frontend.flags();
     // Pods of other nodes are not outside of the cluster: they get all of it.
     let from = if !outside {
@@ -505,15 +488,15 @@ fn open(
     let client = (key.source, key.source_port);
     let Chosen { key: id, backend } = match behind(tables, frontend, client, from) {
         Behind::Chosen(chosen) => chosen,
-        Behind::Keep => return Act::Done(Verdict::Stack),
-        Behind::Missing => return Act::Done(Verdict::Drop(DropReason::BackendMissing)),
-        Behind::Forbidden => return Act::Done(Verdict::Drop(DropReason::SourceRange)),
-        Behind::NobodyHere => return Act::Done(Verdict::Drop(DropReason::NoLocalBackend)),
+        Behind::Keep => return Packed::DONE,
+        Behind::Missing => return dropped(DropReason::BackendMissing),
+        Behind::Forbidden => return dropped(DropReason::SourceRange),
+        Behind::NobodyHere => return dropped(DropReason::NoLocalBackend),
         Behind::Nobody => {
             let protocol = key.protocol as u8;
             let address = ServiceAddress::new(key.destination, key.destination_port, protocol);
             tables.count_refused(&address);
-            return Act::Refuse(DropReason::NoBackends);
+            return refuse(DropReason::NoBackends);
         }
     };
     let to = backend.address;
@@ -524,7 +507,7 @@ fn open(
     if !to_pod {
         itself = tables.uplink(ifindex).and_then(|up| up.towards(&to)) == Some(to);
         if !outside && (itself || tables.range(&to) == RANGE_OUTSIDE) {
-            return Act::Done(Verdict::Drop(DropReason::BackendAway));
+            return dropped(DropReason::BackendAway);
         }
         if itself {
             // Its answers are found where they leave.
@@ -542,7 +525,7 @@ fn open(
     };
     if own {
         let Some(address) = node_address(tables, link, &to) else {
-            return Act::Done(Verdict::Drop(DropReason::Rewrite));
+            return dropped(DropReason::Rewrite);
         };
         work.flow.source = address;
     } else {
@@ -659,7 +642,7 @@ where
     flow.source = address;
     flow.bytes = 0;
     match begin(link, tables, work, true, FLOW_LEAVES) {
-        Act::Send => rewrite::<H, P>(packet, &work.key, &work.flow),
+        Packed::SEND => rewrite::<H, P>(packet, &work.key, &work.flow),
         _ => Err(DropReason::PortsExhausted),
     }
 }
@@ -667,7 +650,7 @@ where
 /// Remembers a flow of which the addresses are known. `own`: the source is the
 /// node's, and needs a port.
 #[inline(always)]
-fn begin(ifindex: u32, tables: &impl Tables, work: &mut Work, own: bool, leaves: u32) -> Act {
+fn begin(ifindex: u32, tables: &impl Tables, work: &mut Work, own: bool, leaves: u32) -> u64 {
     let Work {
         key,
         flow,
@@ -702,9 +685,9 @@ fn begin(ifindex: u32, tables: &impl Tables, work: &mut Work, own: bool, leaves:
         claimed
     };
     if let Err(reason) = claimed.and_then(|()| tables.remember(key, flow)) {
-        return Act::Done(Verdict::Drop(reason));
+        return dropped(reason);
     }
-    Act::Send
+    Packed::SEND
 }
 
 /// A port of the node for a flow: by chance, and one whose answers are no other

@@ -32,6 +32,8 @@ pub trait Tables: Services + Connections {
     fn count(&self, key: &FlowKey, flow: &Flow, bytes: u32);
     /// Notes that a flow was met, and adds what was counted to its backend's.
     fn touch(&self, key: &FlowKey, now: u32, flags: u32);
+    /// Forgets one direction of a flow.
+    fn forget(&self, key: &FlowKey);
     /// Remembers a flow, in the place of any other.
     ///
     /// # Errors

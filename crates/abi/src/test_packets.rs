@@ -517,6 +517,10 @@ impl Tables for MemoryTables {
         }
     }
 
+    fn forget(&self, key: &FlowKey) {
+        self.flows.borrow_mut().remove(key);
+    }
+
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
         let flow = Box::leak(Box::new(*flow));
         self.flows.borrow_mut().insert(*key, flow);

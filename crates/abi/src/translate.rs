@@ -16,8 +16,9 @@ use crate::{Address, Port, crc32c};
 pub(crate) struct Segment {
     /// It can be the first packet of a flow.
     pub(crate) begins: bool,
-    /// It is a connection's first packet, whatever went before.
-    pub(crate) begins_anew: bool,
+    /// It is a connection's first packet or the answer to that, whatever went
+    /// before between the same ends.
+    pub(crate) synchronizes: bool,
     /// One side has ended.
     pub(crate) ends: bool,
     /// Bytes behind the transport's header.
@@ -41,7 +42,7 @@ where
     key.protocol = protocol.into();
     let length = ip.packet_len();
     let mut header = size_of::<Icmp>() as u32;
-    let (mut begins, mut begins_anew, mut ends) = (true, false, false);
+    let (mut begins, mut synchronizes, mut ends) = (true, false, false);
     let (source_port, destination_port) = if protocol == H::ICMP {
         let icmp = packet
             .at::<Icmp>(H::TRANSPORT)
@@ -70,8 +71,8 @@ where
         if protocol == IPPROTO_TCP {
             let tcp = packet.at::<Tcp>(H::TRANSPORT).ok_or(DropReason::Protocol)?;
             let flags = tcp.flags();
-            begins_anew = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-            begins = begins_anew;
+            begins = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+            synchronizes = flags & TCP_SYN != 0;
             ends = flags & (TCP_FIN | TCP_RST) != 0;
             header = tcp.header_len();
         } else if protocol == IPPROTO_SCTP {
@@ -83,7 +84,7 @@ where
     key.destination_port = destination_port;
     Ok(Segment {
         begins,
-        begins_anew,
+        synchronizes,
         ends,
         payload: length.saturating_sub(H::LEN as u32 + header),
     })

@@ -183,6 +183,13 @@ pub trait Datapath: Send {
         Ok(Vec::new())
     }
 
+    /// Another engine has everything, and is about to get the flows of this one:
+    /// from here on new flows are left to it. An audit takes that back.
+    ///
+    /// # Errors
+    /// If the kernel refuses; some new flows may then still be this engine's.
+    fn retire(&mut self) -> Result<(), Error>;
+
     /// Removes everything of this engine from the kernel: after another one has
     /// taken over, or to leave the node without any. Goes on after an error.
     ///

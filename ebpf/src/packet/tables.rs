@@ -97,6 +97,12 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn forget(&self, key: &FlowKey) {
+        // Another CPU may have been first.
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {
         FLOWS
             .insert(key, flow, 0)

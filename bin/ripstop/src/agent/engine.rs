@@ -241,6 +241,10 @@ impl Datapath for Current {
         self.engine.take_flows(flows)
     }
 
+    fn retire(&mut self) -> Result<(), Error> {
+        self.engine.retire()
+    }
+
     fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
         self.engine.set_policy_settings(settings)
     }

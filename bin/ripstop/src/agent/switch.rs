@@ -3,6 +3,8 @@
 //! The new engine is made and filled beside the old one, takes over the flows
 //! that the old one translates, and only then the old one is dismantled. Both
 //! lead to the same backends meanwhile: whichever meets a packet first is right.
+//! Before the last flows are handed over the old one leaves new ones to the new
+//! one, so that none begins which nobody hands over.
 
 use std::time::Instant;
 
@@ -99,7 +101,8 @@ impl Switch {
             new.take_flows(&running.flows().context("flows")?)?;
             new.apply_routes(&routes)?;
             new.audit(tables, &pods)?;
-            // Those that began meanwhile.
+            // Those that began meanwhile, and no more do.
+            running.retire()?;
             let flows = running.flows().context("flows")?;
             new.take_flows(&flows)?;
             Ok(flows.len())
@@ -110,6 +113,9 @@ impl Switch {
                 let undone = new.engine.dismantle();
                 if let Err(undone) = undone {
                     warn!("{} is not gone: {undone}", to.name());
+                }
+                if let Err(undone) = running.audit(tables, &pods) {
+                    warn!("{} is not as it was: {undone}", from.name());
                 }
                 return Err(error.context(format!("filling {}", to.name())));
             }

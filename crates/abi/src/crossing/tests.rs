@@ -333,6 +333,38 @@ fn errors_about_what_left_the_cluster_come_to_the_pod() {
     }
 }
 
+/// A connection of a pod to a backend itself may have the port of one that went
+/// by the service before.
+#[test]
+fn an_ended_flow_is_not_that_of_the_next_connection() {
+    for names in &FAMILIES {
+        let tables = tables();
+        let (client, pod) = ((names.other, 1000), (names.pod, 8080));
+        let service = (names.service, 80);
+        let told = Verdict::Deliver { ifindex: OTHER };
+        let tcp = |flags, from, to| Sample {
+            flags,
+            ..Sample::tcp(from, to)
+        };
+        for (flags, answer) in [(0x02, 0x12), (0x11, 0x11)] {
+            let request = tcp(flags, client, service);
+            assert_eq!(
+                turns(&tables, OTHER, &request, &tcp(flags, client, pod)),
+                DELIVER
+            );
+            let came = tcp(answer, pod, client);
+            assert_eq!(
+                turns(&tables, POD, &came, &tcp(answer, service, client)),
+                told
+            );
+        }
+        for flags in [0x12, 0x10] {
+            let came = tcp(flags, pod, client);
+            assert_eq!(turns(&tables, POD, &came, &came), told);
+        }
+    }
+}
+
 #[test]
 fn local_node_ports_keep_the_client() {
     for names in &FAMILIES {

@@ -124,9 +124,16 @@ pub const RANGE_OUTSIDE: u32 = 5;
 pub struct Uplink {
     pub v4: Address,
     pub v6: Address,
-    /// Of the node: as that of an [`Endpoint`].
+    /// Of the node: [`NODE_TRANSLATED`], [`RETIRED`], [`NODE_HANDED_OVER`].
     translated: u32,
 }
+
+/// As that of an [`Endpoint`].
+const NODE_TRANSLATED: u32 = 1;
+/// New flows are another engine's, by the host's stack.
+const RETIRED: u32 = 2;
+/// As that of an [`Endpoint`].
+const NODE_HANDED_OVER: u32 = 4;
 
 impl Uplink {
     pub const fn new(v4: Address, v6: Address) -> Self {
@@ -139,12 +146,37 @@ impl Uplink {
 
     #[inline(always)]
     pub const fn is_translated(&self) -> bool {
-        self.translated != 0
+        self.translated & NODE_TRANSLATED != 0
     }
 
     #[inline(always)]
     pub const fn set_translated(&mut self) {
-        self.translated = 1;
+        self.translated |= NODE_TRANSLATED;
+    }
+
+    #[inline(always)]
+    pub const fn is_retired(&self) -> bool {
+        self.translated & RETIRED != 0
+    }
+
+    pub const fn set_retired(&mut self) {
+        self.translated |= RETIRED;
+    }
+
+    /// Whether a packet that is of no flow is another engine's; `begins`: it can
+    /// be the first of one.
+    #[inline(always)]
+    pub(crate) const fn leaves(&self, begins: bool) -> bool {
+        let of_others = if begins {
+            RETIRED
+        } else {
+            RETIRED | NODE_HANDED_OVER
+        };
+        self.translated & of_others != 0
+    }
+
+    pub const fn set_handed_over(&mut self) {
+        self.translated |= NODE_HANDED_OVER;
     }
 
     pub(super) const fn without_flags(self) -> Self {

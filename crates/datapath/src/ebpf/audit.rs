@@ -23,8 +23,13 @@ pub(crate) fn audit(
         repaired: Vec::new(),
         result: Ok(()),
     };
-    audit.services(engine, desired);
+    // Policies before pods: one without its row gets nothing. Pods before services:
+    // a flow that begins by an uplink's program would get no answer from a pod
+    // whose program is not there yet.
+    let policies = &mut engine.policies;
+    audit.written(policy::audit(policies, &mut engine.maps, &desired.policy));
     audit.pods(engine, pods);
+    audit.services(engine, desired);
     // Also of backends that went while there was no engine.
     engine.disconnect_stranded();
     // Routes as they were applied: resolving them is not ours.
@@ -50,8 +55,6 @@ pub(crate) fn audit(
     for (row, outcome) in ranges::audit(&mut engine.maps, &desired.ranges) {
         audit.note(row, outcome);
     }
-    let policies = &mut engine.policies;
-    audit.written(policy::audit(policies, &mut engine.maps, &desired.policy));
     match engine.attach_links() {
         Ok(attached) => audit.repaired.extend(attached),
         Err(error) => audit.failed(error),

@@ -72,6 +72,16 @@ pub(crate) fn sockets(
     Ok(attached)
 }
 
+/// Takes the programs away that lead sockets to backends; those that say from
+/// whom answers are stay.
+pub(crate) fn release_sockets(pins: &Pins) -> Result<(), Error> {
+    let leads = |name: &str| name.starts_with("connect") || name.starts_with("sendmsg");
+    for (name, _) in SOCKET_HOOKS.into_iter().filter(|(name, _)| leads(name)) {
+        pins.remove(&format!("link_{name}"))?;
+    }
+    Ok(())
+}
+
 /// Puts the programs for what comes in and goes out on an uplink. True if one
 /// was not there.
 pub(crate) fn uplink(

@@ -20,6 +20,7 @@ mod preflight;
 mod programs;
 mod ranges;
 mod readback;
+mod retire;
 mod stranded;
 mod sys;
 mod table;
@@ -116,6 +117,8 @@ impl EbpfEngine {
         if !engine.takeover_pending {
             engine.attach_links()?;
         }
+        // Who was in the middle of it is gone.
+        retire::take_over(&engine.maps, false)?;
         // Last: from here on the pins are a whole.
         state.write(&engine.pins)?;
         Ok(engine)
@@ -134,13 +137,17 @@ impl EbpfEngine {
 
     /// Socket and uplink programs on their places; gives what was not.
     fn attach_links(&mut self) -> Result<Vec<String>, Error> {
-        let mut attached = links::sockets(&self.pins, &self.programs, &self.cgroup)?;
+        let mut attached = Vec::new();
+        if !self.handing_over {
+            attached = links::sockets(&self.pins, &self.programs, &self.cgroup)?;
+        }
         for ifindex in &self.config.uplinks {
             if links::uplink(&mut self.netlink, &self.programs, *ifindex)? {
                 attached.push(format!("program on uplink {ifindex}"));
             }
         }
         attached.extend(self.write_uplinks()?);
+        retire::resume(&self.maps)?;
         Ok(attached)
     }
 
@@ -417,7 +424,21 @@ impl Datapath for EbpfEngine {
     fn take_flows(&mut self, flows: &[TranslatedFlow]) -> Result<(), Error> {
         // The first time before the pods come in, the second time after.
         self.handing_over = !self.handing_over;
-        readback::take_flows(&self.maps, &mut self.netlink, flows)
+        if self.handing_over {
+            // No flow is led before all programs are there: connection tracking
+            // loses those of which it sees one direction alone. And a socket that
+            // is led begins a connection of which connection tracking, which still
+            // is asked about it, may know another one by that name.
+            links::release_sockets(&self.pins)?;
+            return retire::take_over(&self.maps, true);
+        }
+        readback::take_flows(&self.maps, &mut self.netlink, flows)?;
+        retire::take_over(&self.maps, false)?;
+        links::sockets(&self.pins, &self.programs, &self.cgroup).map(drop)
+    }
+
+    fn retire(&mut self) -> Result<(), Error> {
+        retire::retire(&self.maps, &self.pins)
     }
 
     fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {

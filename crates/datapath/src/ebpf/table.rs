@@ -214,6 +214,11 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         self.table.rows()
     }
 
+    /// The row as the kernel has it, with what programs noted.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        self.table.get(key)
+    }
+
     /// True if the kernel has this row, whatever is known here.
     pub(crate) fn holds(&self, key: &K, value: &V) -> Result<bool, Error> {
         Ok(self.table.get(key)?.map(TableRow::settled).as_ref() == Some(value))

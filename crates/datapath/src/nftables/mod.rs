@@ -544,6 +544,11 @@ impl Datapath for NftEngine {
         policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses)
     }
 
+    fn retire(&mut self) -> Result<(), Error> {
+        // The other engine meets packets before this one does.
+        Ok(())
+    }
+
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
         let there = self.nftables.get_mut().table(TABLE).map_err(refused)?;
         if there.is_none() {

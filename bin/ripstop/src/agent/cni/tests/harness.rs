@@ -39,6 +39,9 @@ impl Datapath for Remembers {
     fn apply(&mut self, _: &Change) -> Result<(), Error> {
         Ok(())
     }
+    fn retire(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
     fn apply_routes(&mut self, _: &[ResolvedRoute]) -> Result<(), Error> {
         Ok(())
     }

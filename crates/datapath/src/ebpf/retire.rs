@@ -1,0 +1,52 @@
+//! Giving way to another engine, and taking over from one: whose flows are whose.
+
+use ripstop_abi::{Endpoint, Uplink};
+
+use super::links;
+use super::maps::Maps;
+use super::pins::Pins;
+use crate::Error;
+
+/// From here on no flow begins that is led by packets, no socket is led, and what
+/// goes to a pod and is of no flow goes by the host's stack, which knows whether
+/// it is an answer.
+pub(crate) fn retire(maps: &Maps, pins: &Pins) -> Result<(), Error> {
+    for address in maps.endpoints.rows().keys() {
+        maps.endpoints.mark(address, Endpoint::set_handed_over)?;
+    }
+    mark_node(maps, Uplink::set_retired)?;
+    // Those that tell the names of who answers stay.
+    links::release_sockets(pins)
+}
+
+/// Another engine's flows are being taken over, or not any more: what is in the
+/// middle of a flow that is not known is the other's, by the host's stack.
+pub(crate) fn take_over(maps: &Maps, handing_over: bool) -> Result<(), Error> {
+    mark_node(maps, |node| {
+        if handing_over {
+            node.set_handed_over();
+        }
+    })
+}
+
+/// Takes [`retire`] back; the programs on sockets are put back elsewhere.
+pub(crate) fn resume(maps: &Maps) -> Result<(), Error> {
+    if !maps.uplinks.get(&0)?.is_some_and(|node| node.is_retired()) {
+        return Ok(());
+    }
+    // Which of them had flows is forgotten.
+    for address in maps.endpoints.rows().keys() {
+        maps.endpoints.mark(address, Endpoint::set_translated)?;
+    }
+    mark_node(maps, |_| {})
+}
+
+fn mark_node(maps: &Maps, mark: impl FnOnce(&mut Uplink)) -> Result<(), Error> {
+    let now = maps.uplinks.get(&0)?;
+    maps.uplinks.mark(&0, |node| {
+        if now.is_some_and(|now| now.is_translated()) {
+            node.set_translated();
+        }
+        mark(node);
+    })
+}
