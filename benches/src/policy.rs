@@ -154,6 +154,7 @@ fn policy(index: u32) -> NetworkPolicy {
         ),
     ];
     NetworkPolicy {
+        dry_run: false,
         key: ObjectKey::new(namespace, format!("policy-{index}")),
         pod_selector: selected("app", &format!("app-{app}")),
         ingress: Some(rules),
@@ -237,6 +238,7 @@ fn all_select_all(report: &mut Report) {
         planned.pod("n", index, index % APPS, index < LOCAL_PODS);
     }
     let of = |index: u32| NetworkPolicy {
+        dry_run: false,
         key: ObjectKey::new("n", format!("policy-{index}")),
         pod_selector: LabelSelector::default(),
         ..policy(index)
@@ -327,6 +329,7 @@ fn blocks(rules: u32, report: &mut Report) {
         rule((first..first + per_rule).map(block).collect(), port)
     });
     let policy = NetworkPolicy {
+        dry_run: false,
         key: ObjectKey::new("n", "blocks"),
         pod_selector: LabelSelector::default(),
         ingress: Some(rules_of.collect()),

@@ -15,10 +15,10 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::agent::{Ask, Machine, ask};
+use crate::agent::{Ask, Machine, PolicyAsk, ask};
 
 /// Questions to the agent, and the files that their answers are.
-fn questions() -> [(&'static str, Ask); 3] {
+fn questions() -> [(&'static str, Ask); 4] {
     let services = Ask::Services {
         namespace: None,
         name: None,
@@ -27,6 +27,7 @@ fn questions() -> [(&'static str, Ask); 3] {
         ("status.json", Ask::Status),
         ("services.json", services),
         ("verify.json", Ask::Verify),
+        ("policy-drops.json", Ask::Policy(PolicyAsk::Drops)),
     ]
 }
 

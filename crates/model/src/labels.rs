@@ -40,7 +40,7 @@ impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Labels {
 }
 
 /// Strings that many objects have.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StringPool {
     strings: HashSet<Arc<str>>,
     /// Size at which strings that nobody has any more are thrown out.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Owners of rows. The API server gives each ClusterIP and pod CIDR to one
 /// object; where it did not (objects restored by hand, two allocators), the
 /// least claimant owns the row, whatever the order in which the claims came.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Claims<K, O> {
     owners: BTreeMap<K, O>,
     /// Claimants that are greater than the owner; without empty sets.

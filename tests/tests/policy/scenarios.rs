@@ -145,6 +145,7 @@ fn what_policies_promise() {
         the_node_of_a_pod_reaches_it(&town);
         services_are_judged_by_their_pods(&town);
         what_was_stopped_is_said(&town);
+        a_policy_is_only_tried(&town);
         kernel_and_plan_agree(&town);
     }
 }
@@ -352,6 +353,37 @@ fn what_was_stopped_is_said(town: &Town) {
         "{}",
         shown.stdout
     );
+    town.no_policy();
+}
+
+/// Given as a file or with the annotation: what it would deny is said, and goes on.
+fn a_policy_is_only_tried(town: &Town) {
+    let policy = ingress("{from: [{podSelector: {matchLabels: {app: other}}}]}");
+    let expected = "default/client to default/near 80/TCP: ingress of default/near: \
+                    isolated by default/web, allowed by none";
+    let kept = town.connect(&town.client, &town.near);
+    let file = write_manifest(&policy);
+    let file = file.path().to_str().unwrap();
+    let tried = |args: &[&str]| {
+        eventually("the connection is said", || {
+            // It was there before anybody looked: its next packet is seen.
+            assert!(echoes(&kept), "{}: it is only tried", town.engine);
+            let words = [&["policy", "dry-run"], args].concat();
+            let printed = town.lab.agent("node1", &words);
+            assert!(printed.stderr.is_empty(), "{}", printed.stderr);
+            (!printed.ok && printed.stdout.contains(expected)).then_some(())
+        });
+    };
+    tried(&["-f", file, "--for", "0"]);
+    let annotated = "metadata: {name: web, annotations: {ripstop.io/dry-run: 'true'}}";
+    let annotated = policy.replace("metadata: {name: web}", annotated);
+    stage::apply(&town.lab, &annotated, (0, 0));
+    tried(&[]);
+    // Without the annotation it is enforced.
+    town.lab
+        .kubectl(&["annotate", "networkpolicy", "web", "ripstop.io/dry-run-"]);
+    stage::planned(&town.lab, (1, 0));
+    assert!(!echoes(&kept), "{}: it is enforced", town.engine);
     town.no_policy();
 }
 

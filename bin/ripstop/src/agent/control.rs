@@ -34,6 +34,9 @@ const BRIEF: Duration = Duration::from_millis(200);
 /// Of a client, for its question; none is a question for the status.
 const QUESTION: Duration = Duration::from_secs(2);
 
+/// Of a question, bytes: there are manifests in some.
+const MAX_QUESTION: u64 = 4 << 20;
+
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "ask")]
@@ -129,7 +132,9 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
     stream.set_read_timeout(Some(QUESTION))?;
     let mut text = Vec::new();
     // Who says nothing wants the status.
-    let _ = Read::by_ref(&mut stream).take(4096).read_to_end(&mut text);
+    let _ = Read::by_ref(&mut stream)
+        .take(MAX_QUESTION)
+        .read_to_end(&mut text);
     let reply = match text.is_empty() {
         true => Ok(Ask::Status),
         false => {

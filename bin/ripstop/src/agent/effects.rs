@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use ripstop_datapath::{Datapath, Error, NextHop, ResolvedRoute};
+use ripstop_datapath::{Datapath, Error, NextHop, PolicySettings, ResolvedRoute};
 use ripstop_host::memory;
 use ripstop_host::routes::{self, NodeRoutes};
 use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
@@ -39,6 +39,7 @@ pub(crate) struct Effects {
     problems_changed: bool,
     due: Instant,
     retry: Duration,
+    policy: PolicySettings,
 }
 
 impl Effects {
@@ -49,6 +50,7 @@ impl Effects {
         names: Names,
         counts: Arc<Counts>,
         health: HealthServer,
+        policy: PolicySettings,
     ) -> Self {
         Self {
             routes,
@@ -61,6 +63,7 @@ impl Effects {
             problems_changed: false,
             due: Instant::now() + AUDIT,
             retry: RETRY,
+            policy,
         }
     }
 
@@ -141,6 +144,22 @@ impl Effects {
     /// Whether [`Effects::problems`] may have changed since the last call.
     pub(crate) fn take_problems_changed(&mut self) -> bool {
         std::mem::take(&mut self.problems_changed)
+    }
+
+    /// Whether the engine remembers connections of all pods.
+    pub(crate) fn observe(&mut self, observe: bool) {
+        if self.policy.observe == observe {
+            return;
+        }
+        self.policy.observe = observe;
+        if let Err(error) = lock(&self.datapath).set_policy_settings(self.policy) {
+            warn!("connections for dry runs: {error}");
+        }
+    }
+
+    /// Another engine has not been told.
+    pub(crate) fn observe_again(&mut self) {
+        self.policy.observe = false;
     }
 
     /// How long until [`Effects::audit`] has something to do.

@@ -15,6 +15,7 @@ use ripstop_watch::{Event, ObjectEvent};
 use super::control::Question;
 use super::local_pods::{LocalPods, PodInput};
 use super::names::pods::PodAddresses;
+use super::policies::DryRun;
 
 /// Events of one burst that are planned together at most.
 const BURST: usize = 4096;
@@ -41,6 +42,8 @@ pub(crate) struct Feed {
     problems_changed: bool,
     pods: Option<PodAddresses>,
     attributions: Attributions,
+    /// Policies that are not planned, but tried.
+    pub(crate) dry_run: DryRun,
     changed: Changed,
 }
 
@@ -109,6 +112,7 @@ impl Feed {
             problems_changed: false,
             pods: None,
             attributions: Attributions::default(),
+            dry_run: DryRun::default(),
             changed: Changed::default(),
         }
     }
@@ -281,27 +285,9 @@ impl Feed {
                     .policies_mut()
                     .retain_namespaces(|name| names.contains(name));
             }
-            Event::NetworkPolicy(ObjectEvent::Applied(policy)) => {
-                planner.policies_mut().upsert_policy(policy);
-            }
-            Event::NetworkPolicy(ObjectEvent::Deleted(key)) => {
-                planner.policies_mut().remove_policy(&key);
-            }
-            Event::NetworkPolicy(ObjectEvent::Listed(keys)) => {
-                planner
-                    .policies_mut()
-                    .retain_policies(|key| keys.contains(key));
-            }
-            Event::ClusterNetworkPolicy(ObjectEvent::Applied(policy)) => {
-                planner.policies_mut().upsert_cluster_policy(policy);
-            }
-            Event::ClusterNetworkPolicy(ObjectEvent::Deleted(name)) => {
-                planner.policies_mut().remove_cluster_policy(&name);
-            }
-            Event::ClusterNetworkPolicy(ObjectEvent::Listed(names)) => {
-                planner
-                    .policies_mut()
-                    .retain_cluster_policies(|name| names.contains(name));
+            Event::NetworkPolicy(event) => self.dry_run.network(event, planner.policies_mut()),
+            Event::ClusterNetworkPolicy(event) => {
+                self.dry_run.cluster(event, planner.policies_mut());
             }
             Event::EndpointsChanged(at) => self.changed.add(at),
             Event::Problems(object, problems) => {

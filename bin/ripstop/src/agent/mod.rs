@@ -63,8 +63,8 @@ use names::pods::PodAddresses;
 use node_ports::NodePorts;
 pub(crate) use nodes::NodeView;
 pub(crate) use policies::{
-    CheckView, DeniedView, DropView, DropsView, PodView, PoliciesView, PolicyAsk, PortsView,
-    RowView, VerdictView,
+    CheckView, DeniedView, DropView, DropsView, DryRunView, PodView, PoliciesView, PolicyAsk,
+    PortsView, RowView, VerdictView, WouldDeny,
 };
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
@@ -156,6 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let counts = Arc::new(Counts::default());
     counts.engine_reason(opened_engine.reason);
+    let policy = opener.policy;
     let switch = Switch { opener, running };
     let routes = NodeRoutes::new(netlink, facts.node.addresses.clone());
     let mut effects = Effects::new(
@@ -165,6 +166,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         names.clone(),
         Arc::clone(&counts),
         HealthServer::start(args.healthz_port, Arc::clone(&counts))?,
+        policy,
     );
     effects.adopt_pods();
     let sources = Arc::new(Sources {
@@ -213,7 +215,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         switch.settle(feed.tables(), &mut effects);
     }
     loop {
-        if feed.wait(effects.idle())? {
+        if feed.wait(effects.idle().min(feed.dry_run.idle()))? {
             facts.check(&feed)?;
             follow(&mut feed, &mut effects);
             services::answer(&mut feed, &mut effects, &switch);
@@ -223,6 +225,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
         }
+        effects.observe(feed.dry_run.observes());
+        policies::look(&mut feed, &effects);
         say_problems(&mut feed, &mut effects, &reporter);
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use ripstop_datapath::{BackendState, FrontendState, difference};
+use ripstop_datapath::{BackendState, FrontendState, difference, policy_difference};
 use ripstop_model::{ObjectKey, SliceEndpoint};
 use ripstop_plan::{Frontend, FrontendKind};
 use serde::{Deserialize, Serialize};
@@ -88,10 +88,11 @@ pub(crate) fn answer(feed: &mut Feed, effects: &mut Effects, switch: &Switch) {
     }
 }
 
-fn answer_one(question: Question, feed: &Feed, effects: &mut Effects, switch: &Switch) {
+fn answer_one(question: Question, feed: &mut Feed, effects: &mut Effects, switch: &Switch) {
     match question.ask.clone() {
         Ask::SetDatapath { engine } => {
             let done = switch.set(engine, feed, effects);
+            effects.observe_again();
             question.answer(done);
         }
         Ask::Services { namespace, name } => {
@@ -209,6 +210,10 @@ fn verify(feed: &Feed, effects: &Effects) -> Result<Verification> {
         .context("reading the kernel's services")?;
     let mut drift = difference(planned, &found);
     let policies = &feed.tables().policy;
+    let in_kernel = datapath
+        .policies()
+        .context("reading the kernel's policies")?;
+    drift.extend(policy_difference(policies, &in_kernel));
     let pods = effects.pods.pods();
     for pod in &pods {
         let missing = datapath

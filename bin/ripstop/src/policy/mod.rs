@@ -3,6 +3,7 @@
 
 mod check;
 mod drops;
+mod dry_run;
 mod live;
 mod matrix;
 mod service;
@@ -38,6 +39,9 @@ enum Command {
     Show(show::Args),
     /// What policies stopped on a node, and which of them.
     Drops(drops::Args),
+    /// What policies would deny of the connections that there are, without
+    /// enforcing them.
+    DryRun(dry_run::Args),
     /// Who reaches whom, on which ports, as manifests say.
     Matrix(matrix::Args),
 }
@@ -99,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Check(args) => check::run(args)?,
         Command::Show(args) => show::run(args)?,
         Command::Drops(args) => drops::run(args)?,
+        Command::DryRun(args) => dry_run::run(args)?,
         Command::Matrix(args) => matrix::run(&World::read(&args.input)?, args)?,
     };
     print!("{text}");

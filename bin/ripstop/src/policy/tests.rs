@@ -21,7 +21,7 @@ fn run(args: &[&str], file: &Path) -> anyhow::Result<String> {
     let (text, _) = match Cli::try_parse_from(args)?.policy.command {
         Command::Check(args) => check::run(&args)?,
         Command::Show(args) => show::run(&args)?,
-        Command::Drops(_) => unreachable!("no manifests are asked"),
+        Command::Drops(_) | Command::DryRun(_) => unreachable!("no manifests are asked"),
         Command::Matrix(args) => matrix::run(&World::read(&args.input)?, &args)?,
     };
     Ok(text)

@@ -182,7 +182,7 @@ fn sound<T>(object: &Object, read: Converted<T>) -> Result<Option<T>> {
     Ok(read.model)
 }
 
-fn cluster_policies() -> Resource {
+pub(super) fn cluster_policies() -> Resource {
     Resource {
         api_version: "policy.networking.k8s.io/v1alpha2".to_owned(),
         kind: "ClusterNetworkPolicy".to_owned(),
@@ -194,7 +194,7 @@ fn cluster_policies() -> Resource {
 /// Everything that is wrong with the manifests.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-struct Errors(Vec<manifest::ManifestError>);
+pub(super) struct Errors(pub(super) Vec<manifest::ManifestError>);
 
 /// Addresses for pods that have none.
 struct Addresses(Vec<(IpNet, u32)>);

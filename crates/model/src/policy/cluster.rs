@@ -17,6 +17,8 @@ pub struct ClusterNetworkPolicy {
     /// The first that matches counts.
     pub ingress: Vec<ClusterRule>,
     pub egress: Vec<ClusterRule>,
+    /// It is only to be said what it would deny.
+    pub dry_run: bool,
 }
 
 /// Before or after NetworkPolicies.

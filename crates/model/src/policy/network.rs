@@ -14,4 +14,6 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// What may go out; as `ingress`.
     pub egress: Option<Vec<Rule>>,
+    /// It is only to be said what it would deny.
+    pub dry_run: bool,
 }

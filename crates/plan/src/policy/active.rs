@@ -13,7 +13,7 @@ use super::peers::{Namespaces, Peers, PodSelector};
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Peers in force.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Active {
     peers: HashMap<PeersId, Entry>,
     /// Pod selectors by where their pods can be found.
@@ -24,7 +24,7 @@ pub(super) struct Active {
     names: HashMap<String, usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     peers: Arc<Peers>,
     /// Sides that name it.

@@ -37,7 +37,7 @@ impl std::fmt::Display for Holder<'_> {
 }
 
 /// The objects that peers are made of, and the addresses that they touched.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
     /// Name of this node.
     node: String,

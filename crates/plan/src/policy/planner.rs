@@ -27,7 +27,7 @@ const MANY: usize = 32;
 ///
 /// Only policies that select a pod of this node count, and only addresses that
 /// one of their rules tells from others have a class of their own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PolicyPlanner {
     cluster: Cluster,
     subjects: Subjects,

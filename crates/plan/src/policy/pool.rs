@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// Gives equal values the same memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pool<T> {
     values: HashSet<Arc<T>>,
     /// Size at which values that nobody has any more are thrown out.

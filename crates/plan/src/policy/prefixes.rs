@@ -102,7 +102,7 @@ pub(super) fn outermost(prefixes: &BTreeSet<Prefix>) -> Vec<Prefix> {
 /// Who is at exactly this address.
 pub(super) type Host = Arc<ClassContent>;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Node {
     /// Peers whose blocks begin (positive) or have an exception (negative) here,
     /// with how many. Sorted, without zeros.
@@ -119,7 +119,7 @@ impl Node {
 
 /// Every prefix at which something begins or ends. That of all addresses is
 /// always there, one for each family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Prefixes {
     nodes: BTreeMap<Prefix, Node>,
     /// How many prefixes there are, by family and length: the lengths to try.

@@ -13,7 +13,7 @@ use super::rows::{Cell, PolicyChange, PolicyTables, PortTable, RuleRow};
 use super::side::Side;
 
 /// A class with the number of prefixes that have it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Class {
     content: Arc<ClassContent>,
     base: ClassId,
@@ -24,7 +24,7 @@ struct Class {
 type Cache = HashMap<(PolicyId, Vec<u32>, bool, Vec<ContainerPort>), Compiled>;
 
 /// Rows of pairs, kept while sides and classes come and go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     pub(super) sides: BTreeMap<PolicyId, Side>,
     classes: HashMap<ClassId, Class>,

@@ -13,7 +13,7 @@ use super::peers::Peers;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// Rules of one direction, the ones that are asked first in front.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Side {
     pub(super) rules: Vec<SideRule>,
     /// Rules by the peers that they need.
@@ -32,7 +32,7 @@ pub(super) struct Side {
     pub(super) users: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SideRule {
     pub(super) stage: Stage,
     pub(super) action: Action,
@@ -48,7 +48,7 @@ pub(super) enum Stage {
 }
 
 /// What a side is made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SideKey<'a> {
     pub(super) direction: Direction,
     /// By rank.

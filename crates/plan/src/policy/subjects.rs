@@ -11,7 +11,7 @@ use super::part::{Part, Parts, Rank};
 
 /// The policies of the cluster, and the pods of this node with those that select
 /// them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Subjects {
     network: BTreeMap<ObjectKey, (NetworkPolicy, Parts)>,
     cluster: BTreeMap<String, (ClusterNetworkPolicy, Parts)>,

@@ -47,6 +47,7 @@ fn policy(name: &str, app: &str, peers: Vec<Peer>) -> NetworkPolicy {
             ports: Some(vec![port]),
         }]),
         egress: None,
+        dry_run: false,
     }
 }
 

@@ -189,6 +189,7 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
     )
         .prop_map(
             |(namespace, name, pod_selector, ingress, egress)| NetworkPolicy {
+                dry_run: false,
                 key: ObjectKey::new(namespace, name),
                 pod_selector,
                 ingress,
@@ -220,6 +221,7 @@ fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
     )
         .prop_map(
             |(name, tier, priority, subject, ingress, egress)| ClusterNetworkPolicy {
+                dry_run: false,
                 name: name.to_owned(),
                 tier,
                 priority,

@@ -91,7 +91,7 @@ pub(super) fn by(feed: &Feed, denial: &Denial) -> String {
     }
 }
 
-fn protocol(number: u8) -> String {
+pub(super) fn protocol(number: u8) -> String {
     match number {
         1 => "ICMP".to_owned(),
         6 => "TCP".to_owned(),

@@ -3,6 +3,7 @@
 
 mod check;
 mod drops;
+mod dry_run;
 mod rows;
 mod show;
 mod summary;
@@ -18,6 +19,7 @@ use super::effects::Effects;
 use super::feed::Feed;
 pub(crate) use check::{CheckView, VerdictView};
 pub(crate) use drops::{DropView, DropsView};
+pub(crate) use dry_run::{DryRun, DryRunView, WouldDeny, look};
 pub(crate) use rows::{PortsView, RowView};
 pub(crate) use show::PodView;
 pub(crate) use summary::{DeniedView, PoliciesView};
@@ -36,18 +38,24 @@ pub(crate) enum PolicyAsk {
     },
     /// What was stopped.
     Drops,
+    /// What these policies would deny; without any, those of the API that are
+    /// only tried.
+    DryRun { policies: Vec<serde_json::Value> },
     /// How much there is of everything.
     Summary,
 }
 
 impl PolicyAsk {
-    pub(crate) fn answer(&self, feed: &Feed, effects: &Effects) -> Result<serde_json::Value> {
+    pub(crate) fn answer(&self, feed: &mut Feed, effects: &Effects) -> Result<serde_json::Value> {
         let value = match self {
             Self::Show { pod } => serde_json::to_value(show::show(feed, effects, pod)?),
             Self::Check { from, to, port } => {
                 serde_json::to_value(check::check(feed, effects, from, to, port)?)
             }
             Self::Drops => serde_json::to_value(drops::drops(feed, effects)?),
+            Self::DryRun { policies } => {
+                serde_json::to_value(dry_run::dry_run(feed, effects, policies)?)
+            }
             Self::Summary => serde_json::to_value(summary::summary(feed, effects)?),
         };
         Ok(value?)

@@ -12,8 +12,8 @@ use ripstop_model::{
 use serde_json::Value;
 
 use super::super::{Converted, Reader};
-use super::ports;
 use super::selector::selector;
+use super::{dry_run, ports};
 use crate::objects::ClusterNetworkPolicyObject;
 
 const MAX_PRIORITY: u16 = 1000;
@@ -56,7 +56,9 @@ pub fn cluster_network_policy(
             pods: LabelSelector::default(),
         }
     });
+    let dry_run = dry_run(&mut read, &object.metadata);
     read.give(ClusterNetworkPolicy {
+        dry_run,
         name,
         tier,
         priority,

@@ -9,7 +9,8 @@ mod network;
 mod selector;
 mod subject;
 
-use ripstop_model::{PortMatch, PortSet, PortsOf, Protocol};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ripstop_model::{PortMatch, PortSet, PortsOf, Protocol, Reason};
 
 use super::Reader;
 
@@ -17,6 +18,24 @@ pub use cluster::cluster_network_policy;
 pub(crate) use network::closed;
 pub use network::network_policy;
 pub use subject::{namespace, node_identity, pod};
+
+/// Annotation of a policy that is not to be enforced: "true".
+const DRY_RUN: &str = "ripstop.io/dry-run";
+
+/// Whether a policy is only to be tried. What makes no sense does not open it.
+fn dry_run(read: &mut Reader, meta: &ObjectMeta) -> bool {
+    let value = meta.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
+    match value.map(String::as_str) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            let field = format!("metadata.annotations[{DRY_RUN}]");
+            let problem = format!("{other:?} is none of true, false; it is enforced");
+            read.note(Reason::InvalidField, &field, &problem);
+            false
+        }
+    }
+}
 
 /// Ports from `first` to `last`.
 fn ports(

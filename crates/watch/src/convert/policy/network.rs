@@ -8,8 +8,8 @@ use ripstop_model::{
 };
 
 use super::super::{Converted, Reader, key};
-use super::ports;
 use super::selector::selector;
+use super::{dry_run, ports};
 
 /// What a policy means that cannot be read: nothing passes in its namespace.
 pub(crate) fn closed(key: ObjectKey) -> NetworkPolicy {
@@ -18,6 +18,7 @@ pub(crate) fn closed(key: ObjectKey) -> NetworkPolicy {
         pod_selector: LabelSelector::default(),
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
+        dry_run: false,
     }
 }
 
@@ -49,7 +50,9 @@ pub fn network_policy(object: &networking::NetworkPolicy) -> Converted<NetworkPo
         }
     });
     let egress: Vec<_> = egress.collect();
+    let dry_run = dry_run(&mut read, &object.metadata);
     read.give(NetworkPolicy {
+        dry_run,
         key,
         pod_selector,
         ingress: is_ingress.then_some(ingress),
