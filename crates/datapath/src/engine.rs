@@ -190,6 +190,13 @@ pub trait Datapath: Send {
     /// If the kernel refuses; some new flows may then still be this engine's.
     fn retire(&mut self) -> Result<(), Error>;
 
+    /// Goes on with connections that another engine knew, after its pods and
+    /// policies are in place: else answers to some would be denied.
+    ///
+    /// # Errors
+    /// If the kernel takes one not; the others are in place.
+    fn take_connections(&mut self, connections: &[Connection]) -> Result<(), Error>;
+
     /// Removes everything of this engine from the kernel: after another one has
     /// taken over, or to leave the node without any. Goes on after an error.
     ///

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use common::{Node, Pod, ip, net, node, nodes, service, unrestricted};
+use policies::rows::{CLASS, EGRESS, INGRESS, NOBODY, Rows, any, port};
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
 use ripstop_netlink::{Netlink, traffic};
+use ripstop_plan::policy::ClassId;
 use ripstop_plan::{Change, Tables};
 
 const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
@@ -425,6 +427,92 @@ fn a_full_table_names_the_row_and_keeps_the_others() {
     let tables = node.run(|engine| engine.status()).tables;
     assert!(tables.contains(&("frontends", 64, 64)), "{tables:?}");
     assert!(tables.contains(&("backends", 64, 256)), "{tables:?}");
+}
+
+/// Which rows no answer needs, and which ones stay.
+#[test]
+fn a_full_table_of_connections_refuses_new_ones() {
+    let mut node: Node = node("connections");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let (mut inside, mut other) = (a.process(), b.process());
+    inside.serve(8080);
+    other.serve(8080);
+    let mut rows = Rows::default();
+    rows.pod(&a, [INGRESS, NOBODY])
+        .class(b.addresses.map(Into::into), CLASS)
+        .rule(INGRESS, CLASS, port(Protocol::Tcp, 8080, 8080));
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
+    let [to, to_v6] = b.at(8080);
+    assert_eq!(inside.hold(to), to.to_string());
+    let asks = 66;
+    let asked = (0..asks).filter(|_| !inside.udp(to).starts_with("error"));
+    // One is held.
+    assert_eq!(asked.count(), 63);
+    assert!(inside.is_dropped(to_v6));
+    assert_eq!(inside.held(), "still there");
+    let status = node.run(|engine| engine.status());
+    let mut drops = status.drops.into_iter();
+    let full = drops.find(|(reason, _)| *reason == "connections_full");
+    assert!(full.is_some_and(|(_, count)| count > 0), "{full:?}");
+    // Who asks the pod gets answers: they pass by themselves.
+    for to in a.at(8080) {
+        assert!(!other.tcp(to).starts_with("error"));
+    }
+}
+
+/// A row that does not fit closes the pods that it is about, and no others.
+#[test]
+fn a_full_table_of_policies_closes_its_pods() {
+    let mut node: Node = node("pairs");
+    let (a, b, c) = (node.add_pod(), node.add_pod(), node.add_pod());
+    let _servers = [&a, &b].map(|pod| {
+        let mut process = pod.process();
+        process.serve(8080);
+        process
+    });
+    let mut rows = Rows::default();
+    rows.pod(&a, [INGRESS, NOBODY])
+        .pod(&b, [EGRESS, NOBODY])
+        .class(c.addresses.map(Into::into), CLASS)
+        .rule(EGRESS, CLASS, any());
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
+    for class in 0..64 {
+        rows.rule(INGRESS, ClassId::from_number(1000 + class), any());
+    }
+    rows.rule(INGRESS, CLASS, any());
+    let error = node.run(|engine| engine.apply(&rows.change())).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            Error::TableFull {
+                table: "policy_pairs",
+                limit: 64,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let mut client = c.process();
+    for (closed, open) in a.at(8080).into_iter().zip(b.at(8080)) {
+        assert!(client.is_dropped(closed));
+        assert!(!client.tcp(open).starts_with("error"));
+    }
+    // When they fit it opens.
+    let mut fewer = Rows::default();
+    fewer
+        .pod(&a, [INGRESS, NOBODY])
+        .pod(&b, [EGRESS, NOBODY])
+        .class(c.addresses.map(Into::into), CLASS)
+        .rule(INGRESS, CLASS, any())
+        .rule(EGRESS, CLASS, any());
+    let mut desired = Tables::default();
+    desired.apply(&unrestricted([&c.local]));
+    desired.apply(&fewer.change());
+    let pods = [&a, &b, &c].map(|pod| pod.local.clone());
+    node.run(|engine| engine.audit(&desired, &pods)).unwrap();
+    for to in [a.at(8080), b.at(8080)].concat() {
+        assert!(!client.tcp(to).starts_with("error"), "{to}");
+    }
 }
 
 fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostPort {

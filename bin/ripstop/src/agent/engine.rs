@@ -245,6 +245,10 @@ impl Datapath for Current {
         self.engine.retire()
     }
 
+    fn take_connections(&mut self, connections: &[Connection]) -> Result<(), Error> {
+        self.engine.take_connections(connections)
+    }
+
     fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
         self.engine.set_policy_settings(settings)
     }

@@ -105,6 +105,8 @@ impl Switch {
             running.retire()?;
             let flows = running.flows().context("flows")?;
             new.take_flows(&flows)?;
+            let connections = running.connections().context("connections")?;
+            new.take_connections(&connections)?;
             Ok(flows.len())
         })();
         let flows = match filled {

@@ -325,6 +325,9 @@ pub struct Policing {
     pub(super) now: u32,
     /// Of the rules.
     pub(super) generation: u32,
+    /// One if it may be of a connection that was opened from either end.
+    pub(super) either_way: u32,
+    reserved: u32,
     /// Whom the packet is from, whatever it is about.
     pub(super) source: Address,
 }
@@ -357,6 +360,8 @@ impl Default for Policing {
             icmp: 0,
             now: 0,
             generation: 0,
+            either_way: 0,
+            reserved: 0,
             source: Address::default(),
         }
     }
@@ -378,5 +383,5 @@ table_rows! {
     DenialKey: 48,
     DenialRow: 16,
     FragmentKey: 40,
-    Policing: 240,
+    Policing: 248,
 }

@@ -206,6 +206,7 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> 
         }
     }
     policing.generation = tables.policy_state().generation;
+    policing.either_way = 0;
     let Some(row) = known(tables, policing, marks) else {
         if marks & NODE != 0 {
             return ALLOWED;
@@ -214,6 +215,9 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> 
         if marks & ERROR != 0 {
             // Of no connection that is known, it is what it is.
             policing.key.is_error(policing.source, policing.icmp, marks);
+        } else if policing.key.protocol == u32::from(IPPROTO_TCP) && marks & (BEGINS | RESETS) == 0
+        {
+            policing.either_way = 1;
         }
         return ASK;
     };
@@ -267,15 +271,29 @@ fn denied_by(policing: &mut Policing, outcome: Outcome) -> u32 {
     DropReason::Policy as u32
 }
 
-/// Asks the rules.
+/// Asks the rules. What is in the middle of a TCP connection that is from before
+/// policies were about the pod may be of one in either direction: who opened it
+/// is not known, and the one way is asked about and then the other.
 #[inline(never)]
 fn by_rules<T: Tables>(tables: &T, policing: &mut Policing) {
     let (pod, other) = (policing.key.pod, policing.key.other);
     let protocol = policing.key.protocol as u8;
-    let port = policing.key.server_port(policing.inward);
-    let side = (&pod, policing.inward);
-    let blur = |word| policing.blur(word);
-    policing.outcome = judge_side(tables, side, &other, (protocol, port), blur);
+    let mut way = 0;
+    while way < 2 {
+        way += 1;
+        let port = policing.key.server_port(policing.inward);
+        let side = (&pod, policing.inward);
+        let blur = |word| policing.blur(word);
+        policing.outcome = judge_side(tables, side, &other, (protocol, port), blur);
+        if policing.outcome.is_allowed() || policing.either_way == 0 {
+            return;
+        }
+        let row = tables.pod(&pod);
+        if !row.is_some_and(|row| row.is_new(policing.now)) {
+            return;
+        }
+        policing.inward ^= 1;
+    }
 }
 
 /// After the rules were asked.
@@ -303,7 +321,8 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 
     }
     policing.row = Connection::new(policing.inward != 0, policing.now);
     policing.row.set_outcome(outcome, policing.generation);
-    if !tables.remember_connection(&policing.key, &policing.row) && !answers_pass(tables, policing)
+    if !tables.remember_connection(&policing.key, &policing.row)
+        && !passes_alone(tables, policing, marks)
     {
         return DropReason::ConnectionsFull as u32;
     }
@@ -313,10 +332,18 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 
     ALLOWED
 }
 
-/// Whether the answers to a connection pass without it: nothing restricts the
-/// other direction of the pod.
+/// Whether a packet that the rules allow may pass though its connection cannot be
+/// remembered: if nothing restricts the other direction of the pod, answers pass
+/// without that. And it may itself be an answer to such a packet, which is seen of
+/// TCP alone; if it is none, its answers are denied.
 #[inline(always)]
-fn answers_pass(tables: &impl PolicyTables, policing: &Policing) -> bool {
+fn passes_alone(tables: &impl PolicyTables, policing: &Policing, marks: u32) -> bool {
+    if policing.key.protocol != u32::from(IPPROTO_TCP) || marks & BEGINS == 0 {
+        return true;
+    }
     let pod = tables.pod(&policing.key.pod);
     pod.is_some_and(|pod| pod.side(policing.inward ^ 1) == NO_POLICY)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,11 +34,25 @@ pub mod policy_names {
 
 /// What is in force on a pod of this node, by side: [`crate::NO_POLICY`], or an
 /// id.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct PolicyPod {
     sides: [u64; 2],
+    /// When policies came to be about it while it was there already, seconds since
+    /// boot; 0 if they always were. No part of what the row says.
+    since: u32,
+    reserved: u32,
 }
+
+impl PartialEq for PolicyPod {
+    fn eq(&self, other: &Self) -> bool {
+        self.sides == other.sides
+    }
+}
+
+/// For how many seconds connections may turn up that nobody remembered, because
+/// they are from before policies were about their pod.
+const MEMORY: u32 = 600;
 
 impl PolicyPod {
     pub const EGRESS: u32 = 0;
@@ -47,7 +61,26 @@ impl PolicyPod {
     pub const fn new(ingress: u64, egress: u64) -> Self {
         Self {
             sides: [egress, ingress],
+            since: 0,
+            reserved: 0,
         }
+    }
+
+    #[must_use]
+    pub const fn since(self, now: u32) -> Self {
+        Self { since: now, ..self }
+    }
+
+    /// As another row of the same pod, as far as this is no part of what it says.
+    #[must_use]
+    pub const fn as_long_as(self, other: &Self) -> Self {
+        self.since(other.since)
+    }
+
+    /// There may be connections that nobody remembered.
+    #[inline(always)]
+    pub(super) const fn is_new(&self, now: u32) -> bool {
+        self.since != 0 && now.wrapping_sub(self.since) < MEMORY
     }
 
     #[inline(always)]
@@ -209,7 +242,7 @@ macro_rules! table_rows {
 }
 
 table_rows! {
-    PolicyPod: 16,
+    PolicyPod: 24,
     ClassKey: 20,
     PairKey: 16,
     PairRow: 32,

@@ -24,7 +24,7 @@ use crate::Address;
 
 /// Version of everything in these files. A kernel that holds tables of another
 /// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///

@@ -52,7 +52,7 @@ use links::Cgroup;
 use maps::{Maps, State};
 use pins::Pins;
 use pods::PodRows;
-use policy::Policies;
+use policy::{Collector, Policies};
 use programs::Programs;
 
 /// The engine of one node. Dropped, it leaves everything in the kernel.
@@ -77,6 +77,7 @@ pub struct EbpfEngine {
     handing_over: bool,
     frontends: Frontends,
     policies: Policies,
+    _collector: Collector,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
     /// It was said that datagram sockets cannot be disconnected here.
@@ -99,7 +100,12 @@ impl EbpfEngine {
             takeover_pending: attached_before && !adopted,
             handing_over: false,
             frontends: Frontends::default(),
-            policies: Policies::default(),
+            policies: if adopted {
+                Policies::default()
+            } else {
+                Policies::of_new_tables()
+            },
+            _collector: Collector::start(&maps.policy)?,
             pods: BTreeMap::new(),
             stranding_said: false,
             config,
@@ -455,6 +461,10 @@ impl Datapath for EbpfEngine {
 
     fn connections(&self) -> Result<Vec<Connection>, Error> {
         policy::connections(&self.maps.policy, readback::now())
+    }
+
+    fn take_connections(&mut self, connections: &[Connection]) -> Result<(), Error> {
+        policy::take_connections(&self.maps, connections, readback::now())
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 //! The same packets through the loaded programs and through the same code in
 //! user space: the same verdict, the same bytes. Needs root.
 
+mod policies;
+
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 

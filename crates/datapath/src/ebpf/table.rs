@@ -37,6 +37,14 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         })
     }
 
+    /// The same table by another descriptor: for another thread.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            map: self.map.try_clone()?,
+            ..*self
+        })
+    }
+
     pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
@@ -157,6 +165,10 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
 
     fn read(&self) -> io::Result<Vec<(K, V)>> {
         let map = self.map.as_fd();
+        // SAFETY: the sizes were compared in `new`; any bytes are a valid row.
+        if let Some(rows) = unsafe { sys::map_read(map)? } {
+            return Ok(rows);
+        }
         // SAFETY: any bytes are a valid row.
         let (mut key, mut value) = unsafe { std::mem::zeroed::<(K, V)>() };
         let mut rows = Vec::new();

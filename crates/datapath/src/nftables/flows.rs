@@ -102,6 +102,24 @@ pub(super) fn take(conntrack: &mut Conntrack, flows: &[TranslatedFlow]) -> Resul
     conntrack.create(&connections).map_err(refused)
 }
 
+/// Connections that nothing translates.
+pub(super) fn take_plain(
+    conntrack: &mut Conntrack,
+    connections: &[crate::Connection],
+) -> Result<(), Error> {
+    let plain = |connection: &crate::Connection| {
+        Some(TranslatedFlow {
+            protocol: protocol(connection.protocol)?,
+            client: connection.client,
+            frontend: connection.server,
+            backend: connection.server,
+            source: None,
+        })
+    };
+    let flows: Vec<TranslatedFlow> = connections.iter().filter_map(plain).collect();
+    take(conntrack, &flows)
+}
+
 fn connection(flow: &TranslatedFlow) -> Connection {
     let protocol = flow.protocol as u8;
     Connection {

@@ -540,6 +540,10 @@ impl Datapath for NftEngine {
         policy::denials(&mut self.nftables.borrow_mut())
     }
 
+    fn take_connections(&mut self, connections: &[Connection]) -> Result<(), Error> {
+        flows::take_plain(self.conntrack.get_mut(), connections)
+    }
+
     fn connections(&self) -> Result<Vec<Connection>, Error> {
         policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses)
     }

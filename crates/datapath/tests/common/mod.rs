@@ -238,6 +238,8 @@ impl<E: Engine> Node<E> {
             limits: Limits {
                 frontends: 64,
                 backends: 256,
+                connections: 64,
+                policy_pairs: 64,
                 ..Limits::default()
             },
         };

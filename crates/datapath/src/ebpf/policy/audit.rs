@@ -21,43 +21,19 @@ pub(crate) fn audit(
     maps: &mut Maps,
     desired: &PolicyTables,
 ) -> (Vec<String>, Result<(), Error>) {
-    let (change, lines) = difference(policies, maps, desired);
+    let (change, mut lines) = difference(policies, maps, desired);
     let mut result = policies.apply(maps, &change);
-    // Ids that the change cannot name: rows that are no ids of ours.
-    let (pairs, classes): (BTreeSet<PairKey>, BTreeSet<ClassKey>) = (
-        desired
-            .rules
-            .keys()
-            .map(|pair| kernel::pair_key(*pair))
-            .collect(),
-        desired
-            .classes
-            .keys()
-            .map(|net| kernel::class_key(*net))
-            .collect(),
-    );
-    let tables = &mut maps.policy;
-    let stale: Vec<_> = tables
-        .pairs
-        .rows()
-        .keys()
-        .filter(|key| !pairs.contains(key))
-        .copied()
-        .collect();
-    for key in stale {
-        result = result.and(tables.pairs.remove(&key).map(drop));
+    policies.nothing_is_known = false;
+    let removed = remove_stale(maps, desired);
+    if matches!(result, Err(Error::TableFull { .. })) {
+        // What was not wanted had the room.
+        policies.incomplete.clear();
+        policies.lacks_classes = false;
+        let (change, _) = difference(policies, maps, desired);
+        result = policies.apply(maps, &change);
     }
-    let is_base = |key: &ClassKey| BASES.iter().any(|(base, _)| base == key);
-    let rows = tables.classes.rows().keys();
-    let stale: Vec<_> = rows
-        .filter(|key| !classes.contains(key) && !is_base(key))
-        .copied()
-        .collect();
-    for key in stale {
-        result = result.and(tables.classes.remove(&key).map(drop));
-    }
+    result = result.and(removed);
     // Marks of endpoints, which the change of a pod's row would have set.
-    let mut lines = lines;
     let addresses: Vec<Address> = maps.endpoints.rows().keys().copied().collect();
     for address in addresses {
         match policies.track(maps, address) {
@@ -67,6 +43,28 @@ pub(crate) fn audit(
         }
     }
     (lines, result)
+}
+
+/// Removes pairs and classes of which the plan knows nothing.
+fn remove_stale(maps: &mut Maps, desired: &PolicyTables) -> Result<(), Error> {
+    let rules = desired.rules.keys();
+    let pairs: BTreeSet<PairKey> = rules.map(|pair| kernel::pair_key(*pair)).collect();
+    let nets = desired.classes.keys();
+    let classes: BTreeSet<ClassKey> = nets.map(|net| kernel::class_key(*net)).collect();
+    let tables = &mut maps.policy;
+    let mut result = Ok(());
+    let rows = tables.pairs.rows().keys();
+    let stale: Vec<_> = rows.filter(|key| !pairs.contains(key)).copied().collect();
+    for key in stale {
+        result = result.and(tables.pairs.remove(&key).map(drop));
+    }
+    let is_base = |key: &ClassKey| BASES.iter().any(|(base, _)| base == key);
+    let rows = tables.classes.rows().keys();
+    let stale = rows.filter(|key| !classes.contains(key) && !is_base(key));
+    for key in stale.copied().collect::<Vec<_>>() {
+        result = result.and(tables.classes.remove(&key).map(drop));
+    }
+    result
 }
 
 /// What is to change, and a line for each row.

@@ -2,6 +2,7 @@
 //! the verdict from before a change or the one from after.
 
 mod audit;
+mod collector;
 mod denials;
 pub(crate) mod maps;
 mod ports;
@@ -17,10 +18,12 @@ use ripstop_abi::{
 use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, RuleRow, kernel};
 
 pub(crate) use audit::audit;
+pub(crate) use collector::Collector;
 pub(crate) use denials::denials;
-pub(crate) use readback::{connections, policies};
+pub(crate) use readback::{connections, policies, take_connections};
 
 use super::maps::Maps;
+use super::readback::now;
 use super::table::Mirror;
 use crate::engine::{Deny, Error, PolicySettings};
 use maps::PolicyMaps;
@@ -39,6 +42,8 @@ pub(crate) struct Policies {
     incomplete: BTreeSet<u64>,
     /// A class did not fit: pods with any side are closed.
     lacks_classes: bool,
+    /// The tables are new, and pods may have connections.
+    nothing_is_known: bool,
 }
 
 /// First error of many.
@@ -55,6 +60,14 @@ fn note<T>(result: &mut Result<(), Error>, outcome: Result<T, Error>) -> Option<
 }
 
 impl Policies {
+    /// Of tables that are new, while pods may be there already.
+    pub(crate) fn of_new_tables() -> Self {
+        Self {
+            nothing_is_known: true,
+            ..Self::default()
+        }
+    }
+
     /// As the kernel has them, under a new generation: what was said under
     /// others may be of rows that an agent was in the middle of writing.
     ///
@@ -70,6 +83,7 @@ impl Policies {
             ports: Ports::read(&mut maps.ports, maps.pairs.rows().values())?,
             state: maps.state.get(&0)?.unwrap_or_default(),
             observe: before.observe,
+            nothing_is_known: before.nothing_is_known,
             ..Self::default()
         };
         for (key, class) in BASES {
@@ -120,6 +134,7 @@ impl Policies {
         for (address, row) in &change.pods {
             let key = Address::from(*address);
             let row = row.map(kernel::pod).filter(|row| !self.lacks(row));
+            let row = row.map(|row| self.dated(maps, key, row));
             note(&mut result, put_pod(&mut maps.policy.pods, key, row));
             note(&mut result, self.track(maps, key));
         }
@@ -137,6 +152,19 @@ impl Policies {
             }
         }
         result
+    }
+
+    /// The row with when policies came to be about the pod.
+    fn dated(&self, maps: &Maps, address: Address, row: PolicyPod) -> PolicyPod {
+        let endpoint = maps.endpoints.rows().get(&address);
+        let was_open = endpoint.is_some_and(|endpoint| !endpoint.is_tracked());
+        if was_open || self.nothing_is_known {
+            return row.since(now().max(1));
+        }
+        match maps.policy.pods.rows().get(&address) {
+            Some(before) => row.as_long_as(before),
+            None => row,
+        }
     }
 
     /// True if it was not there, or another one.

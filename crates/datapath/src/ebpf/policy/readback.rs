@@ -1,14 +1,15 @@
 //! The kernel's rows of policies, and its connections, as the plan names them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ripstop_abi::{Address, Outcome, Port};
+use ripstop_abi::{Address, Connection as Row, ConnectionKey, Outcome, Port};
 use ripstop_plan::policy::{ClassId, PolicyId, PolicyTables, PortsId, kernel};
 
 use super::maps::PolicyMaps;
 use crate::Error;
+use crate::ebpf::maps::Maps;
 use crate::ebpf::policy::BASES;
 use crate::state::Connection;
 
@@ -80,4 +81,38 @@ pub(crate) fn connections(maps: &PolicyMaps, now: u32) -> Result<Vec<Connection>
 
 fn socket(address: Address, port: Port) -> SocketAddr {
     SocketAddr::new(address.into(), port.host())
+}
+
+/// Goes on with connections that another engine knew, of pods that policies are
+/// about.
+///
+/// # Errors
+/// [`Error::TableFull`] and the like; the others are in place.
+pub(crate) fn take_connections(
+    maps: &Maps,
+    connections: &[Connection],
+    now: u32,
+) -> Result<(), Error> {
+    let is_tracked = |address: IpAddr| {
+        let endpoint = maps.endpoints.rows().get(&Address::from(address));
+        endpoint.is_some_and(ripstop_abi::Endpoint::is_tracked)
+    };
+    let mut rows = Vec::new();
+    for connection in connections {
+        let (client, server) = (connection.client, connection.server);
+        for (pod, other, inward) in [(client, server, false), (server, client, true)] {
+            if is_tracked(pod.ip()) {
+                let key = ConnectionKey {
+                    pod: pod.ip().into(),
+                    other: other.ip().into(),
+                    pod_port: Port::from_host(pod.port()),
+                    other_port: Port::from_host(other.port()),
+                    protocol: connection.protocol.into(),
+                };
+                rows.push((key, Row::established(inward, now)));
+            }
+        }
+    }
+    let describe = |row: usize| format!("connection {:?}", rows[row].0);
+    maps.policy.connections.put_all(&rows, describe).1
 }

@@ -170,6 +170,61 @@ pub(crate) unsafe fn map_delete_batch<K>(
     (batch.done(keys.len(), &result), result)
 }
 
+/// All rows, many at a time; `None` if this kind of map cannot do that. A key by
+/// key walk begins anew when the row it stands on goes, which a busy table never
+/// ends.
+///
+/// # Safety
+/// As for [`map_lookup`]; any bytes are a valid `K`.
+pub(crate) unsafe fn map_read<K: Copy, V: Copy>(
+    map: BorrowedFd<'_>,
+) -> io::Result<Option<Vec<(K, V)>>> {
+    /// Of a map without batches: the kernel's own number, which is no POSIX error.
+    const ENOTSUPP: i32 = 524;
+    /// The place that a walk has come to: a number, or a key.
+    type Position = [u64; 8];
+    const { assert!(size_of::<K>() <= size_of::<Position>()) };
+    let mut room = 4096;
+    let mut rows = Vec::new();
+    let (mut position, mut begun) = (Position::default(), false);
+    loop {
+        // SAFETY: any bytes are a valid row.
+        let (mut keys, mut values) = unsafe {
+            (
+                vec![std::mem::zeroed::<K>(); room],
+                vec![std::mem::zeroed::<V>(); room],
+            )
+        };
+        let mut next = position;
+        let mut batch = Batch::new(
+            map,
+            pointer_mut(keys.as_mut_slice()),
+            pointer_mut(values.as_mut_slice()),
+            room,
+        );
+        batch.in_batch = if begun { pointer(&position) } else { 0 };
+        batch.out_batch = pointer_mut(&mut next);
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut batch).map(drop);
+        let code = result.as_ref().err().and_then(io::Error::raw_os_error);
+        match code {
+            // More rows in one bucket than there is room.
+            Some(libc::ENOSPC) => {
+                room *= 2;
+                continue;
+            }
+            Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL) if !begun => return Ok(None),
+            Some(libc::ENOENT) | None => {}
+            Some(_) => return result.map(|()| None),
+        }
+        let count = (batch.count as usize).min(room);
+        rows.extend(keys.into_iter().zip(values).take(count));
+        if code.is_some() {
+            return Ok(Some(rows));
+        }
+        (position, begun) = (next, true);
+    }
+}
+
 /// # Safety
 /// `data` is as long as a value of the map.
 pub(crate) unsafe fn map_update_bytes(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ripstop_datapath::{
-    Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
+    Connection, Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
 };
 use ripstop_host::pod::is_host_end;
 use ripstop_host::uplink::prepare_node;
@@ -81,6 +81,9 @@ impl Datapath for Remembers {
         Ok(Vec::new())
     }
     fn take_flows(&mut self, _: &[TranslatedFlow]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn take_connections(&mut self, _: &[Connection]) -> Result<(), Error> {
         Ok(())
     }
     fn dismantle(self: Box<Self>) -> Result<(), Error> {

@@ -1,0 +1,100 @@
+//! Removes connections that are over, and denials of long ago.
+//!
+//! Programs end a connection's row when they see its last packet; what never has
+//! one is found here: by a thread of the engine, so that no change of a table
+//! waits for it. Without an agent nobody does this, and the table may fill up:
+//! then connections begin only where they need no row.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ripstop_abi::{Connection, ConnectionKey, DenialKey, DenialRow};
+
+use super::maps::PolicyMaps;
+use crate::Error;
+use crate::ebpf::readback::now;
+use crate::ebpf::table::Table;
+
+/// Between two looks; sooner if the table is half full.
+const PAUSE: Duration = Duration::from_secs(10);
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// For how many seconds after its last packet a denial keeps its row when the
+/// table is half full.
+const DENIALS_STAY: u32 = 600;
+
+#[derive(Debug)]
+pub(crate) struct Collector {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(crate) fn start(maps: &PolicyMaps) -> Result<Self, Error> {
+        let failed = |source| Error::Kernel {
+            operation: "start collecting connections".into(),
+            source,
+        };
+        let connections = maps.connections.again().map_err(failed)?;
+        let denials = maps.denials.again().map_err(failed)?;
+        let (stop, stopped) = channel();
+        let run = move || {
+            let mut pause = PAUSE;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                pause = match collect(&connections, &denials, now()) {
+                    Ok(true) => SHORT_PAUSE,
+                    Ok(false) => PAUSE,
+                    Err(error) => {
+                        tracing::warn!(%error, "connections that are over stay");
+                        PAUSE
+                    }
+                };
+            }
+        };
+        let thread = std::thread::Builder::new().name("connections".into());
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread.spawn(run).map_err(failed)?),
+        })
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the thread that collects connections had panicked");
+        }
+    }
+}
+
+/// True if connections are to be looked at again soon.
+///
+/// # Errors
+/// What the kernel said.
+fn collect(
+    connections: &Table<ConnectionKey, Connection>,
+    denials: &Table<DenialKey, DenialRow>,
+    now: u32,
+) -> Result<bool, Error> {
+    let rows = connections.rows()?;
+    let is_many = rows.len() as u64 > connections.limit() / 2;
+    let over = rows
+        .iter()
+        .filter(|(key, row)| row.is_over(key.protocol, now));
+    let over: Vec<ConnectionKey> = over.map(|(key, _)| *key).collect();
+    connections.remove_all(&over)?;
+    let rows = denials.rows()?;
+    if rows.len() as u64 > denials.limit() / 2 {
+        let old = rows
+            .iter()
+            .filter(|(_, row)| now.wrapping_sub(row.last) > DENIALS_STAY);
+        let old: Vec<DenialKey> = old.map(|(key, _)| *key).collect();
+        denials.remove_all(&old)?;
+    }
+    Ok(is_many)
+}
