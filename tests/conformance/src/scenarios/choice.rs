@@ -77,6 +77,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "When an endpoint goes, clients from outside that had others keep theirs.",
         consistent_backend_gone,
     ),
+    Scenario::new(
+        "consistent-entry-node",
+        "A client from outside gets the same endpoint by whichever node it comes in.",
+        consistent_entry_node,
+    ),
 ];
 
 /// Chi-square of three equally likely outcomes exceeds this once in three million.
@@ -309,6 +314,43 @@ fn prefer_without_near(stage: &Stage<'_>) -> Result<()> {
 /// Clients, by their ports, that are asked for.
 const CLIENTS: u16 = 120;
 const FIRST_PORT: u16 = 20000;
+
+fn consistent_entry_node(stage: &Stage<'_>) -> Result<()> {
+    let service = stage.service(
+        "web",
+        &json!({"type": "NodePort", "selector": stage.own(), "ports": [{"port": 80, "targetPort": 8080}]}),
+    )?;
+    let outside = stage.from(&Place::Outside)?;
+    let mut entries = Vec::new();
+    for node in NODES {
+        entries.push(service.frontend(Kind::NodePort, "tcp", node)?);
+    }
+    for (index, node) in NODES.iter().enumerate() {
+        let server = stage.server(&format!("web{index}"), node, false, &json!({}))?;
+        stage.ready(&server)?;
+        for to in &entries {
+            eventually("an answer of each, by each node", || {
+                outside.tcp(*to)?.answered()?.by(&server)
+            })?;
+        }
+    }
+    let offset = match stage.family {
+        crate::engine::Family::Ipv4 => 0,
+        crate::engine::Family::Ipv6 => CLIENTS,
+    };
+    let ported = outside.from_port(FIRST_PORT + 2 * CLIENTS + offset);
+    let by = |to| ported.answerers(Transport::Tcp, to, CLIENTS);
+    let first = by(entries[0])?;
+    for to in &entries[1..] {
+        let other = by(*to)?;
+        ensure!(
+            other == first,
+            "by {}: {first:?}\nby {to}: {other:?}",
+            entries[0]
+        );
+    }
+    Ok(())
+}
 
 fn consistent_backend_gone(stage: &Stage<'_>) -> Result<()> {
     let mut servers = Vec::new();
