@@ -436,9 +436,14 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
         },
         // As other people's changes of packets.
         Chain {
-            name: "segments".into(),
+            name: "segments-own".into(),
             hook: hook(HookPoint::Input, -150, false),
-            rules: FAMILIES.into_iter().map(segments::rule).collect(),
+            rules: FAMILIES.into_iter().map(segments::own).collect(),
+        },
+        Chain {
+            name: "segments-forwarded".into(),
+            hook: hook(HookPoint::Postrouting, -150, false),
+            rules: vec![segments::forwarded()],
         },
         Chain {
             name: "postrouting".into(),

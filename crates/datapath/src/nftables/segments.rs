@@ -1,10 +1,14 @@
-//! How long segments of the node's own processes may be.
+//! How long segments may be that go to services.
 //!
 //! Who connects to an address of the node itself takes loopback's length for
 //! granted. If a service there leads into a tunnel, the first long segments are
 //! too long, and the error that says so is lost on a way that was never taken:
 //! the transfer stalls. So what the other side says of its segments, in its
 //! answer, becomes what the way there carries.
+//!
+//! Who asks a node that passes it on into a tunnel would learn from an error that
+//! the way to that *node* is narrow. If it is a node, too, its own tunnel to there
+//! becomes narrower by as much. So both sides are told before.
 
 use std::collections::BTreeMap;
 
@@ -85,12 +89,13 @@ impl Segments {
     }
 }
 
-/// For answers to the node's own processes.
-pub(super) fn rule(family: Family) -> Rule {
-    let word = Register::word(0);
-    let load = |key, to| E::Meta { key, to };
-    let steps = [
-        load(MetaKey::Protocol, word),
+/// A TCP packet that says how long segments may be.
+fn begins(word: Register) -> impl Iterator<Item = E> {
+    [
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: word,
+        },
         equal(word, [TCP]),
         E::Payload {
             header: Header::Transport,
@@ -103,12 +108,20 @@ pub(super) fn rule(family: Family) -> Rule {
             mask: vec![BEGINS],
         },
         differs(word, [0]),
-        load(MetaKey::Family, word),
-        equal(word, [family.number()]),
     ]
     .into_iter()
     .chain(is_translated(word))
-    .chain([
+}
+
+/// For answers to the node's own processes.
+pub(super) fn own(family: Family) -> Rule {
+    let word = Register::word(0);
+    let steps = begins(word).chain([
+        E::Meta {
+            key: MetaKey::Family,
+            to: word,
+        },
+        equal(word, [family.number()]),
         E::Ct {
             key: CtKey::Source(family),
             direction: Some(Direction::Reply),
@@ -122,4 +135,15 @@ pub(super) fn rule(family: Family) -> Rule {
         E::SetLongestSegment { from: word },
     ]);
     Rule::new("segments of the node's own", steps)
+}
+
+/// By the ways there and back of what is passed on.
+pub(super) fn forwarded() -> Rule {
+    let word = Register::word(0);
+    let steps = begins(word).chain([
+        E::LongestSegment { to: word },
+        E::ToNetwork { value: word },
+        E::SetLongestSegment { from: word },
+    ]);
+    Rule::new("segments of services", steps)
 }

@@ -205,6 +205,15 @@ pub enum Expression {
         of: AddressKind,
         to: Register,
     },
+    /// The longest TCP segment that fits both ways of the packet's routes, 2 bytes in
+    /// the host's byte order.
+    LongestSegment {
+        to: Register,
+    },
+    /// 2 bytes from the host's byte order to the network's.
+    ToNetwork {
+        value: Register,
+    },
     /// How long segments may be that the other side sends, in a packet that says
     /// so, from 2 bytes in the network's byte order. Never longer than before.
     SetLongestSegment {
@@ -289,6 +298,8 @@ impl Expression {
             Self::Meta { .. } => "meta",
             Self::Ct { .. } => "ct",
             Self::RouteType { .. } => "fib",
+            Self::LongestSegment { .. } => "rt",
+            Self::ToNetwork { .. } => "byteorder",
             Self::SetLongestSegment { .. } => "exthdr",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Compare { .. } => "cmp",
@@ -366,6 +377,18 @@ impl Expression {
                 };
                 // NFT_FIB_RESULT_ADDRTYPE
                 data.u32(1, to.0).u32(2, 3).u32(3, flag);
+            }
+            Self::LongestSegment { to } => {
+                // NFT_RT_TCPMSS
+                data.u32(1, to.0).u32(2, 3);
+            }
+            Self::ToNetwork { value } => {
+                // NFT_BYTEORDER_HTON
+                data.u32(1, value.0)
+                    .u32(2, value.0)
+                    .u32(3, 1)
+                    .u32(4, 2)
+                    .u32(5, 2);
             }
             Self::SetLongestSegment { from } => {
                 // TCPOPT_MSS, behind its kind and length; NFT_EXTHDR_OP_TCPOPT
