@@ -8,6 +8,7 @@ use crate::services::{SERVICES, node, nodes, ranges, says};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
+use ripstop_plan::policy::Direction;
 use ripstop_plan::{FrontendKind, Outside, Tables};
 
 #[test]
@@ -335,4 +336,59 @@ fn administrators_can_list_the_rules() {
     let ours = node.table();
     let made = rules(&ours, "RuleRead");
     assert_eq!(rules(&json, "{\"rule\":"), made);
+}
+
+/// Without a connection there is no telling an answer from a question.
+#[test]
+fn packets_without_a_connection_are_judged_by_themselves() {
+    let mut node = node::<NftEngine>("notrack");
+    let (client, pod, open) = (node.add_pod(), node.add_pod(), node.add_pod());
+    let (mut server, mut open_server) = (pod.process(), open.process());
+    server.serve(8080);
+    open_server.serve(8080);
+    let mut process = client.process();
+    let mut rows = Rows::default();
+    rows.pod(&pod, [INGRESS, EGRESS])
+        .class(client.addresses.map(Into::into), CLASS)
+        .rule(INGRESS, CLASS, any());
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
+    for to in pod.at(8080) {
+        assert!(!process.udp(to).starts_with("error"));
+    }
+    // Another one's rule takes all connections away.
+    node.nft(
+        "add table inet theirs; \
+         add chain inet theirs c { type filter hook prerouting priority raw - 10; }; \
+         add rule inet theirs c notrack",
+    );
+    for family in 0..2 {
+        // The question passes, the answer is a question of its own.
+        assert!(process.is_silent(pod.at(8080)[family]));
+        assert!(!process.udp(open.at(8080)[family]).starts_with("error"));
+        let denials = node.run(|engine| engine.denials()).unwrap();
+        let answers = denials.rows.iter().filter(|row| {
+            (row.pod, row.other) == (pod.addresses[family], client.addresses[family])
+                && row.direction == Direction::Egress
+        });
+        assert_eq!(answers.count(), 1);
+    }
+}
+
+#[test]
+fn errors_belong_to_what_they_are_about() {
+    let mut node = node::<NftEngine>("errors");
+    let (client, pod) = (node.add_pod(), node.add_pod());
+    let mut process = client.process();
+    let mut rows = Rows::default();
+    // Nothing but UDP to this port, and nothing back.
+    rows.pod(&pod, [INGRESS, EGRESS])
+        .class(client.addresses.map(Into::into), CLASS)
+        .rule(INGRESS, CLASS, port(Protocol::Udp, 8080, 8080));
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
+    for to in pod.at(8080) {
+        // Nobody serves: the pod says so.
+        assert_eq!(process.udp_connected(to), "error: ConnectionRefused");
+    }
+    let closed = pod.at(8081)[0];
+    assert!(process.is_silent(closed));
 }
