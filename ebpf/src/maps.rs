@@ -114,6 +114,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     node_netns: 0,
     first_port: 0,
     ports: 0,
+    says_why: 0,
+    reserved: 0,
 });
 
 #[inline(always)]

@@ -68,7 +68,7 @@ table_rows! {
     ReverseKey: 28,
     Led: 28,
     SocketState: 52,
-    Config: 16,
+    Config: 24,
     u32: 4,
     u64: 8,
 }
@@ -142,4 +142,8 @@ pub struct Config {
     /// that the node's own sockets do not get by themselves.
     pub first_port: u32,
     pub ports: u32,
+    /// The kernel has `bpf_set_retval` (5.18). Without it a refused system call
+    /// fails with `EPERM`, whatever the reason.
+    pub says_why: u32,
+    pub reserved: u32,
 }

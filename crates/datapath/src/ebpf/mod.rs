@@ -508,6 +508,8 @@ fn constants() -> Result<Constants, Error> {
     Ok(Constants {
         first_port,
         ports,
+        says_why: sys::has_set_retval().into(),
+        reserved: 0,
         node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
             operation: "read the cookie of the network namespace".into(),
             source,

@@ -70,6 +70,8 @@ impl Both {
             node_netns: 0,
             first_port: PORT.into(),
             ports: 1,
+            says_why: 1,
+            reserved: 0,
         };
         let programs = Programs::load(&maps, &constants).unwrap();
         let mut both = Self {
@@ -241,6 +243,25 @@ impl Both {
             let _ = self.agree(program, original, segment_size);
         }
     }
+}
+
+#[test]
+fn kernels_without_set_retval_get_programs_without_it() {
+    let maps = Maps::create(&Limits::default()).unwrap();
+    let constants = |says_why| Constants {
+        node_netns: 0,
+        first_port: PORT.into(),
+        ports: 1,
+        says_why,
+        reserved: 0,
+    };
+    let walked = |says_why| {
+        let programs = Programs::load(&maps, &constants(says_why)).unwrap();
+        let stats = programs.stats().unwrap();
+        let stats = stats.iter().find(|stats| stats.name == "connect4");
+        stats.unwrap().verified_instructions
+    };
+    assert!(walked(0) < walked(1));
 }
 
 #[test]

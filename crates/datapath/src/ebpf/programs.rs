@@ -167,11 +167,14 @@ fn bytes_of(constants: &Constants) -> [u8; size_of::<Constants>()] {
         node_netns,
         first_port,
         ports,
+        says_why,
+        reserved: _,
     } = *constants;
     let mut bytes = [0; size_of::<Constants>()];
     bytes[..8].copy_from_slice(&node_netns.to_ne_bytes());
     bytes[8..12].copy_from_slice(&first_port.to_ne_bytes());
-    bytes[12..].copy_from_slice(&ports.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&ports.to_ne_bytes());
+    bytes[16..20].copy_from_slice(&says_why.to_ne_bytes());
     bytes
 }
 

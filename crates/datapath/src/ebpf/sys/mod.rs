@@ -24,7 +24,7 @@ pub(crate) use map::{
 };
 #[cfg(test)]
 pub(crate) use program::test_run;
-pub(crate) use program::{enable_stats, prog_info, prog_load};
+pub(crate) use program::{enable_stats, has_set_retval, prog_info, prog_load};
 
 /// One command. `A` is the part of `union bpf_attr` that the command reads.
 fn bpf<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<RawFd> {

@@ -62,6 +62,34 @@ pub(crate) fn prog_load(
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 
+/// Whether programs on sockets can say with which error a system call fails
+/// (Linux 5.18).
+pub(crate) fn has_set_retval() -> bool {
+    const SET_RETVAL: i32 = 187;
+    let instruction = |code, destination, immediate| {
+        let mut instruction = bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: Default::default(),
+            off: 0,
+            imm: immediate,
+        };
+        instruction.set_dst_reg(destination);
+        instruction
+    };
+    // r1 = -1; call; r0 = 1; exit.
+    let code = [
+        instruction(0xb7, 1, -1),
+        instruction(0x85, 0, SET_RETVAL),
+        instruction(0xb7, 0, 1),
+        instruction(0x95, 0, 0),
+    ];
+    let kind = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
+    let attach = Some(bpf_attach_type::BPF_CGROUP_INET4_CONNECT);
+    let license = c"Apache-2.0";
+    prog_load("probe", kind, attach, &code, license, &mut []).is_ok()
+}
+
 /// Makes the kernel count calls and time of all programs until it is closed.
 pub(crate) fn enable_stats() -> io::Result<OwnedFd> {
     const BPF_STATS_RUN_TIME: u32 = 0;
