@@ -88,7 +88,7 @@ fn flags(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
 }
 
 /// Everything that the agent itself would say of the file, on a node of any name.
-fn check(path: &Path) -> Result<()> {
+pub(crate) fn check(path: &Path) -> Result<()> {
     let node = OsString::from("--node-name=any");
     let line = [AGENT.into(), node].to_vec();
     let given = command().ignore_errors(true).try_get_matches_from(&line)?;

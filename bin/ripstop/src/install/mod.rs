@@ -3,6 +3,7 @@
 
 pub(crate) mod files;
 pub(crate) mod made;
+mod print;
 mod uninstall;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::agent;
 use files::Folders;
+use print::Cluster;
 pub(crate) use uninstall::Args as UninstallArgs;
 pub(crate) use uninstall::run as uninstall;
 
@@ -33,11 +35,20 @@ pub(crate) struct Args {
     /// Seconds to wait for the agent to be ready for pods.
     #[arg(long, default_value_t = 60)]
     timeout: u64,
+    /// Touch nothing: write the manifests that a cluster applies instead.
+    #[arg(long)]
+    print: bool,
+    #[command(flatten, next_help_heading = "Of the cluster (with --print)")]
+    cluster: Cluster,
 }
 
 /// The plugin at once, the network list when pods can be attached: a runtime that
 /// finds it takes the node for ready.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.print {
+        print!("{}", args.cluster.manifests()?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let folders = Folders {
         bin: Some(args.cni_bin_dir.clone()),
         conf: Some(args.cni_conf_dir.clone()),

@@ -56,6 +56,24 @@ fn an_uninstalled_node(engine: &str) {
         routes.contains("via 172.30.1.12") && node.traces().contains("ripstop.vx")
     });
 
+    // By hand, beside an agent.
+    fs::remove_file(&list).unwrap();
+    let install = |run_dir: &Path| {
+        let mut command = Command::new(&exe);
+        command
+            .args(["install", "--timeout", "0", "--run-dir"])
+            .arg(run_dir);
+        node.run(command.args(["--cni-bin-dir", &bin, "--cni-conf-dir", &conf]))
+    };
+    let (well, said) = install(programs.path());
+    assert!(
+        !well && said.contains("no agent is ready for pods"),
+        "{said}"
+    );
+    assert!(!list.exists());
+    let (well, said) = install(&node.run_dir());
+    assert!(well && list.exists(), "{said}");
+
     let uninstall = |more: &[&str]| {
         let mut command = Command::new(&exe);
         command

@@ -3,6 +3,7 @@
 
 mod install;
 mod node;
+mod rights;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

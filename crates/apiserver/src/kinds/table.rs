@@ -19,6 +19,9 @@ struct Row {
     rules: &'static Builtin,
 }
 
+/// Stored and given back, no more: there is one user, who may do everything.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
 static NO_RULES: Builtin = PLAIN;
 
 /// Namespaced, no subresources, no generation: what a row says otherwise.
@@ -219,6 +222,32 @@ const ROWS: &[Row] = &[
         kind: "Lease",
         plural: "leases",
         rules: &cluster::LEASE,
+        ..ROW
+    },
+    Row {
+        group: RBAC,
+        kind: "Role",
+        plural: "roles",
+        ..ROW
+    },
+    Row {
+        group: RBAC,
+        kind: "ClusterRole",
+        plural: "clusterroles",
+        namespaced: false,
+        ..ROW
+    },
+    Row {
+        group: RBAC,
+        kind: "RoleBinding",
+        plural: "rolebindings",
+        ..ROW
+    },
+    Row {
+        group: RBAC,
+        kind: "ClusterRoleBinding",
+        plural: "clusterrolebindings",
+        namespaced: false,
         ..ROW
     },
     Row {

@@ -25,6 +25,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("discovery.k8s.io", include_str!("discovery.fields")),
     ("networking.k8s.io", include_str!("networking.fields")),
     ("coordination.k8s.io", include_str!("coordination.fields")),
+    ("rbac.authorization.k8s.io", include_str!("rbac.fields")),
     ("apiextensions.k8s.io", include_str!("apiextensions.fields")),
 ];
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -120,6 +121,9 @@ fn types_have_the_fields_of_kubernetes() {
             networking::IngressBackend, networking::HTTPIngressPath,
             networking::IngressClassSpec;
         "coordination.k8s.io": coordination::LeaseSpec;
+        "rbac.authorization.k8s.io": rbac::ClusterRole, rbac::ClusterRoleBinding, rbac::Role,
+            rbac::RoleBinding, rbac::PolicyRule, rbac::RoleRef, rbac::Subject,
+            rbac::AggregationRule;
         "apiextensions.k8s.io": extensions::CustomResourceDefinitionSpec,
             extensions::CustomResourceDefinitionVersion,
             extensions::CustomResourceDefinitionNames;

@@ -1,0 +1,168 @@
+//! `ripstop install --print`: what a cluster applies, and the chart that makes the
+//! same. Both come from `ripstop.yaml` beside this file.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use ipnet::IpNet;
+
+const SOURCE: &str = include_str!("ripstop.yaml");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What is different from cluster to cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Cluster {
+    /// Image with the two programs.
+    #[arg(long, default_value = concat!("ripstop:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+    /// The API server's URL: no service's address, as services need the agent.
+    #[arg(long, value_name = "URL", required_if_eq("print", "true"))]
+    api_server: Option<String>,
+    /// Ranges of all pods, at most one per family.
+    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16")]
+    cluster_cidr: Vec<IpNet>,
+    /// Ranges of ClusterIPs, at most one per family.
+    #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/12")]
+    service_cidr: Vec<IpNet>,
+    /// Addresses at which pods ask for names, at most one per family.
+    #[arg(long, value_delimiter = ',', default_value = "10.96.0.10")]
+    cluster_dns: Vec<IpAddr>,
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+}
+
+impl Cluster {
+    /// # Errors
+    /// If the cluster's DNS is at no service's address.
+    pub(super) fn manifests(&self) -> Result<String> {
+        for dns in &self.cluster_dns {
+            let inside = self.service_cidr.iter().any(|range| range.contains(dns));
+            ensure!(inside, "--cluster-dns {dns} is in no --service-cidr");
+        }
+        let first = self.cluster_dns.first().map(ToString::to_string);
+        Ok(fill(|key| match key {
+            "version" => VERSION.to_owned(),
+            "image" => self.image.clone(),
+            "apiServer" => self.api_server.clone().unwrap_or_default(),
+            "clusterCidr" => quoted(&self.cluster_cidr),
+            "serviceCidr" => quoted(&self.service_cidr),
+            "clusterDns" => quoted(&self.cluster_dns),
+            "firstClusterDns" => format!("{:?}", first.clone().unwrap_or_default()),
+            _ => self.cluster_domain.clone(),
+        }))
+    }
+}
+
+/// As a YAML list.
+fn quoted<T: ToString>(values: &[T]) -> String {
+    let all: Vec<String> = values
+        .iter()
+        .map(|v| format!("{:?}", v.to_string()))
+        .collect();
+    format!("[{}]", all.join(", "))
+}
+
+/// The source with each `@{key}` replaced.
+fn fill(value: impl Fn(&str) -> String) -> String {
+    let mut parts = SOURCE.split("@{");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (key, rest) = part.split_once('}').unwrap_or((part, ""));
+        text.push_str(&value(key));
+        text.push_str(rest);
+    }
+    text
+}
+
+/// Files of the Helm chart, by their paths in it.
+#[cfg(test)]
+fn chart() -> Vec<(&'static str, String)> {
+    let template = fill(|key| match key {
+        "version" => "{{ .Chart.AppVersion }}".to_owned(),
+        "image" => "{{ .Values.image | default (printf \"ripstop:%s\" .Chart.AppVersion) }}".into(),
+        "apiServer" => "{{ required \"apiServer: the API server's URL, \
+                        like https://192.0.2.1:6443\" .Values.apiServer }}"
+            .to_owned(),
+        "clusterCidr" | "serviceCidr" | "clusterDns" => {
+            format!("{{{{ .Values.{key} | toJson }}}}")
+        }
+        "firstClusterDns" => "{{ first .Values.clusterDns | quote }}".to_owned(),
+        key => format!("{{{{ .Values.{key} }}}}"),
+    });
+    let about = format!(
+        "apiVersion: v2\nname: ripstop\ndescription: The network of a Kubernetes cluster in one program\n\
+         type: application\nversion: {VERSION}\nappVersion: \"{VERSION}\"\n"
+    );
+    let values = "# Image with the two programs; ripstop:VERSION without.\nimage: \"\"\n\n\
+         # The API server's URL: no service's address, as services need the agent.\napiServer: \"\"\n\n\
+         # At most one per family each.\nclusterCidr: [10.244.0.0/16]\nserviceCidr: [10.96.0.0/12]\n\
+         clusterDns: [10.96.0.10]\n\nclusterDomain: cluster.local\n";
+    vec![
+        ("Chart.yaml", about),
+        ("values.yaml", values.to_owned()),
+        ("templates/ripstop.yaml", template),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use clap::{Args as _, Command, FromArgMatches as _};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn cluster(flags: &[&str]) -> Cluster {
+        let command = Command::new("print").arg(clap::arg!(--print));
+        let flags = [
+            &["print", "--print", "--api-server=https://192.0.2.1:6443"],
+            flags,
+        ]
+        .concat();
+        let matches = Cluster::augment_args(command).try_get_matches_from(flags);
+        Cluster::from_arg_matches(&matches.unwrap()).unwrap()
+    }
+
+    /// `deploy/` is what is printed; `RIPSTOP_UPDATE=1` writes it.
+    #[test]
+    fn deploy_is_what_is_printed() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let plain = ("ripstop.yaml".to_owned(), cluster(&[]).manifests().unwrap());
+        let chart = chart().into_iter();
+        let chart = chart.map(|(name, text)| (format!("helm/ripstop/{name}"), text));
+        for (name, text) in chart.chain([plain]) {
+            let path = deploy.join(&name);
+            if std::env::var_os("RIPSTOP_UPDATE").is_some() {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, &text).unwrap();
+            }
+            let there = fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(there, text, "{name}: RIPSTOP_UPDATE=1 cargo test deploy_is");
+        }
+    }
+
+    #[test]
+    fn the_agent_takes_its_configuration() {
+        let flags = [
+            "--cluster-cidr=10.32.0.0/16,fd00:32::/48",
+            "--service-cidr=10.112.0.0/16,fd00:112::/112",
+            "--cluster-dns=10.112.0.10,fd00:112::a",
+            "--cluster-domain=example.cluster",
+        ];
+        let text = cluster(&flags).manifests().unwrap();
+        assert!(!text.contains("@{"), "{text}");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let map = objects.iter().find(|o| o["kind"] == "ConfigMap").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.yaml");
+        fs::write(&path, map["data"]["agent.yaml"].as_str().unwrap()).unwrap();
+        crate::config::check(&path).unwrap();
+        let service = objects.iter().find(|o| o["kind"] == "Service").unwrap();
+        assert_eq!(service["spec"]["clusterIP"], "10.112.0.10");
+        let wrong = cluster(&["--cluster-dns=10.0.0.10"]).manifests();
+        let said = wrong.unwrap_err().to_string();
+        assert_eq!(said, "--cluster-dns 10.0.0.10 is in no --service-cidr");
+    }
+}
