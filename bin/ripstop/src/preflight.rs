@@ -30,6 +30,9 @@ struct Found {
     kernel: String,
     engines: Vec<EngineFound>,
     features: Vec<Feature>,
+    /// Chains of others that drop what pods send to each other, unless told
+    /// otherwise; with eBPF, what goes through the host's stack alone.
+    foreign_drops: Vec<String>,
     /// Of `--datapath auto`; `None` if the kernel refuses both.
     engine: Option<&'static str>,
     why: String,
@@ -97,6 +100,7 @@ fn find() -> Found {
         engine,
         why,
         features: features(),
+        foreign_drops: nftables::foreign_drops().unwrap_or_default(),
         engines,
     }
 }
@@ -224,6 +228,12 @@ fn table(found: &Found) -> String {
     for feature in &found.features {
         let there = if feature.there { "yes" } else { "no" };
         line(feature.name, format!("{there:<4} {}", feature.what_for));
+    }
+    for chain in &found.foreign_drops {
+        line(
+            "firewall",
+            format!("{chain} drops forwarded packets that it does not accept: pods need a rule"),
+        );
     }
     let engine = found.engine.unwrap_or("none");
     line("--datapath auto", format!("{engine}: {}", found.why));

@@ -141,6 +141,11 @@ impl NftEngine {
                 })?;
             }
         }
+        for chain in foreign_drops().unwrap_or_default() {
+            tracing::warn!(
+                "{chain} drops what it does not accept: packets of pods need a rule there"
+            );
+        }
         Ok(engine)
     }
 
@@ -596,6 +601,26 @@ pub(crate) fn refused(error: ripstop_netlink::Error) -> Error {
             source: io::Error::other(other),
         },
     }
+}
+
+/// Other people's chains that drop forwarded packets which they do not know, in
+/// the calling thread's network namespace: pods' packets, too, whatever our rules
+/// say. (Every chain of a hook has to let a packet pass.)
+///
+/// # Errors
+/// If the kernel has no nf_tables, or cannot be asked.
+pub fn foreign_drops() -> Result<Vec<String>, Error> {
+    let mut nftables = Nftables::new().map_err(unsupported)?;
+    let chains = nftables.forward_drops().map_err(refused)?;
+    let foreign = chains.into_iter().filter(|chain| chain.table != TABLE);
+    Ok(foreign
+        .map(|chain| {
+            format!(
+                "chain {} of table {} {}",
+                chain.chain, chain.family, chain.table
+            )
+        })
+        .collect())
 }
 
 /// Makes a table like ours under another name, and removes it: in a network

@@ -392,3 +392,20 @@ fn errors_belong_to_what_they_are_about() {
     let closed = pod.at(8081)[0];
     assert!(process.is_silent(closed));
 }
+
+#[test]
+fn firewalls_of_others_are_seen() {
+    let node = node::<NftEngine>("firewall");
+    let seen = || {
+        node.inside(ripstop_datapath::nftables::foreign_drops)
+            .unwrap()
+    };
+    node.nft("add table inet open; add chain inet open c { type filter hook forward priority 0; }");
+    assert_eq!(seen(), [""; 0]);
+    node.nft(
+        "add table ip filter; \
+         add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+         add chain ip filter INPUT { type filter hook input priority 0; policy drop; }",
+    );
+    assert_eq!(seen(), ["chain FORWARD of table ip filter"]);
+}

@@ -14,7 +14,7 @@ pub use expression::{
     AddressKind, CONNECTION_MISSING, Compare, CtKey, Direction, Expression, Family, Header,
     MetaKey, Refusal, Register, Update, Verdict,
 };
-pub use read::RuleRead;
+pub use read::{ForeignChain, RuleRead};
 pub use set::{DataKind, Element, Field, SetSpec};
 pub use socket::Nftables;
 
@@ -22,6 +22,8 @@ pub use socket::Nftables;
 const SUBSYSTEM: u16 = 10;
 /// `NFPROTO_INET`: one table for both families.
 const INET: u8 = 1;
+/// `NFPROTO_UNSPEC`: tables of every family.
+const UNSPECIFIED: u8 = 0;
 /// Names have at most this many bytes (`NFT_NAME_MAXLEN`, less the zero byte).
 pub const LONGEST_NAME: usize = 255;
 

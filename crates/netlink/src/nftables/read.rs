@@ -5,6 +5,8 @@ use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, V
 use super::set::comment;
 use crate::attributes::{attributes, text, u32_at};
 
+/// `enum nf_inet_hooks`.
+const NF_INET_FORWARD: u32 = 2;
 /// `struct nfgenmsg` comes before the attributes.
 pub(super) const GENERIC: usize = 4;
 
@@ -53,6 +55,37 @@ fn counter(expression: &[u8]) -> Option<(u64, u64)> {
     let data = find(expression, 2)?;
     let number = |kind| Some(u64::from_be_bytes(find(data, kind)?.try_into().ok()?));
     Some((number(2)?, number(1)?))
+}
+
+/// A chain in a table that may be somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// As `nft` calls it: `ip`, `ip6`, `inet`, ...
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+}
+
+/// A base chain at the forward hook whose policy is to drop.
+pub(super) fn forward_drop(payload: &[u8]) -> Option<ForeignChain> {
+    // struct nfgenmsg, NFPROTO_*
+    let family = match payload.first()? {
+        1 => "inet",
+        2 => "ip",
+        10 => "ip6",
+        _ => return None,
+    };
+    let rest = payload.get(GENERIC..)?;
+    let number = |bytes: &[u8]| u32_at(bytes, 0).map(u32::from_be);
+    // NFTA_CHAIN_HOOK, NFTA_HOOK_HOOKNUM; NFTA_CHAIN_POLICY, NF_DROP
+    let hook = find(rest, 4).and_then(|hook| number(find(hook, 1)?))?;
+    let policy = find(rest, 5).and_then(number)?;
+    (hook == NF_INET_FORWARD && policy == 0).then_some(())?;
+    Some(ForeignChain {
+        family,
+        table: find(rest, 1).map(text)?,
+        chain: find(rest, 3).map(text)?,
+    })
 }
 
 /// All elements of one message of a dump.

@@ -1,7 +1,7 @@
 //! The socket.
 
 use super::batch::transaction;
-use super::{Batch, Element, INET, RuleRead, SUBSYSTEM, message, read};
+use super::{Batch, Element, ForeignChain, INET, RuleRead, SUBSYSTEM, UNSPECIFIED, message, read};
 use crate::attributes::messages;
 use crate::write::{Attributes, netfilter_message as emit};
 use crate::{Error, Netlink};
@@ -144,8 +144,34 @@ impl Nftables {
         Ok(lists.into_iter().flatten().collect())
     }
 
+    /// Chains of forwarded packets, in everybody's tables, that drop what their
+    /// rules do not accept.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forward_drops(&mut self) -> Result<Vec<ForeignChain>, Error> {
+        self.dump_of(
+            UNSPECIFIED,
+            message::GET_CHAIN,
+            "list chains",
+            |_| {},
+            read::forward_drop,
+        )
+    }
+
     fn dump<T>(
         &mut self,
+        kind: u16,
+        operation: &str,
+        fill: impl FnOnce(&mut Attributes),
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        self.dump_of(INET, kind, operation, fill, read)
+    }
+
+    fn dump_of<T>(
+        &mut self,
+        family: u8,
         kind: u16,
         operation: &str,
         fill: impl FnOnce(&mut Attributes),
@@ -163,7 +189,7 @@ impl Nftables {
                     kind,
                     REQUEST | DUMP,
                     sequence,
-                    (INET, 0),
+                    (family, 0),
                     body.as_bytes(),
                 );
             },
