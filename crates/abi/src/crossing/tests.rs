@@ -3,11 +3,12 @@ use std::vec::Vec;
 
 use core::net::IpAddr;
 
+use super::flow::IDLE;
 use super::*;
 use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
 use crate::{
-    Backend, Endpoint, FLAG_RANGES, IPPROTO_SCTP, IPPROTO_UDP, PacketBytes, RANGE_NODE, Route,
-    RouteKey, Uplink,
+    Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, IPPROTO_SCTP, IPPROTO_UDP, PacketBytes, Port,
+    RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
 };
 
 const UPLINK: u32 = 2;

@@ -1,0 +1,248 @@
+//! Flows: found, begun, and their ports.
+
+use super::{Packed, dropped, refuse};
+use crate::Address;
+use crate::Port;
+use crate::forward::Tables;
+use crate::service::{Behind, Chosen, From, behind};
+use crate::table::{
+    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow,
+    FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, ServiceAddress, Work,
+};
+use crate::translate::Segment;
+use crate::verdict::DropReason;
+use crate::wire::IPPROTO_TCP;
+
+/// Ports that are tried for a flow before it is dropped.
+const ATTEMPTS: u32 = 4;
+
+/// For how many seconds after its last packet the port of a flow is kept for
+/// it. Connections that are silent for longer may lose it (RFC 5382, REQ-5
+/// asks for more; but only who is new and random takes it from them).
+pub(super) const IDLE: u32 = 600;
+
+/// Payload of a flow that its backend is told of at once, bytes: there is room
+/// for four times as much.
+const MANY: u32 = 1 << 30;
+
+/// The flow of a packet. `None` if it is of none, or begins a new one.
+#[inline(always)]
+pub(super) fn follow<'t, T: Tables>(
+    tables: &'t T,
+    key: &FlowKey,
+    segment: &Segment,
+) -> Option<&'t Flow> {
+    let flow = tables.flow(key)?;
+    if flow.flags & FLOW_CLOSING != 0 && segment.synchronizes {
+        // What follows is of the new connection, which may not come by a service.
+        tables.forget(key);
+        return None;
+    }
+    let now = tables.now();
+    if flow.flags & FLOW_REPLY == 0 && segment.begins {
+        // Who begins after a long time begins anew; so does who outlived the
+        // backend, if there are no connections to it.
+        let (set, id) = (flow.set, flow.id);
+        if now.wrapping_sub(flow.last) >= IDLE
+            || flow.flags & FLOW_TRACKS_BACKEND != 0 && !tables.is_alive(&BackendKey { set, id })
+        {
+            return None;
+        }
+    }
+    let closing = if segment.ends { FLOW_CLOSING } else { 0 };
+    let counted = flow.bytes;
+    if flow.set != 0 && segment.payload != 0 {
+        tables.count(key, flow, segment.payload);
+    }
+    if flow.last != now || closing & !flow.flags != 0 || counted >= MANY {
+        tables.touch(key, now, closing);
+    }
+    Some(flow)
+}
+
+/// The first packet of a flow to a frontend. `outside`: it came from there.
+#[inline(always)]
+pub(super) fn open(
+    ifindex: u32,
+    tables: &impl Tables,
+    work: &mut Work,
+    frontend: &Frontend,
+    segment: &Segment,
+    outside: bool,
+) -> u64 {
+    let key = &work.key;
+    work.flow.bytes = segment.payload;
+    let begins = segment.begins;
+    if let Some(node) = tables.uplink(0)
+        && node.leaves(begins)
+    {
+        return Packed::DONE;
+    }
+    let flags = frontend.flags();
+    // Pods of other nodes are not outside of the cluster: they get all of it.
+    let from = if !outside {
+        From::Pod
+    } else if flags & FLAG_LOCAL == 0 {
+        From::Outside
+    } else if flags & FLAG_HOST_PORT != 0 || tables.range(&key.source) != RANGE_PODS {
+        From::OutsideToHere
+    } else {
+        From::Pod
+    };
+    let client = (key.source, key.source_port);
+    let Chosen { key: id, backend } = match behind(tables, frontend, client, from) {
+        Behind::Chosen(chosen) => chosen,
+        Behind::Keep => return Packed::DONE,
+        Behind::Missing => return dropped(DropReason::BackendMissing),
+        Behind::Forbidden => return dropped(DropReason::SourceRange),
+        Behind::NobodyHere => return dropped(DropReason::NoLocalBackend),
+        Behind::Nobody => {
+            let protocol = key.protocol as u8;
+            let address = ServiceAddress::new(key.destination, key.destination_port, protocol);
+            tables.count_refused(&address);
+            return refuse(DropReason::NoBackends);
+        }
+    };
+    let to = backend.address;
+    let to_pod = tables.endpoint(&to).is_some() || tables.route(&to).is_some();
+    // A backend that is no pod: another node's, which answers the pod itself, or
+    // who came by here.
+    let (mut link, mut itself) = (0, false);
+    if !to_pod {
+        itself = tables.uplink(ifindex).and_then(|up| up.towards(&to)) == Some(to);
+        if !outside && (itself || tables.range(&to) == RANGE_OUTSIDE) {
+            return dropped(DropReason::BackendAway);
+        }
+        if itself {
+            // Its answers are found where they leave.
+            tables.set_node_translated();
+        } else if outside {
+            link = ifindex;
+        }
+    }
+    // Who answers must answer by this node: whom the client's own address leads
+    // elsewhere, or to itself, gets the node's.
+    let own = if outside {
+        from != From::OutsideToHere && !itself
+    } else {
+        to == key.source
+    };
+    if own {
+        let Some(address) = node_address(tables, link, &to) else {
+            return dropped(DropReason::Rewrite);
+        };
+        work.flow.source = address;
+    } else {
+        if !outside {
+            tables.set_translated(&key.source);
+        }
+        work.flow.source = key.source;
+    }
+    let flow = &mut work.flow;
+    flow.destination = to;
+    flow.destination_port = backend.port;
+    flow.set = id.set;
+    flow.id = id.id;
+    flow.ifindex = link;
+    begin(ifindex, tables, work, own, 0)
+}
+
+/// Remembers a flow of which the addresses are known. `own`: the source is the
+/// node's, and needs a port.
+#[inline(always)]
+pub(super) fn begin(
+    ifindex: u32,
+    tables: &impl Tables,
+    work: &mut Work,
+    own: bool,
+    leaves: u32,
+) -> u64 {
+    let Work {
+        key,
+        flow,
+        back,
+        answer,
+        ..
+    } = work;
+    let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
+    flow.flags = leaves | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
+    flow.last = tables.now();
+    flow.source_port = key.source_port;
+    answer.source = key.destination;
+    answer.destination = key.source;
+    answer.source_port = key.destination_port;
+    answer.destination_port = key.source_port;
+    answer.set = flow.set;
+    answer.id = flow.id;
+    answer.ifindex = ifindex;
+    answer.flags = flow.flags & FLOW_TRACKS_BACKEND | FLOW_REPLY;
+    answer.last = flow.last;
+    answer.bytes = 0;
+    back.source = flow.destination;
+    back.destination = flow.source;
+    back.source_port = flow.destination_port;
+    back.destination_port = flow.source_port;
+    back.protocol = key.protocol;
+    let claimed = if !own {
+        tables.remember(back, answer)
+    } else {
+        let claimed = claim(tables, back, answer);
+        flow.source_port = back.destination_port;
+        claimed
+    };
+    if let Err(reason) = claimed.and_then(|()| tables.remember(key, flow)) {
+        return dropped(reason);
+    }
+    Packed::SEND
+}
+
+/// A port of the node for a flow: by chance, and one whose answers are no other
+/// flow's.
+#[inline(always)]
+fn claim(tables: &impl Tables, back: &mut FlowKey, answer: &Flow) -> Result<(), DropReason> {
+    let (first, count) = tables.ports();
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
+        back.destination_port = Port::from_host((first + chance as u32) as u16);
+        if tables.claim(back, answer)? {
+            return Ok(());
+        }
+        if let Some(known) = tables.flow(back)
+            && is_over(tables, known, back.protocol, answer.last)
+        {
+            return tables.remember(back, answer);
+        }
+    }
+    Err(DropReason::PortsExhausted)
+}
+
+/// Whether a flow, known by its answers, has ended or was silent for long.
+#[inline(always)]
+fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> bool {
+    let over = |flow: &Flow| flow.flags & FLOW_CLOSING != 0 || now.wrapping_sub(flow.last) >= IDLE;
+    if !over(answers) {
+        return false;
+    }
+    let requests = FlowKey {
+        source: answers.destination,
+        destination: answers.source,
+        source_port: answers.destination_port,
+        destination_port: answers.source_port,
+        protocol,
+    };
+    tables.flow(&requests).is_none_or(over)
+}
+
+/// With which address to send to `to`: that of the link, else the node's.
+#[inline(always)]
+fn node_address(tables: &impl Tables, link: u32, to: &Address) -> Option<Address> {
+    let of = |ifindex| tables.uplink(ifindex).and_then(|up| up.towards(to));
+    if link != 0
+        && let Some(address) = of(link)
+    {
+        return Some(address);
+    }
+    of(0)
+}
