@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The network of a Kubernetes cluster: pods, services, names.
+/// The network of a Kubernetes cluster: pods, services, names, policies.
 #[derive(Debug, Parser)]
 #[command(name = "ripstop", version, propagate_version = true)]
 struct Cli {
@@ -39,7 +39,7 @@ enum Command {
     Status(status::Args),
     /// What the engine of this node has in the kernel: frontends, backends, counters.
     Service(service::Args),
-    /// What network policies allow, asked of manifests.
+    /// What network policies allow and deny, on running nodes or by manifests.
     Policy(policy::Args),
     /// Which engine carries this node's services and pods, and another one.
     Datapath(datapath::Args),
