@@ -6,6 +6,7 @@
 
 mod cni;
 mod dns;
+mod enforce;
 mod engine;
 mod lab;
 mod load;
@@ -64,6 +65,8 @@ enum Part {
     Rolling,
     /// Planning network policies, without a kernel.
     Policy,
+    /// Enforcing them in each engine: rates beside none, changes until they are in force.
+    Enforce,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
     /// CNI ADD and DEL beside the reference plugins.
@@ -140,7 +143,16 @@ fn main() -> Result<()> {
     if wanted(Part::Policy) {
         policy::measure(&mut report);
     }
-    let alone = [Part::Engine, Part::Services, Part::Rolling, Part::Policy];
+    if wanted(Part::Enforce) {
+        enforce::measure(args.repetitions, args.seconds, &mut report)?;
+    }
+    let alone = [
+        Part::Engine,
+        Part::Services,
+        Part::Rolling,
+        Part::Policy,
+        Part::Enforce,
+    ];
     if !args.parts.is_empty() && args.parts.iter().all(|part| alone.contains(part)) {
         return report.finish();
     }

@@ -11,11 +11,11 @@ use ripstop_plan::policy::{PolicyPlanner, PolicyTables};
 
 use crate::report::{Report, Row, quantile};
 
-const NAMESPACES: u32 = 100;
-const PODS: u32 = 5_000;
-const LOCAL_PODS: u32 = 250;
+pub(crate) const NAMESPACES: u32 = 100;
+pub(crate) const PODS: u32 = 5_000;
+pub(crate) const LOCAL_PODS: u32 = 250;
 /// Applications of a namespace: pods and policies are spread over them.
-const APPS: u32 = 10;
+pub(crate) const APPS: u32 = 10;
 const SAMPLES: u32 = 300;
 
 pub(crate) fn measure(report: &mut Report) {
@@ -33,13 +33,13 @@ pub(crate) fn measure(report: &mut Report) {
 }
 
 /// A planner with the sum of its changes.
-struct Planned {
-    planner: PolicyPlanner,
-    tables: PolicyTables,
+pub(crate) struct Planned {
+    pub(crate) planner: PolicyPlanner,
+    pub(crate) tables: PolicyTables,
 }
 
 impl Planned {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             planner: PolicyPlanner::new("node"),
             tables: PolicyTables::default(),
@@ -76,7 +76,7 @@ impl Planned {
         )
     }
 
-    fn namespace(&mut self, name: &str, team: &str) {
+    pub(crate) fn namespace(&mut self, name: &str, team: &str) {
         self.planner.upsert_namespace(Namespace {
             name: name.to_owned(),
             labels: [("kubernetes.io/metadata.name", name), ("team", team)]
@@ -86,8 +86,19 @@ impl Planned {
     }
 
     fn pod(&mut self, namespace: &str, index: u32, app: u32, local: bool) {
-        let key = ObjectKey::new(namespace, format!("pod-{index}"));
         let address = IpAddr::from(Ipv4Addr::from(0x0a00_0001 + index));
+        self.pod_at(namespace, index, app, address, local);
+    }
+
+    pub(crate) fn pod_at(
+        &mut self,
+        namespace: &str,
+        index: u32,
+        app: u32,
+        address: IpAddr,
+        local: bool,
+    ) {
+        let key = ObjectKey::new(namespace, format!("pod-{index}"));
         let app = format!("app-{app}");
         let hash = format!("{:x}", index / 5);
         if local {
@@ -108,7 +119,7 @@ impl Planned {
     }
 }
 
-fn selected(key: &str, value: &str) -> LabelSelector {
+pub(crate) fn selected(key: &str, value: &str) -> LabelSelector {
     LabelSelector::labels([(key, value)])
 }
 
@@ -122,8 +133,16 @@ fn rule(peers: Vec<Peer>, port: u16) -> Rule {
     }
 }
 
+/// At one port.
+pub(crate) fn rule_for_everybody(port: u16) -> Rule {
+    Rule {
+        peers: None,
+        ..rule(Vec::new(), port)
+    }
+}
+
 /// Lets in an application of the same namespace, a team's namespaces and a block.
-fn policy(index: u32) -> NetworkPolicy {
+pub(crate) fn policy(index: u32) -> NetworkPolicy {
     let namespace = format!("ns-{}", index % NAMESPACES);
     let app = index / NAMESPACES % APPS;
     let [a, b, _, _] = index.to_be_bytes().map(u16::from);
@@ -162,9 +181,8 @@ fn policy(index: u32) -> NetworkPolicy {
     }
 }
 
-fn cluster(policies: u32, report: &mut Report) {
-    let mut planned = Planned::new();
-    let start = Instant::now();
+/// A cluster with so many policies, not planned yet.
+pub(crate) fn fill(planned: &mut Planned, policies: u32) {
     for index in 0..NAMESPACES {
         planned.namespace(&format!("ns-{index}"), &format!("t-{}", index % 7));
     }
@@ -176,6 +194,12 @@ fn cluster(policies: u32, report: &mut Report) {
     for index in 0..policies {
         planned.planner.upsert_policy(policy(index));
     }
+}
+
+fn cluster(policies: u32, report: &mut Report) {
+    let mut planned = Planned::new();
+    let start = Instant::now();
+    fill(&mut planned, policies);
     planned.plan();
     let first = start.elapsed().as_secs_f64() * 1e3;
     let created: Vec<_> = (0..SAMPLES)
@@ -271,8 +295,7 @@ fn all_select_all(report: &mut Report) {
 }
 
 /// One namespace of 5,000 pods, named by policies through its labels.
-fn relabel(report: &mut Report) {
-    let mut planned = Planned::new();
+pub(crate) fn fill_relabelled(planned: &mut Planned) {
     planned.namespace("big", "a");
     planned.namespace("small", "s");
     for index in 0..PODS {
@@ -294,6 +317,11 @@ fn relabel(report: &mut Report) {
         )]);
         planned.planner.upsert_policy(policy);
     }
+}
+
+fn relabel(report: &mut Report) {
+    let mut planned = Planned::new();
+    fill_relabelled(&mut planned);
     planned.plan();
     let times: Vec<_> = (0..20)
         .map(|turn| {
@@ -308,13 +336,10 @@ fn relabel(report: &mut Report) {
     row(report, "a namespace's label changed, 5,000 pods behind it, 1,000 policies that ask for it: planned".into(), ours, "<= 200 ms on a node".into());
 }
 
+const BLOCKS: u32 = 100_000;
+
 /// 100,000 blocks, in so many rules.
-fn blocks(rules: u32, report: &mut Report) {
-    const BLOCKS: u32 = 100_000;
-    let mut planned = Planned::new();
-    planned.namespace("n", "a");
-    planned.pod("n", 0, 0, true);
-    planned.plan();
+pub(crate) fn blocks_policy(rules: u32) -> NetworkPolicy {
     let block = |index: u32| {
         let address = Ipv4Addr::from(0x1400_0000 + index * 256);
         Peer::Block {
@@ -328,13 +353,21 @@ fn blocks(rules: u32, report: &mut Report) {
         let port = 1024 + u16::try_from(index).unwrap_or_default();
         rule((first..first + per_rule).map(block).collect(), port)
     });
-    let policy = NetworkPolicy {
-        dry_run: false,
-        key: ObjectKey::new("n", "blocks"),
+    NetworkPolicy {
+        key: ObjectKey::new("ns-0", "blocks"),
         pod_selector: LabelSelector::default(),
         ingress: Some(rules_of.collect()),
         egress: None,
-    };
+        dry_run: false,
+    }
+}
+
+fn blocks(rules: u32, report: &mut Report) {
+    let mut planned = Planned::new();
+    planned.namespace("ns-0", "a");
+    planned.pod("ns-0", 0, 0, true);
+    planned.plan();
+    let policy = blocks_policy(rules);
     let took = planned.after(|planner| planner.upsert_policy(policy));
     let ours = format!("{took:.0} ms; {}", planned.sizes());
     row(

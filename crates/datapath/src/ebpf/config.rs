@@ -59,7 +59,7 @@ pub struct Limits {
 
 impl Default for Limits {
     /// A node of 500 dual-stack pods in a cluster of 30,000 service ports,
-    /// 250,000 endpoints of services and 5,000 nodes.
+    /// 250,000 endpoints of services, 10,000 network policies and 5,000 nodes.
     fn default() -> Self {
         Self {
             endpoints: 1024,
@@ -71,7 +71,7 @@ impl Default for Limits {
             ranges: 16_384,
             flows: 32_768,
             policy_classes: 262_144,
-            policy_pairs: 131_072,
+            policy_pairs: 524_288,
             policy_ports: 65_536,
             connections: 131_072,
             denials: 8192,

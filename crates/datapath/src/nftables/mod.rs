@@ -219,9 +219,11 @@ impl NftEngine {
         self.nftables.get_mut().commit(&batch).map_err(refused)
     }
 
-    /// Large changes are several transactions; each is whole by itself.
+    /// Large changes are several transactions; each is whole by itself. Rows of
+    /// policies are not: a packet would meet some without the others.
     fn is_large(&mut self, changes: &Changes) -> bool {
-        changes.size() > self.nftables.get_mut().batch_limit() / 2
+        const LARGE: usize = 8 << 20;
+        changes.size() > LARGE.min(self.nftables.get_mut().batch_limit() / 2)
     }
 
     /// What is in the kernel becomes what counts as applied.

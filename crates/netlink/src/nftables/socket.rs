@@ -10,7 +10,7 @@ const NLMSG_ERROR: u16 = 2;
 const REQUEST: u16 = 0x1;
 const DUMP: u16 = 0x300;
 /// What the largest batch may be: the kernel copies it whole.
-const LARGEST_BATCH: usize = 16 << 20;
+const LARGEST_BATCH: usize = 256 << 20;
 
 /// A socket for nf_tables. It stays in the network namespace in which it was
 /// opened.
