@@ -2,7 +2,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, Affinity, AffinityKey, Backend, BackendKey, Frontend, RouteKey, ServiceAddress,
@@ -114,7 +114,7 @@ impl Services for Kernel {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: no arguments.
-        (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
+        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS) as u32
     }
 
     #[inline(always)]

@@ -227,6 +227,20 @@ pub(crate) fn carry_out<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
+    // Nobody is to be asked: no more than that is done.
+    match direct {
+        Direct::Pod(endpoint) => {
+            if (of_sender | got_by(Some(endpoint))) & (SENDER | RECEIVER) == 0 {
+                return deliver::<H, P>(packet, endpoint).into();
+            }
+        }
+        Direct::Node(route) => {
+            if of_sender & SENDER == 0 {
+                return to_node::<H, P>(packet, route);
+            }
+        }
+        Direct::No => {}
+    }
     let Some(work) = tables.work() else {
         return Verdict::Stack.into();
     };
@@ -256,18 +270,26 @@ where
         (Packed::STACK | Packed::DONE, _) => return Verdict::Stack.into(),
         (Packed::DROP, _) => return Verdict::Drop(act.reason()).into(),
         (Packed::PASS, Direct::Pod(endpoint)) => return deliver::<H, P>(packet, endpoint).into(),
-        (Packed::PASS, Direct::Node(route)) => {
-            if !fits::<H, P>(packet, route) {
-                return Verdict::Stack.into();
-            }
-            return forward::<H, P>(packet, route).into();
-        }
+        (Packed::PASS, Direct::Node(route)) => return to_node::<H, P>(packet, route),
         _ => {}
     }
     let mut aside = Aside::default();
     let packed = performed::<H, P>(packet, tables, act.0, destination, &mut aside);
     let packed = work.blur(packed);
     finished::<H, P>(packet, packed, &aside)
+}
+
+/// The stack tells who sent it that it is too long.
+#[inline(always)]
+fn to_node<H: Ip, P: Packet>(packet: &mut P, route: &Route) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    if fits::<H, P>(packet, route) {
+        forward::<H, P>(packet, route).into()
+    } else {
+        Verdict::Stack.into()
+    }
 }
 
 /// A function of its own: with a stack of its own.

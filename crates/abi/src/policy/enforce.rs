@@ -143,12 +143,16 @@ where
         policing.ends.destination = flow.destination;
         policing.ends.destination_port = flow.destination_port;
     }
+    policing.now = tables.now();
+    // Before anything that the rules say: what is said later is of these or of
+    // newer ones.
+    policing.generation = tables.policy_state().generation;
     let answer = both(tables, policing, marks, sides);
     if answer != ALLOWED && sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination) {
         return ALLOWED;
     }
     if answer == DropReason::Policy as u32 {
-        tables.count_denied(&policing.denial, tables.now());
+        tables.count_denied(&policing.denial, policing.now);
     }
     answer
 }
@@ -188,7 +192,6 @@ fn one(tables: &impl Tables, policing: &mut Policing, marks: u32) -> u32 {
 #[inline(never)]
 fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
     policing.key.set(&policing.ends, marks);
-    policing.now = tables.now();
     if marks & (FIRST_PART | LATER_PART) != 0 {
         let (key, fragment) = (&policing.key, &mut policing.fragment);
         fragment.pod = key.pod;
@@ -205,7 +208,6 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> 
             };
         }
     }
-    policing.generation = tables.policy_state().generation;
     policing.either_way = 0;
     let Some(row) = known(tables, policing, marks) else {
         if marks & NODE != 0 {

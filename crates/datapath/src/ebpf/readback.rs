@@ -160,7 +160,7 @@ pub(crate) fn now() -> u32 {
         tv_nsec: 0,
     };
     // SAFETY: the clock exists, and the time has a place.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     now.tv_sec as u32
 }
 
