@@ -43,6 +43,7 @@ fn the_manifests_are_applied_without_a_word() {
             "--image",
             "example/ripstop:1",
         ])
+        .arg("--allocate-node-cidrs")
         .output()
         .unwrap();
     let other = String::from_utf8(other.stdout).unwrap();
@@ -51,4 +52,15 @@ fn the_manifests_are_applied_without_a_word() {
     assert!(printed.ok, "{}", printed.stderr);
     let config = get("configmap")["data"]["agent.yaml"].to_string();
     assert!(config.contains("fd00:32::/48"), "{config}");
+    let controller = lab.get(&[
+        "deployment",
+        "ripstop-controller",
+        "--namespace",
+        "kube-system",
+    ]);
+    let args = controller["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    assert!(
+        args.contains("--cluster-cidr=10.32.0.0/16,fd00:32::/48"),
+        "{args}"
+    );
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod bundle;
 mod config;
+mod controller;
 mod datapath;
 mod dns;
 mod install;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run the network of this node until told to stop.
     Agent(Box<agent::Args>),
+    /// Give ranges of pod addresses to nodes that nobody else gives any.
+    Controller(controller::Args),
     /// Make this node's runtime use the agent: plugin and network list.
     Install(install::Args),
     /// Leave nothing of an agent that has ended on this node.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Controller(args) => controller::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => install::uninstall(&args),
         Command::Config(args) => config::run(&args),

@@ -6,6 +6,7 @@
 mod claims;
 mod endpoints;
 mod names;
+mod node_ranges;
 mod planner;
 pub mod policy;
 mod ranges;
@@ -13,6 +14,7 @@ mod service;
 mod tables;
 
 pub use names::{Headless, Host, NamedPort, ServiceNames};
+pub use node_ranges::{DivisionError, NodeRanges};
 pub use planner::{PlanConfig, Planner, Update};
 pub use tables::{
     Backend, Change, Frontend, FrontendKind, FrontendRow, HealthCheck, NodeRoute, Outside, Range,

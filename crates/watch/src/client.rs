@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use http::header::{HeaderValue, USER_AGENT};
 use http::uri::InvalidUri;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
@@ -38,16 +39,22 @@ pub enum ClientError {
     InCluster(#[source] kube::config::InClusterError),
     #[error("API server {url:?}: {problem} (right would be: https://192.0.2.1:6443)")]
     Url { url: String, problem: String },
+    #[error("{0:?} is no name for a client")]
+    Name(String),
     #[error("client of {server}: {source}")]
     Client { server: String, source: kube::Error },
 }
 
 /// A client from a kubeconfig, or without one from the pod's service account; of
-/// the server at `url` instead, if there is one.
+/// the server at `url` instead, if there is one. The server's log calls it `name`.
 ///
 /// # Errors
 /// If the configuration cannot be read or names certificates that cannot.
-pub async fn connect(kubeconfig: Option<&Path>, url: Option<&str>) -> Result<Client, ClientError> {
+pub async fn connect(
+    name: &str,
+    kubeconfig: Option<&Path>,
+    url: Option<&str>,
+) -> Result<Client, ClientError> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path)
             .await
@@ -60,6 +67,9 @@ pub async fn connect(kubeconfig: Option<&Path>, url: Option<&str>) -> Result<Cli
     if let Some(url) = url {
         config.cluster_url = server(url)?;
     }
+    let agent = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
+    let agent = HeaderValue::try_from(agent).map_err(|_| ClientError::Name(name.to_owned()))?;
+    config.headers.push((USER_AGENT, agent));
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     let server = config.cluster_url.to_string();
     build(config).map_err(|source| ClientError::Client { server, source })

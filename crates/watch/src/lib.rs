@@ -4,8 +4,8 @@
 //! arrive and then dropped: nothing is cached here, so an agent holds of each
 //! object only what the network needs. Refuses to decide anything: it says what
 //! is there, what went, and when a list was complete. Writes nothing but Events
-//! about objects of which a part had to be ignored, and that the node's network is
-//! there.
+//! about objects of which a part had to be ignored, that the node's network is
+//! there, and, for the controller, its Lease and nodes' ranges.
 
 mod client;
 mod condition;
@@ -14,8 +14,10 @@ mod event;
 mod follow;
 mod health;
 mod kinds;
+mod lease;
 mod objects;
 mod policy;
+mod ranges;
 mod recorder;
 
 pub use client::{ClientError, connect};
@@ -27,6 +29,8 @@ pub use convert::{
 pub use event::{Event, ObjectEvent};
 pub use follow::watch;
 pub use health::{ApiHealth, ApiState};
+pub use lease::Election;
 pub use objects::{ClusterNetworkPolicyObject, PodObject};
 pub use policy::watch_policies;
+pub use ranges::give_ranges;
 pub use recorder::{Recorder, Reporter, recorder};

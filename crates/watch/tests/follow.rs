@@ -111,7 +111,7 @@ async fn follow(address: SocketAddr, kinds: Kinds) -> Watch {
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
     });
     std::fs::write(file.path(), kubeconfig.to_string()).unwrap();
-    let client = connect(Some(file.path()), None).await.unwrap();
+    let client = connect("test", Some(file.path()), None).await.unwrap();
     let health = Arc::new(ApiHealth::default());
     let (sender, events) = mpsc::unbounded_channel();
     let sink = move |event| {

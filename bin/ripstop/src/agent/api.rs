@@ -27,6 +27,7 @@ pub(crate) fn follow(
         .build()
         .context("runtime of the API client")?;
     let client = runtime.block_on(ripstop_watch::connect(
+        "ripstop-agent",
         args.kubeconfig.as_deref(),
         args.api_server.as_deref(),
     ))?;

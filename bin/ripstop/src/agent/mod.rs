@@ -248,7 +248,7 @@ fn follow(feed: &mut Feed, effects: &mut Effects) {
 }
 
 /// Says on standard error what happens; `RIPSTOP_LOG` says how much of it.
-fn log() {
+pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RIPSTOP_LOG")
         // The client library repeats what we say once.
         .unwrap_or_else(|_| "info,kube_runtime=off,kube_client=off".into());

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use ipnet::IpNet;
 
 const SOURCE: &str = include_str!("ripstop.yaml");
+const CONTROLLER: &str = include_str!("controller.yaml");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What is different from cluster to cluster.
@@ -29,6 +30,9 @@ pub(crate) struct Cluster {
     cluster_dns: Vec<IpAddr>,
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
+    /// Nobody else gives nodes their ranges: a controller does.
+    #[arg(long)]
+    allocate_node_cidrs: bool,
 }
 
 impl Cluster {
@@ -40,7 +44,8 @@ impl Cluster {
             ensure!(inside, "--cluster-dns {dns} is in no --service-cidr");
         }
         let first = self.cluster_dns.first().map(ToString::to_string);
-        Ok(fill(|key| match key {
+        let joined: Vec<String> = self.cluster_cidr.iter().map(IpNet::to_string).collect();
+        let value = |key: &str| match key {
             "version" => VERSION.to_owned(),
             "image" => self.image.clone(),
             "apiServer" => self.api_server.clone().unwrap_or_default(),
@@ -48,8 +53,14 @@ impl Cluster {
             "serviceCidr" => quoted(&self.service_cidr),
             "clusterDns" => quoted(&self.cluster_dns),
             "firstClusterDns" => format!("{:?}", first.clone().unwrap_or_default()),
+            "joinedClusterCidr" => joined.join(","),
             _ => self.cluster_domain.clone(),
-        }))
+        };
+        let mut text = fill(SOURCE, value);
+        if self.allocate_node_cidrs {
+            text.push_str(&fill(CONTROLLER, value));
+        }
+        Ok(text)
     }
 }
 
@@ -63,8 +74,8 @@ fn quoted<T: ToString>(values: &[T]) -> String {
 }
 
 /// The source with each `@{key}` replaced.
-fn fill(value: impl Fn(&str) -> String) -> String {
-    let mut parts = SOURCE.split("@{");
+fn fill(source: &str, value: impl Fn(&str) -> String) -> String {
+    let mut parts = source.split("@{");
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (key, rest) = part.split_once('}').unwrap_or((part, ""));
@@ -77,7 +88,7 @@ fn fill(value: impl Fn(&str) -> String) -> String {
 /// Files of the Helm chart, by their paths in it.
 #[cfg(test)]
 fn chart() -> Vec<(&'static str, String)> {
-    let template = fill(|key| match key {
+    let value = |key: &str| match key {
         "version" => "{{ .Chart.AppVersion }}".to_owned(),
         "image" => "{{ .Values.image | default (printf \"ripstop:%s\" .Chart.AppVersion) }}".into(),
         "apiServer" => "{{ required \"apiServer: the API server's URL, \
@@ -87,8 +98,14 @@ fn chart() -> Vec<(&'static str, String)> {
             format!("{{{{ .Values.{key} | toJson }}}}")
         }
         "firstClusterDns" => "{{ first .Values.clusterDns | quote }}".to_owned(),
+        "joinedClusterCidr" => "{{ join \",\" .Values.clusterCidr }}".to_owned(),
         key => format!("{{{{ .Values.{key} }}}}"),
-    });
+    };
+    let controller = fill(CONTROLLER, value);
+    let template = format!(
+        "{}{{{{- if .Values.allocateNodeCidrs }}}}\n{controller}{{{{- end }}}}\n",
+        fill(SOURCE, value)
+    );
     let about = format!(
         "apiVersion: v2\nname: ripstop\ndescription: The network of a Kubernetes cluster in one program\n\
          type: application\nversion: {VERSION}\nappVersion: \"{VERSION}\"\n"
@@ -96,7 +113,8 @@ fn chart() -> Vec<(&'static str, String)> {
     let values = "# Image with the two programs; ripstop:VERSION without.\nimage: \"\"\n\n\
          # The API server's URL: no service's address, as services need the agent.\napiServer: \"\"\n\n\
          # At most one per family each.\nclusterCidr: [10.244.0.0/16]\nserviceCidr: [10.96.0.0/12]\n\
-         clusterDns: [10.96.0.10]\n\nclusterDomain: cluster.local\n";
+         clusterDns: [10.96.0.10]\n\nclusterDomain: cluster.local\n\n\
+         # Nobody else gives nodes their ranges: a controller does.\nallocateNodeCidrs: false\n";
     vec![
         ("Chart.yaml", about),
         ("values.yaml", values.to_owned()),
@@ -130,6 +148,13 @@ mod tests {
     fn deploy_is_what_is_printed() {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
         let plain = ("ripstop.yaml".to_owned(), cluster(&[]).manifests().unwrap());
+        let controller = fill(CONTROLLER, |_| String::new());
+        let all = cluster(&["--allocate-node-cidrs"]).manifests().unwrap();
+        let last = controller.lines().last().unwrap();
+        assert!(
+            all.starts_with(&plain.1) && all.trim_end().ends_with(last),
+            "{all}"
+        );
         let chart = chart().into_iter();
         let chart = chart.map(|(name, text)| (format!("helm/ripstop/{name}"), text));
         for (name, text) in chart.chain([plain]) {

@@ -158,6 +158,25 @@ impl TestNode {
         )
     }
 
+    /// A controller, killed when dropped.
+    pub(crate) fn start_controller(&self, identity: &str) -> Agent {
+        let dir = self.directory.path();
+        let log = dir.join(format!("{identity}.log"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ripstop"));
+        command
+            .args(["controller", "--identity", identity, "--kubeconfig"])
+            .arg(dir.join("kubeconfig"))
+            .args(["--cluster-cidr", "10.244.0.0/16,fd00:244::/48"])
+            .stdin(Stdio::null())
+            .stderr(File::create(&log).unwrap());
+        let child = self.node.1.run(|| command.spawn()).unwrap().unwrap();
+        Agent {
+            child,
+            run_dir: dir.join("none"),
+            log,
+        }
+    }
+
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.directory.path().join("run")
     }

@@ -1,4 +1,4 @@
-//! What the account in `deploy/` may do is what the agent does.
+//! What the accounts in the manifests may do is what agent and controller do.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,8 +12,6 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::node::{TestNode, eventually};
 use crate::read_object;
-
-const DEPLOY: &str = include_str!("../../../../deploy/ripstop.yaml");
 
 /// Objects of these are asked for when something of them is ignored, which no
 /// test has for all of them: an Event needs their uid.
@@ -52,17 +50,22 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
-    /// Rights that were made use of. Agents of other tests in this process are
-    /// agents as well.
-    fn used(&self) -> BTreeSet<Right> {
+    /// Rights that agents, or controllers, made use of: of all tests in this
+    /// process.
+    fn used_by(&self, client: &str) -> BTreeSet<Right> {
         let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().filter_map(used_by).collect()
+        let lines = log.lines().filter(|line| line.contains(client));
+        lines.filter_map(used_by).collect()
+    }
+
+    fn used(&self) -> BTreeSet<Right> {
+        self.used_by("ripstop-agent/")
     }
 }
 
-/// `... request method=GET uri=/api/v1/nodes?watch=true`
+/// `... request client=... method=GET uri=/api/v1/nodes?watch=true`
 fn used_by(line: &str) -> Option<Right> {
-    let (_, said) = line.split_once("request method=")?;
+    let (_, said) = line.split_once(" method=")?;
     let (method, uri) = said.split_once(" uri=")?;
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -93,15 +96,25 @@ fn used_by(line: &str) -> Option<Right> {
     Some((group.to_owned(), resource, verb.to_owned()))
 }
 
-fn granted() -> BTreeSet<Right> {
-    let objects: Vec<Value> = serde_saphyr::from_multiple(DEPLOY).unwrap();
-    let role = objects.iter().find(|o| o["kind"] == "ClusterRole").unwrap();
+/// What the roles of this name allow, everywhere or in a namespace.
+fn granted(name: &str) -> BTreeSet<Right> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ripstop"))
+        .args(["install", "--print", "--allocate-node-cidrs"])
+        .args(["--api-server", "https://192.0.2.1:6443"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let words = |value: &Value| -> Vec<String> {
         let words = value.as_array().unwrap().iter();
         words.map(|w| w.as_str().unwrap().to_owned()).collect()
     };
     let mut granted = BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
+    let roles = objects.iter().filter(|object| {
+        let kind = object["kind"].as_str().unwrap();
+        matches!(kind, "ClusterRole" | "Role") && object["metadata"]["name"] == name
+    });
+    for rule in roles.flat_map(|role| role["rules"].as_array().unwrap()) {
         for group in words(&rule["apiGroups"]) {
             for resource in words(&rule["resources"]) {
                 for verb in words(&rule["verbs"]) {
@@ -180,7 +193,7 @@ fn the_account_may_do_what_the_agent_does_and_no_more() {
         let used = log.used();
         last.iter().all(|right| used.contains(right))
     });
-    let granted = granted();
+    let granted = granted("ripstop");
     let used = log.used();
     let missing: Vec<_> = used.difference(&granted).collect();
     assert!(missing.is_empty(), "the account may not: {missing:?}");
@@ -190,4 +203,11 @@ fn the_account_may_do_what_the_agent_does_and_no_more() {
     };
     let unused: Vec<_> = granted.difference(&used).filter(|r| !reported(r)).collect();
     assert!(unused.is_empty(), "nobody needs: {unused:?}");
+
+    let granted = self::granted("ripstop-controller");
+    node.create_node("late", 40, &[]);
+    let _controller = node.start_controller("one");
+    eventually("the controller does all that it may", || {
+        log.used_by("ripstop-controller/") == granted
+    });
 }

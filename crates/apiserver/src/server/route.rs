@@ -14,7 +14,8 @@ use crate::kinds::Part;
 /// Answers any request. `trusted`: the connection has a client certificate.
 pub(super) async fn handle(api: &Api, trusted: bool, request: Request<Incoming>) -> Response {
     let (parts, incoming) = request.into_parts();
-    tracing::debug!(method = %parts.method, uri = %parts.uri, "request");
+    let client = parts.headers.get(header::USER_AGENT);
+    tracing::debug!(?client, method = %parts.method, uri = %parts.uri, "request");
     let outcome = match public(&parts) {
         Some(response) => Ok(response),
         None if trusted || has_token(api, &parts) => answer(api, parts, incoming).await,
