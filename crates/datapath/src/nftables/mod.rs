@@ -13,13 +13,16 @@ mod flows;
 mod keys;
 mod pods;
 mod policy;
+mod preflight;
 mod ranges;
 mod readback;
 mod rows;
 mod rules;
+mod schema;
 mod segments;
 mod sets;
 mod sources;
+mod sources_nat;
 mod spread;
 mod state;
 mod write;
@@ -36,7 +39,7 @@ use ripstop_netlink::nftables::{Family, Nftables};
 use ripstop_plan::policy::{PolicyChange, PolicyTables};
 use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
 
-use crate::engine::{Datapath, Deny, Drift, EngineStatus, Error, PolicySettings, ResolvedRoute};
+use crate::engine::{Datapath, Drift, EngineStatus, Error, PolicySettings, ResolvedRoute};
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use class::Class;
 use policy::Policies;
@@ -46,6 +49,8 @@ use segments::Segments;
 use sets::{FAMILIES, Set};
 use sources::Sources;
 use write::{Changes, SetOf};
+
+pub use preflight::{foreign_drops, try_table};
 
 /// Name of the table; whatever is in it is ours.
 pub const TABLE: &str = "ripstop";
@@ -147,28 +152,6 @@ impl NftEngine {
             );
         }
         Ok(engine)
-    }
-
-    /// What the table is like that this version makes: a word that differs when
-    /// it is another.
-    fn schema(&self) -> String {
-        let example = Class {
-            backends: 2,
-            outside: class::Outside::Spread(31),
-            affinity: 1,
-            ranges: true,
-        };
-        let mut text = format!(
-            "{:?}",
-            rules::base(&self.config.node_addresses, Deny::default())
-        );
-        for family in FAMILIES {
-            text += &format!("{:?}", rules::class(family, example));
-            text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
-        }
-        let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
-        format!("ripstop {digest:016x}")
     }
 
     /// The table, empty. Loopback addresses become routable: the guard in the
@@ -602,79 +585,5 @@ pub(crate) fn refused(error: ripstop_netlink::Error) -> Error {
             operation: "netlink".into(),
             source: io::Error::other(other),
         },
-    }
-}
-
-/// Other people's chains that drop forwarded packets which they do not know, in
-/// the calling thread's network namespace: pods' packets, too, whatever our rules
-/// say. (Every chain of a hook has to let a packet pass.)
-///
-/// # Errors
-/// If the kernel has no nf_tables, or cannot be asked.
-pub fn foreign_drops() -> Result<Vec<String>, Error> {
-    let mut nftables = Nftables::new().map_err(unsupported)?;
-    let chains = nftables.forward_drops().map_err(refused)?;
-    let foreign = chains.into_iter().filter(|chain| chain.table != TABLE);
-    Ok(foreign
-        .map(|chain| {
-            format!(
-                "chain {} of table {} {}",
-                chain.chain, chain.family, chain.table
-            )
-        })
-        .collect())
-}
-
-/// Makes a table like ours under another name, and removes it: in a network
-/// namespace of its own, where there is nothing else.
-///
-/// # Errors
-/// [`Error::Unsupported`] with what the kernel refuses.
-pub fn try_table() -> Result<(), Error> {
-    let made = std::thread::scope(|scope| {
-        // A thread of its own: unshare would otherwise move the caller.
-        let thread = scope.spawn(|| -> Result<(), Error> {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| {
-                Error::Unsupported {
-                    reason: format!("a network namespace to try in: {error}"),
-                }
-            })?;
-            let mut engine = NftEngine::open(Config {
-                node_addresses: Vec::new(),
-            })?;
-            // One row with everything that a row can have.
-            let row = FrontendRow {
-                kind: ripstop_plan::FrontendKind::LoadBalancer,
-                backends: [1, 2].map(try_backend).to_vec(),
-                affinity: Some(1),
-                source_ranges: vec![IpNet::new(try_backend(0).address, 24).map_err(|error| {
-                    Error::Unsupported {
-                        reason: error.to_string(),
-                    }
-                })?],
-                ..FrontendRow::new(ripstop_model::ObjectKey::new("try", "try"))
-            };
-            let frontend = Frontend {
-                address: try_backend(3).address,
-                protocol: Protocol::Tcp,
-                port: 80,
-            };
-            engine.write([(frontend, Some((row, false)))])?;
-            Box::new(engine).dismantle()
-        });
-        thread.join()
-    });
-    made.unwrap_or_else(|_| {
-        Err(Error::Unsupported {
-            reason: "trying it panicked".into(),
-        })
-    })
-}
-
-/// Of the range for documentation (RFC 5737).
-fn try_backend(number: u8) -> ripstop_plan::Backend {
-    ripstop_plan::Backend {
-        address: [192, 0, 2, number].into(),
-        port: 80,
     }
 }

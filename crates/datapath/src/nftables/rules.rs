@@ -21,11 +21,11 @@ use ripstop_netlink::nftables::{
 };
 
 use super::class::{Class, Outside};
-use super::keys;
 use super::policy;
 use super::segments;
 use super::sets::{FAMILIES, Set};
 use super::sources;
+use super::sources_nat;
 use crate::engine::Deny;
 
 pub(super) const REFUSE: &str = "refuse";
@@ -34,7 +34,7 @@ const HASH_SEED: u32 = 0x7269_7073;
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
-const LOCAL_ROUTE: u32 = 2;
+pub(super) const LOCAL_ROUTE: u32 = 2;
 /// `lo` has it in every network namespace.
 const LOOPBACK: u32 = 1;
 pub(super) const TCP: u8 = 6;
@@ -65,7 +65,7 @@ impl Rule {
 
 /// Where things are in the words of a rule of one family.
 #[derive(Clone, Copy)]
-struct Words(Family);
+pub(super) struct Words(pub(super) Family);
 
 impl Words {
     fn address(self) -> u32 {
@@ -74,16 +74,16 @@ impl Words {
             Family::V6 => 4,
         }
     }
-    fn client(self) -> Register {
+    pub(super) fn client(self) -> Register {
         Register::word(0)
     }
-    fn frontend(self) -> Register {
+    pub(super) fn frontend(self) -> Register {
         Register::word(self.address())
     }
-    fn protocol(self) -> Register {
+    pub(super) fn protocol(self) -> Register {
         Register::word(2 * self.address())
     }
-    fn port(self) -> Register {
+    pub(super) fn port(self) -> Register {
         Register::word(2 * self.address() + 1)
     }
     /// In the place of the client's end.
@@ -95,14 +95,14 @@ impl Words {
         self.port()
     }
     /// Class or backend.
-    fn found(self) -> Register {
+    pub(super) fn found(self) -> Register {
         Register::word(2 * self.address() + 2)
     }
     fn found_port(self) -> Register {
         Register::word(3 * self.address() + 2)
     }
 
-    fn is_family(self) -> [E; 2] {
+    pub(super) fn is_family(self) -> [E; 2] {
         let to = Register::word(0);
         [
             E::Meta {
@@ -113,7 +113,7 @@ impl Words {
         ]
     }
 
-    fn source(self, to: Register) -> E {
+    pub(super) fn source(self, to: Register) -> E {
         let offset = match self.0 {
             Family::V4 => 12,
             Family::V6 => 8,
@@ -121,7 +121,7 @@ impl Words {
         self.network(offset, to)
     }
 
-    fn destination(self, to: Register) -> E {
+    pub(super) fn destination(self, to: Register) -> E {
         let offset = match self.0 {
             Family::V4 => 16,
             Family::V6 => 24,
@@ -172,12 +172,12 @@ impl Words {
         Self::load_port(2, self.port())
     }
 
-    fn set(self, set: Set) -> String {
+    pub(super) fn set(self, set: Set) -> String {
         set.name(self.0).to_owned()
     }
 
     /// The packet's source is neither a pod's nor this node's.
-    fn is_from_outside(self) -> [E; 4] {
+    pub(super) fn is_from_outside(self) -> [E; 4] {
         let word = self.client();
         [
             self.source(word),
@@ -450,7 +450,7 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
             hook: hook(HookPoint::Postrouting, 100, true),
             rules: FAMILIES
                 .into_iter()
-                .flat_map(|family| postrouting(family, node_addresses))
+                .flat_map(|family| sources_nat::rules(family, node_addresses))
                 .collect(),
         },
     ]);
@@ -583,153 +583,4 @@ fn count(family: Family) -> Rule {
         .chain(words.is_family())
         .chain(pair);
     Rule::new("bytes of services", steps)
-}
-
-fn postrouting(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
-    let words = Words(family);
-    let node = node_addresses.iter().find(|a| Family::of(a) == family);
-    let word = words.client();
-    let translated = is_translated(word);
-    // The node's address, as the plan has it: an interface may have others, or
-    // none.
-    let as_node = || match node {
-        Some(node) => vec![
-            E::Immediate {
-                value: keys::address(*node),
-                to: words.found(),
-            },
-            E::Snat {
-                family,
-                address: words.found(),
-            },
-        ],
-        None => vec![E::Masquerade],
-    };
-    let start = |steps: &mut Vec<E>| {
-        steps.extend(words.is_family());
-        steps.extend(translated.clone());
-    };
-
-    let mut hairpin = Vec::new();
-    start(&mut hairpin);
-    hairpin.extend([
-        words.source(words.client()),
-        words.destination(words.frontend()),
-        E::Contains {
-            set: words.set(Set::Hairpin),
-            key: words.client(),
-            not: false,
-        },
-    ]);
-    hairpin.extend(as_node());
-
-    let mut loopback = Vec::new();
-    start(&mut loopback);
-    loopback.push(words.source(word));
-    match family {
-        Family::V4 => loopback.extend([
-            E::Mask {
-                value: word,
-                mask: vec![255, 0, 0, 0],
-            },
-            equal(word, [127, 0, 0, 0]),
-        ]),
-        Family::V6 => {
-            loopback.push(equal(word, std::net::Ipv6Addr::LOCALHOST.octets()));
-        }
-    }
-    loopback.extend(as_node());
-
-    let mut outside = Vec::new();
-    start(&mut outside);
-    outside.extend(words.is_from_outside());
-    let original = Some(Direction::Original);
-    outside.extend([
-        E::Ct {
-            key: CtKey::Destination(family),
-            direction: original,
-            to: words.frontend(),
-        },
-        E::Meta {
-            key: MetaKey::Protocol,
-            to: words.protocol(),
-        },
-        E::Ct {
-            key: CtKey::DestinationPort,
-            direction: original,
-            to: words.port(),
-        },
-        E::Contains {
-            set: words.set(Set::Preserved),
-            key: words.frontend(),
-            not: true,
-        },
-        // One of ours: others translate destinations, too.
-        E::Lookup {
-            map: words.set(Set::Services),
-            key: words.frontend(),
-            to: words.found(),
-        },
-    ]);
-    outside.extend(as_node());
-
-    // A pod of another node that asked a port of this one: where the backend is
-    // elsewhere, its answer would go straight to that pod.
-    let mut elsewhere = Vec::new();
-    start(&mut elsewhere);
-    elsewhere.extend([
-        words.source(word),
-        E::Contains {
-            set: words.set(Set::PodRanges),
-            key: word,
-            not: false,
-        },
-        E::Contains {
-            set: words.set(Set::Pods),
-            key: word,
-            not: true,
-        },
-        words.destination(words.frontend()),
-        E::Contains {
-            set: words.set(Set::Pods),
-            key: words.frontend(),
-            not: true,
-        },
-        // Nor this node itself, under an address of the pods' range.
-        E::RouteType {
-            of: AddressKind::Source,
-            to: word,
-        },
-        differs(word, LOCAL_ROUTE.to_ne_bytes()),
-    ]);
-    elsewhere.extend(as_node());
-
-    let egress = words.is_family().into_iter().chain([
-        words.source(word),
-        E::Contains {
-            set: words.set(Set::Pods),
-            key: word,
-            not: false,
-        },
-        // Without the cluster's ranges nothing is known to be outside of them.
-        E::Contains {
-            set: words.set(Set::PodRanges),
-            key: word,
-            not: false,
-        },
-        words.destination(word),
-        E::Contains {
-            set: words.set(Set::ClusterRanges),
-            key: word,
-            not: true,
-        },
-        E::Masquerade,
-    ]);
-    vec![
-        Rule::new("a pod to itself", hairpin),
-        Rule::new("from loopback", loopback),
-        Rule::new("from outside", outside),
-        Rule::new("a pod of another node", elsewhere),
-        Rule::new("out of the cluster", egress),
-    ]
 }

@@ -1,0 +1,30 @@
+//! Which version's table it is.
+
+use super::class::{Class, Outside};
+use super::sets::FAMILIES;
+use super::{NftEngine, rules, sets};
+use crate::engine::Deny;
+
+impl NftEngine {
+    /// What the table is like that this version makes: a word that differs when
+    /// it is another.
+    pub(super) fn schema(&self) -> String {
+        let example = Class {
+            backends: 2,
+            outside: Outside::Spread(31),
+            affinity: 1,
+            ranges: true,
+        };
+        let mut text = format!(
+            "{:?}",
+            rules::base(&self.config.node_addresses, Deny::default())
+        );
+        for family in FAMILIES {
+            text += &format!("{:?}", rules::class(family, example));
+            text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
+        }
+        let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+        format!("ripstop {digest:016x}")
+    }
+}

@@ -1,0 +1,159 @@
+//! Who connections seem to come from: after routing, what is to come back by this
+//! node gets its address.
+
+use std::net::IpAddr;
+
+use ripstop_netlink::nftables::{AddressKind, CtKey, Direction, Expression as E, Family, MetaKey};
+
+use super::keys;
+use super::rules::{LOCAL_ROUTE, Rule, Words, differs, equal, is_translated};
+use super::sets::Set;
+
+pub(super) fn rules(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
+    let words = Words(family);
+    let node = node_addresses.iter().find(|a| Family::of(a) == family);
+    let word = words.client();
+    let translated = is_translated(word);
+    // The node's address, as the plan has it: an interface may have others, or
+    // none.
+    let as_node = || match node {
+        Some(node) => vec![
+            E::Immediate {
+                value: keys::address(*node),
+                to: words.found(),
+            },
+            E::Snat {
+                family,
+                address: words.found(),
+            },
+        ],
+        None => vec![E::Masquerade],
+    };
+    let start = |steps: &mut Vec<E>| {
+        steps.extend(words.is_family());
+        steps.extend(translated.clone());
+    };
+
+    let mut hairpin = Vec::new();
+    start(&mut hairpin);
+    hairpin.extend([
+        words.source(words.client()),
+        words.destination(words.frontend()),
+        E::Contains {
+            set: words.set(Set::Hairpin),
+            key: words.client(),
+            not: false,
+        },
+    ]);
+    hairpin.extend(as_node());
+
+    let mut loopback = Vec::new();
+    start(&mut loopback);
+    loopback.push(words.source(word));
+    match family {
+        Family::V4 => loopback.extend([
+            E::Mask {
+                value: word,
+                mask: vec![255, 0, 0, 0],
+            },
+            equal(word, [127, 0, 0, 0]),
+        ]),
+        Family::V6 => {
+            loopback.push(equal(word, std::net::Ipv6Addr::LOCALHOST.octets()));
+        }
+    }
+    loopback.extend(as_node());
+
+    let mut outside = Vec::new();
+    start(&mut outside);
+    outside.extend(words.is_from_outside());
+    let original = Some(Direction::Original);
+    outside.extend([
+        E::Ct {
+            key: CtKey::Destination(family),
+            direction: original,
+            to: words.frontend(),
+        },
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: words.protocol(),
+        },
+        E::Ct {
+            key: CtKey::DestinationPort,
+            direction: original,
+            to: words.port(),
+        },
+        E::Contains {
+            set: words.set(Set::Preserved),
+            key: words.frontend(),
+            not: true,
+        },
+        // One of ours: others translate destinations, too.
+        E::Lookup {
+            map: words.set(Set::Services),
+            key: words.frontend(),
+            to: words.found(),
+        },
+    ]);
+    outside.extend(as_node());
+
+    // A pod of another node that asked a port of this one: where the backend is
+    // elsewhere, its answer would go straight to that pod.
+    let mut elsewhere = Vec::new();
+    start(&mut elsewhere);
+    elsewhere.extend([
+        words.source(word),
+        E::Contains {
+            set: words.set(Set::PodRanges),
+            key: word,
+            not: false,
+        },
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: word,
+            not: true,
+        },
+        words.destination(words.frontend()),
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: words.frontend(),
+            not: true,
+        },
+        // Nor this node itself, under an address of the pods' range.
+        E::RouteType {
+            of: AddressKind::Source,
+            to: word,
+        },
+        differs(word, LOCAL_ROUTE.to_ne_bytes()),
+    ]);
+    elsewhere.extend(as_node());
+
+    let egress = words.is_family().into_iter().chain([
+        words.source(word),
+        E::Contains {
+            set: words.set(Set::Pods),
+            key: word,
+            not: false,
+        },
+        // Without the cluster's ranges nothing is known to be outside of them.
+        E::Contains {
+            set: words.set(Set::PodRanges),
+            key: word,
+            not: false,
+        },
+        words.destination(word),
+        E::Contains {
+            set: words.set(Set::ClusterRanges),
+            key: word,
+            not: true,
+        },
+        E::Masquerade,
+    ]);
+    vec![
+        Rule::new("a pod to itself", hairpin),
+        Rule::new("from loopback", loopback),
+        Rule::new("from outside", outside),
+        Rule::new("a pod of another node", elsewhere),
+        Rule::new("out of the cluster", egress),
+    ]
+}
