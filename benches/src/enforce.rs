@@ -246,4 +246,4 @@ fn add(report: &mut Report, what: String, times: &[f64], goal: &str) {
 }
 
 // Every application has as many pods in a namespace as any other.
-const _: () = assert!(CLUSTER % (NAMESPACES * APPS) == 0);
+const _: () = assert!(CLUSTER.is_multiple_of(NAMESPACES * APPS));
