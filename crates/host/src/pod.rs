@@ -111,10 +111,11 @@ pub fn derive_names(container_id: &str, ifname: &str) -> (String, Mac) {
     (format!("{HOST_PREFIX}{:013x}", hash >> 12), mac)
 }
 
-/// True if [`PodLink::open`] came to its end for this host end. Nothing else
-/// is looked at: what a pod does to its own interface later is its business.
+/// True if [`PodLink::open`] came to its end for this host end, and
+/// [`PodLink::close`] has not begun. Nothing else is looked at: what a pod does to
+/// its own interface later is its business.
 pub fn is_finished(host: &link::Link) -> bool {
-    !host.alias.is_empty()
+    !host.alias.is_empty() && host.up
 }
 
 /// True for names that [`derive_names`] gives.
@@ -187,9 +188,7 @@ impl PodLink {
     /// # Errors
     /// What the kernel refused.
     pub fn restore(&self, node: &mut Netlink, host_index: u32) -> Result<(), Error> {
-        // An agent that was killed in DEL left it down; DEL comes again.
-        let up = [link::up(host_index)];
-        node.execute(up.into_iter().chain(self.node_requests(host_index)))
+        node.execute(self.node_requests(host_index))
     }
 
     fn last_requests(&self, index: u32) -> [Request; 2] {
