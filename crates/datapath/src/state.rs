@@ -51,6 +51,9 @@ pub struct TranslatedFlow {
     /// Whom the backend answers, if not the client: the node, on a port of its
     /// choice.
     pub source: Option<SocketAddr>,
+    /// TCP of which a side has closed: the next connection of these ports is
+    /// another one.
+    pub is_closing: bool,
 }
 
 /// Packets that policies stopped, by who and what.

@@ -28,6 +28,8 @@ const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
 const CONFIRMED: u32 = 1 << 3;
 const TCP: u8 = 6;
+/// `TCP_CONNTRACK_FIN_WAIT`; after it come those in which a side has closed.
+const FIN_WAIT: u8 = 4;
 /// `TCP_CONNTRACK_TIME_WAIT`; after it comes `TCP_CONNTRACK_CLOSE`.
 const TIME_WAIT: u8 = 7;
 /// `TCP_CONNTRACK_ESTABLISHED`.
@@ -58,6 +60,8 @@ pub struct Tuple {
 pub struct Connection {
     pub original: Tuple,
     pub reply: Tuple,
+    /// TCP of which a side has closed, or both.
+    pub is_closing: bool,
     /// TCP that both sides have closed; its number is remembered for a while.
     pub is_over: bool,
 }
@@ -275,7 +279,7 @@ fn range(to: &mut Attributes, kind: u16, end: SocketAddr) {
 
 /// `port`: what stands for ports that there are none of.
 fn read(payload: &[u8], port: Option<u16>) -> Option<Connection> {
-    let (mut original, mut reply, mut is_over) = (None, None, false);
+    let (mut original, mut reply, mut state) = (None, None, 0);
     // struct nfgenmsg
     for (kind, value) in attributes(payload.get(4..)?) {
         match kind {
@@ -283,8 +287,9 @@ fn read(payload: &[u8], port: Option<u16>) -> Option<Connection> {
             REPLY => reply = read_tuple(value, port),
             PROTOCOL_STATE => {
                 let tcp = attributes(value).find(|(kind, _)| *kind == 1);
-                let state = tcp.and_then(|(_, tcp)| attributes(tcp).find(|(kind, _)| *kind == 1));
-                is_over = state.is_some_and(|(_, state)| state.first() >= Some(&TIME_WAIT));
+                let of = |tcp| attributes(tcp).find(|(kind, _)| *kind == 1);
+                let told = tcp.and_then(|(_, tcp)| of(tcp));
+                state = told.map_or(0, |(_, state)| state.first().copied().unwrap_or(0));
             }
             _ => {}
         }
@@ -292,7 +297,8 @@ fn read(payload: &[u8], port: Option<u16>) -> Option<Connection> {
     Some(Connection {
         original: original?,
         reply: reply?,
-        is_over,
+        is_closing: state >= FIN_WAIT,
+        is_over: state >= TIME_WAIT,
     })
 }
 
@@ -338,6 +344,7 @@ mod tests {
                 source: backend,
                 destination: client,
             },
+            is_closing: false,
             is_over: false,
         }
     }

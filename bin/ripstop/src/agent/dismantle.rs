@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use ripstop_datapath::{Datapath, Error, PolicySettings};
+use ripstop_datapath::{Datapath, Error, PolicySettings, ebpf};
 
 use super::args::Mode;
 use super::engine::{Kind, Opener};
@@ -33,8 +33,11 @@ fn dismantle_one(opener: &Opener, kind: Kind) -> Result<()> {
         Err(Error::Unsupported { .. }) => return Ok(()),
         other => other.with_context(|| kind.name().to_owned())?,
     };
+    let attached = ebpf::attached();
     let dismantled = Box::new(engine).dismantle();
-    dismantled.with_context(|| kind.name().to_owned())
+    let unprepared = attached.and_then(|attached| ebpf::unprepare(&attached));
+    let done = dismantled.and(unprepared);
+    done.with_context(|| kind.name().to_owned())
 }
 
 /// Whether pods can be attached: the agent takes the plugin's calls.

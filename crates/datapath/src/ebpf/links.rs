@@ -148,22 +148,50 @@ pub(crate) fn retain(
         }
         if has_any {
             detach(netlink, link.index)?;
-            tidy(netlink, link.index)?;
             detached.push(format!("program on {} (removed)", link.name));
         }
     }
     Ok(detached)
 }
 
-/// Takes away what programs were attached by, unless others have theirs there.
-fn tidy(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
-    for hook in HOOKS {
-        if netlink.has_filters(ifindex, hook).map_err(failed)? {
-            return Ok(());
+/// Interfaces that programs of ours are on, in the calling thread's network
+/// namespace.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn attached() -> Result<Vec<u32>, Error> {
+    let mut netlink = Netlink::new().map_err(failed)?;
+    let mut found = Vec::new();
+    for link in netlink.links().map_err(failed)? {
+        for hook in HOOKS {
+            if netlink.program(link.index, hook).map_err(failed)?.is_some() {
+                found.push(link.index);
+                break;
+            }
         }
     }
-    let unprepared = netlink.execute([traffic::unprepare(ifindex).if_exists()]);
-    unprepared.map_err(failed)
+    Ok(found)
+}
+
+/// Takes away what programs were attached by, unless others have theirs there.
+/// Only to leave the node for good: the kernel stops an interface for a moment to
+/// do it (`qdisc_graft` in net/sched/sch_api.c), and what is sent by it meanwhile
+/// is lost.
+///
+/// # Errors
+/// The first interface that the kernel refuses; one that is gone is no error.
+pub fn unprepare(ifindexes: &[u32]) -> Result<(), Error> {
+    let mut netlink = Netlink::new().map_err(failed)?;
+    'interfaces: for ifindex in ifindexes {
+        for hook in HOOKS {
+            if netlink.has_filters(*ifindex, hook).map_err(failed)? {
+                continue 'interfaces;
+            }
+        }
+        let unprepared = netlink.execute([traffic::unprepare(*ifindex).if_exists()]);
+        unprepared.map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn filter(

@@ -42,6 +42,7 @@ use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
 
 pub use config::{Config, Limits};
+pub use links::{attached, unprepare};
 pub use preflight::{Loaded, try_load};
 pub use programs::ProgramStats;
 

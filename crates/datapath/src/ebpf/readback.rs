@@ -91,6 +91,7 @@ pub(crate) fn flows(maps: &Maps) -> Result<Vec<TranslatedFlow>, Error> {
             frontend: socket(key.destination, key.destination_port),
             backend: socket(flow.destination, flow.destination_port),
             source: translated.then(|| socket(source.0, source.1)),
+            is_closing: false,
         })
     };
     let rows = maps.flows.rows()?.into_iter();
@@ -136,8 +137,10 @@ pub(crate) fn take_flows(
             (key, becomes)
         };
         let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
-        rows.push(row((client, frontend), (source, backend), 0));
-        rows.push(row((backend, source), (frontend, client), FLOW_REPLY));
+        let closing = if flow.is_closing { FLOW_CLOSING } else { 0 };
+        rows.push(row((client, frontend), (source, backend), closing));
+        let answers = closing | FLOW_REPLY;
+        rows.push(row((backend, source), (frontend, client), answers));
         clients.insert(Address::from(client.ip()));
     }
     let describe = |row: usize| format!("flow {:?}", rows[row].0);

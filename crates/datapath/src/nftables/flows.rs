@@ -92,6 +92,7 @@ pub(super) fn list(
                 frontend: original.destination,
                 backend: reply.source,
                 source: (reply.destination != original.source).then_some(reply.destination),
+                is_closing: connection.is_closing,
             })
         })
         .collect())
@@ -114,6 +115,7 @@ pub(super) fn take_plain(
             frontend: connection.server,
             backend: connection.server,
             source: None,
+            is_closing: false,
         })
     };
     let flows: Vec<TranslatedFlow> = connections.iter().filter_map(plain).collect();
@@ -133,6 +135,7 @@ fn connection(flow: &TranslatedFlow) -> Connection {
             source: flow.backend,
             destination: flow.source.unwrap_or(flow.client),
         },
+        is_closing: false,
         is_over: false,
     }
 }
