@@ -183,13 +183,19 @@ impl EbpfEngine {
             let row = || format!("endpoint {}", IpAddr::from(address));
             let tracked = self.policies.is_tracked(&self.maps.policy, &address);
             let endpoint = endpoint.with_tracked(tracked);
-            if self.maps.endpoints.put(address, endpoint, row)? {
+            // An answer to what the other engine translated is not for the pod
+            // as it is, not for a moment.
+            let handing_over = self.handing_over;
+            let mark = |endpoint: &mut Endpoint| {
+                if handing_over {
+                    endpoint.set_handed_over();
+                }
+            };
+            let endpoints = &mut self.maps.endpoints;
+            if endpoints.put_marked(address, endpoint, row, mark)? {
                 done.push(row());
-            }
-            if self.handing_over {
-                self.maps
-                    .endpoints
-                    .mark(&address, Endpoint::set_handed_over)?;
+            } else if handing_over {
+                endpoints.mark(&address, Endpoint::set_handed_over)?;
             }
         }
         let frontends = rows

@@ -243,10 +243,24 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         value: V,
         describe: impl FnOnce() -> String,
     ) -> Result<bool, Error> {
+        self.put_marked(key, value, describe, |_| {})
+    }
+
+    /// As [`Mirror::put`], with a mark that does not count as a difference: a row
+    /// that has to be written is never without it.
+    pub(crate) fn put_marked(
+        &mut self,
+        key: K,
+        value: V,
+        describe: impl FnOnce() -> String,
+        mark: impl FnOnce(&mut V),
+    ) -> Result<bool, Error> {
         if self.rows.get(&key) == Some(&value) {
             return Ok(false);
         }
-        self.table.put(&key, &value, describe)?;
+        let mut marked = value;
+        mark(&mut marked);
+        self.table.put(&key, &marked, describe)?;
         self.rows.insert(key, value);
         Ok(true)
     }
