@@ -80,6 +80,10 @@ impl Endpoint {
         self.flags |= HANDED_OVER;
     }
 
+    pub const fn clear_handed_over(&mut self) {
+        self.flags &= !HANDED_OVER;
+    }
+
     pub(super) const fn without_notes(self) -> Self {
         Self {
             flags: self.flags & TRACKED,

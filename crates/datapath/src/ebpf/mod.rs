@@ -445,7 +445,7 @@ impl Datapath for EbpfEngine {
             links::release_sockets(&self.pins)?;
             return retire::take_over(&self.maps, true);
         }
-        readback::take_flows(&self.maps, &mut self.netlink, flows)?;
+        readback::take_flows(&mut self.maps, &mut self.netlink, flows)?;
         retire::take_over(&self.maps, false)?;
         links::sockets(&self.pins, &self.programs, &self.cgroup).map(drop)
     }

@@ -101,7 +101,7 @@ pub(crate) fn flows(maps: &Maps) -> Result<Vec<TranslatedFlow>, Error> {
 
 /// Both rows of each flow.
 pub(crate) fn take_flows(
-    maps: &Maps,
+    maps: &mut Maps,
     netlink: &mut Netlink,
     flows: &[TranslatedFlow],
 ) -> Result<(), Error> {
@@ -145,12 +145,16 @@ pub(crate) fn take_flows(
     }
     let describe = |row: usize| format!("flow {:?}", rows[row].0);
     maps.flows.put_all(&rows, describe).1?;
-    // What comes to those may be an answer; the others need nothing any more.
-    for address in maps.endpoints.rows().keys() {
-        maps.endpoints.mark(address, |endpoint| {
-            if clients.contains(address) {
+    // What comes to those may be an answer; to the others it may as well if our
+    // programs have begun a flow of theirs meanwhile, and noted it.
+    let addresses: Vec<Address> = maps.endpoints.rows().keys().copied().collect();
+    for address in addresses {
+        maps.endpoints.change(&address, |mut endpoint| {
+            endpoint.clear_handed_over();
+            if clients.contains(&address) {
                 endpoint.set_translated();
             }
+            endpoint
         })?;
     }
     Ok(())
