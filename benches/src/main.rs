@@ -93,6 +93,9 @@ enum Load {
     Probe,
     #[command(name = "load-doors", hide = true)]
     Doors,
+    /// Part `services` for one engine.
+    #[command(hide = true)]
+    ServicesOf { engine: String },
     /// Connections until standard input ends.
     #[command(name = "load-until", hide = true)]
     Until { target: SocketAddr, clients: usize },
@@ -114,6 +117,11 @@ fn main() -> Result<()> {
         Some(Load::Serve { address }) => return load::serve(address),
         Some(Load::Probe) => return services::probe(),
         Some(Load::Doors) => return rolling::doors(),
+        Some(Load::ServicesOf { engine }) => {
+            let mut report = Report::new(args.output);
+            services::measure_one(&engine, args.repetitions, args.seconds, &mut report)?;
+            return report.finish();
+        }
         Some(Load::Until { target, clients }) => {
             let until = || std::io::stdin().lines().for_each(drop);
             return load::run(target, load::Pattern::Crr, clients, until)?.print();

@@ -3,8 +3,11 @@
 
 mod lab;
 mod leftovers;
+pub mod load;
 mod machine;
+mod pair;
 
 pub use lab::{Lab, Printed, ripstop};
 pub use leftovers::Leftovers;
 pub use machine::{eventually, published, visible_folder, write_manifest};
+pub use pair::PAIR;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ripstop_tests::load::StopAtEnd;
 use ripstop_tests::{Lab, eventually, ripstop, visible_folder, write_manifest};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -437,12 +438,4 @@ fn killed_agents_lose_no_lookup() {
         "{} lookups over 6 ends of both agents, none failed",
         asked.load(Ordering::Relaxed)
     );
-}
-
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

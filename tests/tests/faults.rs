@@ -8,51 +8,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ripstop_netlink::netns::Netns;
+use ripstop_tests::load::{StopAtEnd, connect_again_and_again};
 use ripstop_tests::{Lab, eventually, write_manifest};
 use serde_json::Value;
 
-/// A client and a server on each of two nodes, and a service.
-const PAIR: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  nodeName: node1
-  containers: [{name: main, image: client}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: near, labels: {app: web}}
-spec:
-  nodeName: node1
-  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: far, labels: {app: web}}
-spec:
-  nodeName: node2
-  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: nobody}
-spec: {selector: {app: nobody}, ports: [{port: 80}]}
-";
-
-fn pair() -> Lab {
-    let manifest = write_manifest(PAIR);
-    Lab::up(&["--nodes", "2", "-f", manifest.path().to_str().unwrap()])
-}
-
 #[test]
 fn a_killed_agent_loses_no_connection() {
-    let lab = pair();
+    let lab = Lab::pair();
     let stop = AtomicBool::new(false);
     let (kept, new) = (AtomicU32::new(0), AtomicU32::new(0));
     let near = format!("{}:80", pod_address(&lab, "near"));
@@ -107,7 +69,7 @@ fn a_killed_agent_loses_no_connection() {
 /// counts as soon as it can again, and connections live through both.
 #[test]
 fn a_node_without_the_api_goes_on() {
-    let lab = pair();
+    let lab = Lab::pair();
     let node = |words: &[&str]| lab.exec("node/node1", words);
     let stop = AtomicBool::new(false);
     let (kept, new) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -183,7 +145,7 @@ fn services(lab: &Lab, node: &str) -> Vec<String> {
 
 #[test]
 fn a_service_without_endpoints_refuses_at_once() {
-    let lab = pair();
+    let lab = Lab::pair();
     let connect = "busybox nc -w 5 $NOBODY_SERVICE_HOST 80 < /dev/null";
     let refused = lab.run("exec", &["client", "--", "sh", "-c", connect]);
     assert!(!refused.ok);
@@ -273,14 +235,6 @@ spec:
     }
 }
 
-/// Tells threads to stop, however its owner ends.
-struct StopAtEnd<'a>(&'a AtomicBool);
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Requests over one connection that stays open, by HTTP/1.1.
 fn keep_asking(lab: &Lab, server: &str, stop: &AtomicBool, done: &AtomicU32) {
     let mut connection = in_pod(lab, "client", || TcpStream::connect(server)).expect("connect");
@@ -301,16 +255,6 @@ fn keep_asking(lab: &Lab, server: &str, stop: &AtomicBool, done: &AtomicU32) {
         );
         done.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// New connections to the service's address, from inside the pod's cgroup.
-fn connect_again_and_again(lab: &Lab, stop: &AtomicBool, done: &AtomicU32) {
-    let ask = "for i in $(seq 25); do \
-               wget -T 5 -t1 -qO /dev/null http://$WEB_SERVICE_HOST/ || exit 1; done";
-    while !stop.load(Ordering::Relaxed) {
-        lab.exec("client", &["sh", "-c", ask]);
-        done.fetch_add(25, Ordering::Relaxed);
     }
 }
 

@@ -5,31 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ripstop_tests::{Lab, Printed, eventually, ripstop, visible_folder, write_manifest};
+use ripstop_tests::{Lab, Printed, eventually, ripstop, visible_folder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// A pod on each of two nodes, and their service.
-const PAIR: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: near, labels: {app: web}}
-spec:
-  nodeName: node1
-  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: far, labels: {app: web}}
-spec:
-  nodeName: node2
-  containers: [{name: main, image: web, ports: [{containerPort: 80}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80}]}
-";
 
 const IMAGE: &str = "docker.io/library/box:1";
 /// Answers each connection with a line, until it is stopped.
@@ -44,11 +22,6 @@ const SERVER: &[&str] = &[
     "echo",
     "from the container",
 ];
-
-fn pair() -> Lab {
-    let manifest = write_manifest(PAIR);
-    Lab::up(&["--nodes", "2", "-f", manifest.path().to_str().unwrap()])
-}
 
 /// False, with the reason printed, where a program is missing.
 fn has(programs: &[&str]) -> bool {
@@ -70,7 +43,7 @@ fn containerd_runs_the_plugin() {
     if !has(&["containerd", "ctr", "runc", "busybox"]) {
         return;
     }
-    let lab = pair();
+    let lab = Lab::pair();
     let used = used_addresses(&lab, "node2");
     let (one, two) = (
         Containerd::start(&lab, "node1"),
@@ -109,7 +82,7 @@ fn podman_runs_the_plugin() {
     if !has(&["podman", "runc", "busybox"]) {
         return;
     }
-    let lab = pair();
+    let lab = Lab::pair();
     let used = used_addresses(&lab, "node1");
     let podman = Podman::new(&lab, "node1");
     let detached = ["-d", "--name", "server", "-p", "8088:8080", IMAGE];

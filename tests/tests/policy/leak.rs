@@ -20,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use nix::unistd::Pid;
 use ripstop_netlink::netns::Netns;
+use ripstop_tests::load::StopAtEnd;
 use ripstop_tests::{Lab, eventually, ripstop, write_manifest};
 use serde_json::json;
 
@@ -276,13 +277,6 @@ fn kill_agents(lab: &Lab, stop: &AtomicBool, killed: &AtomicU64, diary: &Diary) 
                 diary.note(1, || "an agent was killed".to_owned());
             }
         }
-    }
-}
-
-struct StopAtEnd<'a>(&'a AtomicBool);
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
