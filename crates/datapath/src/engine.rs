@@ -153,35 +153,26 @@ pub trait Datapath: Send {
     ///
     /// # Errors
     /// If the kernel cannot be told.
-    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {
-        let _ = settings;
-        Ok(())
-    }
+    fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error>;
 
     /// The policy rows as the kernel has them; attributions are left empty.
     ///
     /// # Errors
     /// If tables cannot be read.
-    fn policies(&self) -> Result<PolicyTables, Error> {
-        Ok(PolicyTables::default())
-    }
+    fn policies(&self) -> Result<PolicyTables, Error>;
 
     /// What policies stopped. Counts only grow while a row lives.
     ///
     /// # Errors
     /// If tables cannot be read.
-    fn denials(&self) -> Result<Denials, Error> {
-        Ok(Denials::default())
-    }
+    fn denials(&self) -> Result<Denials, Error>;
 
     /// Connections of this node's pods that go on now. Those of pods that no
     /// policy is about are among them only under [`PolicySettings::observe`].
     ///
     /// # Errors
     /// If tables cannot be read.
-    fn connections(&self) -> Result<Vec<Connection>, Error> {
-        Ok(Vec::new())
-    }
+    fn connections(&self) -> Result<Vec<Connection>, Error>;
 
     /// Another engine has everything, and is about to get the flows of this one:
     /// from here on new flows are left to it. An audit takes that back.

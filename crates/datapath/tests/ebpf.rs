@@ -1,5 +1,6 @@
 //! Real sockets between namespaces, through a real engine. Needs root.
 
+#[macro_use]
 mod common;
 mod nftables;
 mod policies;
@@ -16,15 +17,9 @@ use ripstop_model::{HostPort, Protocol};
 use ripstop_netlink::{Netlink, traffic};
 use ripstop_plan::policy::ClassId;
 use ripstop_plan::{Change, Tables};
+use services::says;
 
 const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
-
-fn says(pod: &Pod, client: &Pod, family: usize) -> String {
-    format!(
-        "{} sees {}",
-        pod.local.container_id, client.addresses[family]
-    )
-}
 
 #[test]
 fn pods_of_a_node_reach_each_other_past_the_stack() {

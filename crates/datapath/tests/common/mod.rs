@@ -1,6 +1,8 @@
 //! Nodes and pods of a test: namespaces, a cgroup and an engine each, gone when
 //! dropped.
 
+#[macro_use]
+mod engines;
 pub(crate) mod process;
 
 use std::net::{IpAddr, SocketAddr};

@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 
 use crate::common::{Engine, Node, Pod, ip, net, service, unrestricted};
 use crate::services::{SERVICES, node, nodes, ranges};
-use ripstop_datapath::ebpf::EbpfEngine;
-use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Deny, PolicySettings};
 use ripstop_model::Protocol;
 use ripstop_plan::policy::Direction;
@@ -335,26 +333,7 @@ fn pods_speak_for_themselves_alone<E: Engine>() {
     }
 }
 
-/// Each of them as a test of one engine.
-macro_rules! tests_of {
-    ($module:ident, $engine:ident, $($test:ident),+ $(,)?) => {
-        mod $module {
-            $(#[test]
-            fn $test() {
-                super::$test::<super::$engine>();
-            })+
-        }
-    };
-}
-
-macro_rules! tests {
-    ($($test:ident),+ $(,)?) => {
-        tests_of!(ebpf, EbpfEngine, $($test),+);
-        tests_of!(nftables, NftEngine, $($test),+);
-    };
-}
-
-tests!(
+in_both_engines!(
     a_pod_is_closed_until_its_row_comes,
     classes_and_ports_decide,
     services_are_judged_by_their_backend,

@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 
 use crate::common::{Engine, Node, Pod, ip, net, service};
-use ripstop_datapath::ebpf::EbpfEngine;
-use ripstop_datapath::nftables::NftEngine;
 use ripstop_model::Protocol;
 use ripstop_plan::{Backend, Change, FrontendKind, FrontendRow, Outside, Range, Tables};
 
@@ -373,26 +371,7 @@ fn the_kernel_says_what_the_rows_say<E: Engine>() {
     }
 }
 
-/// Each of them as a test of one engine.
-macro_rules! tests_of {
-    ($module:ident, $engine:ident, $($test:ident),+ $(,)?) => {
-        mod $module {
-            $(#[test]
-            fn $test() {
-                super::$test::<super::$engine>();
-            })+
-        }
-    };
-}
-
-macro_rules! tests {
-    ($($test:ident),+ $(,)?) => {
-        tests_of!(ebpf, EbpfEngine, $($test),+);
-        tests_of!(nftables, NftEngine, $($test),+);
-    };
-}
-
-tests!(
+in_both_engines!(
     node_ports_for_everybody,
     clients_from_outside_are_spread_and_stay,
     source_ranges_are_for_their_members_alone,

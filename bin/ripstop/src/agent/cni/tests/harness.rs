@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ripstop_datapath::{
-    Connection, Datapath, Drift, EngineStatus, Error, FrontendState, ResolvedRoute, TranslatedFlow,
+    Connection, Datapath, Denials, Drift, EngineStatus, Error, FrontendState, PolicySettings,
+    ResolvedRoute, TranslatedFlow,
 };
 use ripstop_host::pod::is_host_end;
 use ripstop_host::uplink::prepare_node;
@@ -19,6 +20,7 @@ use ripstop_model::LocalPod;
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::route::PROTOCOL;
 use ripstop_netlink::{Netlink, address, link};
+use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 use serde_json::{Value, json};
 
@@ -82,6 +84,18 @@ impl Datapath for Remembers {
     }
     fn take_flows(&mut self, _: &[TranslatedFlow]) -> Result<(), Error> {
         Ok(())
+    }
+    fn set_policy_settings(&mut self, _: PolicySettings) -> Result<(), Error> {
+        Ok(())
+    }
+    fn policies(&self) -> Result<PolicyTables, Error> {
+        Ok(PolicyTables::default())
+    }
+    fn denials(&self) -> Result<Denials, Error> {
+        Ok(Denials::default())
+    }
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        Ok(Vec::new())
     }
     fn take_connections(&mut self, _: &[Connection]) -> Result<(), Error> {
         Ok(())
