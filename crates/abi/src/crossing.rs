@@ -7,7 +7,7 @@
 
 mod flow;
 
-use flow::{begin, follow, open};
+use flow::{begin, follow, open, step_aside};
 
 use crate::Address;
 use crate::answer;
@@ -127,10 +127,16 @@ where
         } else {
             Packed::DONE
         }
-    } else if let Some(endpoint) = tables.endpoint(destination) {
-        unanswered(endpoint)
-    } else if tables.route(destination).is_some() {
-        Packed::PASS
+    } else if let Some(endpoint) = tables.endpoint(destination)
+        && endpoint.is_handed_over()
+    {
+        Packed::STACK
+    } else if tables.endpoint(destination).is_some() || tables.route(destination).is_some() {
+        if segment.is_ok_and(|segment| segment.begins) && of_sender & TRANSLATED_SENDER != 0 {
+            step_aside(packet.ifindex(), tables, work)
+        } else {
+            Packed::PASS
+        }
     } else if let Ok(segment) = &segment
         && let Some(frontend) = frontend(tables, &work.key)
     {

@@ -4,12 +4,13 @@
 use crate::Address;
 use crate::crossing::{self, Direct, Packed};
 use crate::packet::Packet;
-use crate::policy::{Connections, denied_to_pod, sent_by};
+use crate::policy::{Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, denied_to_pod, sent_by};
 use crate::service::Services;
 use crate::table::{Endpoint, Flow, FlowKey, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{
-    ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6, Tcp,
+    ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6,
+    TCP_ACK, TCP_SYN, Tcp,
 };
 
 /// The tables that packets are looked up in.
@@ -18,6 +19,8 @@ pub trait Tables: Services + Connections {
     fn route(&self, address: &Address) -> Option<&Route>;
     /// What comes to this pod may be an answer to a translated packet.
     fn set_translated(&self, address: &Address);
+    /// Some of what this pod sends straight to pods goes by other ports.
+    fn set_renumbered(&self, address: &Address);
     /// What the node itself sends may be an answer to a translated packet.
     fn set_node_translated(&self);
     /// By interface index; 0 is the node.
@@ -182,7 +185,7 @@ where
     };
     let of_sender = sent_by(sender);
     let mut direct = Direct::No;
-    if !host_ports {
+    if !host_ports && !may_be_renumbered::<H, P>(packet, of_sender) {
         match tables.endpoint(&destination) {
             Some(endpoint) if !endpoint.is_translated() => direct = Direct::Pod(endpoint),
             _ => {
@@ -197,6 +200,25 @@ where
         _ => Packed::PASSES,
     };
     crossing::carry_out::<H, P>(packet, tables, act, direct, &destination, of_sender)
+}
+
+/// Whether a packet to a pod has to be looked up among the flows: its port may be
+/// that of a flow whose answers come from there, too.
+#[inline(always)]
+fn may_be_renumbered<H: Ip, P: Packet>(packet: &mut P, of_sender: u32) -> bool
+where
+    Frame<H>: Header,
+{
+    if of_sender & (TRANSLATED_SENDER | RENUMBERED_SENDER) == 0 {
+        return false;
+    }
+    if of_sender & RENUMBERED_SENDER != 0 {
+        return true;
+    }
+    // In the middle of a connection it was said as that began.
+    let tcp = packet.at::<Frame<H>>(0).map(|frame| frame.ip.protocol()) == Some(IPPROTO_TCP);
+    let begins = |tcp: &mut Tcp| tcp.flags() & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    !tcp || packet.at::<Tcp>(H::TRANSPORT).is_some_and(begins)
 }
 
 #[inline(always)]

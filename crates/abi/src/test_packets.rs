@@ -340,7 +340,7 @@ pub struct MemoryTables {
     /// Of backends: what was added to them.
     pub bytes: RefCell<HashMap<BackendKey, u64>>,
     pub refused: RefCell<HashMap<ServiceAddress, u64>>,
-    /// Pods that got translated packets' answers.
+    /// Pods of whose packets something was noted.
     pub translated: RefCell<HashMap<Address, &'static Endpoint>>,
     /// Addresses of the node.
     pub own: Vec<Address>,
@@ -459,8 +459,16 @@ impl Tables for MemoryTables {
     }
 
     fn set_translated(&self, address: &Address) {
-        if let Some(mut endpoint) = self.endpoints.get(address).copied() {
+        if let Some(mut endpoint) = self.endpoint(address).copied() {
             endpoint.set_translated();
+            let endpoint = Box::leak(Box::new(endpoint));
+            self.translated.borrow_mut().insert(*address, endpoint);
+        }
+    }
+
+    fn set_renumbered(&self, address: &Address) {
+        if let Some(mut endpoint) = self.endpoint(address).copied() {
+            endpoint.set_renumbered();
             let endpoint = Box::leak(Box::new(endpoint));
             self.translated.borrow_mut().insert(*address, endpoint);
         }

@@ -4,6 +4,7 @@
 mod common;
 mod nftables;
 mod policies;
+mod renumbered;
 mod services;
 
 use std::net::SocketAddr;

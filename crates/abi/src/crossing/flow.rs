@@ -6,8 +6,9 @@ use crate::Port;
 use crate::forward::Tables;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
-    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_CLOSING, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow,
-    FlowKey, Frontend, RANGE_OUTSIDE, RANGE_PODS, ServiceAddress, Work,
+    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES,
+    FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE,
+    RANGE_PODS, ServiceAddress, Work,
 };
 use crate::translate::Segment;
 use crate::verdict::DropReason;
@@ -33,6 +34,9 @@ pub(super) fn follow<'t, T: Tables>(
     segment: &Segment,
 ) -> Option<&'t Flow> {
     let flow = tables.flow(key)?;
+    if flow.flags & FLOW_AWAITED != 0 {
+        return None;
+    }
     if flow.flags & FLOW_CLOSING != 0 && segment.synchronizes {
         // What follows is of the new connection, which may not come by a service.
         tables.forget(key);
@@ -56,6 +60,10 @@ pub(super) fn follow<'t, T: Tables>(
     }
     if flow.last != now || closing & !flow.flags != 0 || counted >= MANY {
         tables.touch(key, now, closing);
+        if flow.flags & FLOW_RENUMBERED != 0 {
+            // Said before, and lost if its row was written just then.
+            tables.set_renumbered(&flow.destination);
+        }
     }
     Some(flow)
 }
@@ -147,15 +155,54 @@ pub(super) fn open(
     begin(ifindex, tables, work, own, 0)
 }
 
+/// What becomes of a pod's packet that begins something straight to a pod or
+/// node. Its port may be that of a flow of the same pod which was led to that very
+/// backend, as the sender sees two destinations: then answers would be taken for
+/// that flow's, and this one gets another port.
+#[inline(always)]
+pub(super) fn step_aside(ifindex: u32, tables: &impl Tables, work: &mut Work) -> u64 {
+    let (key, back) = (&work.key, &mut work.back);
+    back.source = key.destination;
+    back.destination = key.source;
+    back.source_port = key.destination_port;
+    back.destination_port = key.source_port;
+    back.protocol = key.protocol;
+    let Some(answers) = tables.flow(back) else {
+        return Packed::PASS;
+    };
+    if answers.flags & FLOW_REPLY == 0 {
+        return Packed::PASS;
+    }
+    if is_over(tables, answers, key.protocol, tables.now()) {
+        tables.forget(back);
+        return Packed::PASS;
+    }
+    if tables.uplink(0).is_some_and(|node| node.is_retired()) {
+        // The engine that comes next finds a port for it, by the stack.
+        return Packed::STACK;
+    }
+    let flow = &mut work.flow;
+    flow.source = key.source;
+    flow.destination = key.destination;
+    flow.destination_port = key.destination_port;
+    flow.set = 0;
+    flow.id = 0;
+    flow.ifindex = 0;
+    flow.bytes = 0;
+    tables.set_renumbered(&key.source);
+    begin(ifindex, tables, work, true, FLOW_RENUMBERED)
+}
+
 /// Remembers a flow of which the addresses are known. `own`: the source is the
-/// node's, and needs a port.
+/// node's, or a pod's that needs another port. `kind`: what more is to be said of
+/// it.
 #[inline(always)]
 pub(super) fn begin(
     ifindex: u32,
     tables: &impl Tables,
     work: &mut Work,
     own: bool,
-    leaves: u32,
+    kind: u32,
 ) -> u64 {
     let Work {
         key,
@@ -165,7 +212,7 @@ pub(super) fn begin(
         ..
     } = work;
     let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
-    flow.flags = leaves | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
+    flow.flags = kind & FLOW_LEAVES | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
     flow.last = tables.now();
     flow.source_port = key.source_port;
     answer.source = key.destination;
@@ -175,7 +222,7 @@ pub(super) fn begin(
     answer.set = flow.set;
     answer.id = flow.id;
     answer.ifindex = ifindex;
-    answer.flags = flow.flags & FLOW_TRACKS_BACKEND | FLOW_REPLY;
+    answer.flags = flow.flags & FLOW_TRACKS_BACKEND | kind & FLOW_RENUMBERED | FLOW_REPLY;
     answer.last = flow.last;
     answer.bytes = 0;
     back.source = flow.destination;

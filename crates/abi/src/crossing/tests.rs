@@ -1,3 +1,5 @@
+mod renumbered;
+
 use std::vec;
 use std::vec::Vec;
 

@@ -12,7 +12,7 @@ use crate::policy::connection::{
 };
 use crate::policy::read::read;
 use crate::policy::{NO_POLICY, Outcome, PolicyTables, judge_side};
-use crate::table::{Endpoint, Flow, TRACKED, TRANSLATED};
+use crate::table::{Endpoint, Flow, RENUMBERED, TRACKED, TRANSLATED};
 use crate::verdict::DropReason;
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 
@@ -44,6 +44,8 @@ pub(crate) const SENDER: u32 = TRACKED as u32;
 pub(crate) const RECEIVER: u32 = SENDER << 8;
 /// Who sends it has had packets led to backends.
 pub(crate) const TRANSLATED_SENDER: u32 = TRANSLATED as u32;
+/// Some of its packets to pods go by other ports.
+pub(crate) const RENUMBERED_SENDER: u32 = RENUMBERED as u32;
 /// A pod of this node sent it, by its own address.
 pub(crate) const BY_POD: u32 = 1 << 16;
 /// It goes to the host's stack, and may be for the node itself: that is never
@@ -62,7 +64,7 @@ const ASK: u32 = u32::MAX - 1;
 /// What is to be asked about a packet that a pod of this node sends.
 #[inline(always)]
 pub(crate) const fn sent_by(sender: &Endpoint) -> u32 {
-    sender.flags() & (SENDER | TRANSLATED_SENDER) | BY_POD
+    sender.flags() & (SENDER | TRANSLATED_SENDER | RENUMBERED_SENDER) | BY_POD
 }
 
 /// What is to be asked about one that a pod of this node gets.

@@ -16,7 +16,8 @@ pub use connection::{
 };
 pub use enforce::Connections;
 pub(crate) use enforce::{
-    RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, denied_to_pod, got_by, sent_by,
+    RECEIVER, RENUMBERED_SENDER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied,
+    denied_to_pod, got_by, sent_by,
 };
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
 

@@ -23,6 +23,12 @@ pub const FLOW_TRACKS_BACKEND: u32 = 4;
 
 /// The packets are translated where they leave the node.
 pub const FLOW_LEAVES: u32 = 8;
+/// Straight from a pod to another one, by a port that is not the sender's: answers
+/// to its own would be taken for those of another flow.
+pub const FLOW_RENUMBERED: u32 = 16;
+/// Another engine still leads it: what is here keeps its port from being given to
+/// others.
+pub const FLOW_AWAITED: u32 = 32;
 
 /// What they become.
 #[repr(C)]

@@ -10,7 +10,7 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Of the pod's end, as words in the order in which they are sent.
     mac: [u16; 3],
-    /// [`TRANSLATED`], [`HANDED_OVER`], [`TRACKED`].
+    /// [`TRANSLATED`], [`HANDED_OVER`], [`TRACKED`], [`RENUMBERED`].
     flags: u16,
 }
 
@@ -22,6 +22,9 @@ pub(crate) const TRANSLATED: u16 = 1;
 const HANDED_OVER: u16 = 2;
 /// Its packets are asked about: policies are in force on it, or not yet known.
 pub(crate) const TRACKED: u16 = 4;
+/// Some of its packets go straight to pods by other ports
+/// ([`FLOW_RENUMBERED`](super::FLOW_RENUMBERED)): each is looked up.
+pub(crate) const RENUMBERED: u16 = 8;
 
 impl Endpoint {
     pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
@@ -69,6 +72,11 @@ impl Endpoint {
     #[inline(always)]
     pub const fn set_translated(&mut self) {
         self.flags |= TRANSLATED;
+    }
+
+    #[inline(always)]
+    pub const fn set_renumbered(&mut self) {
+        self.flags |= RENUMBERED;
     }
 
     #[inline(always)]

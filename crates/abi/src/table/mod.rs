@@ -7,12 +7,15 @@ mod link;
 mod service;
 mod socket;
 
-pub use flow::{FLOW_CLOSING, FLOW_LEAVES, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow, FlowKey, Work};
+pub use flow::{
+    FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND,
+    Flow, FlowKey, Work,
+};
 pub use link::{
     Endpoint, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route,
     RouteKey, Uplink,
 };
-pub(crate) use link::{TRACKED, TRANSLATED};
+pub(crate) use link::{RENUMBERED, TRACKED, TRANSLATED};
 pub use service::{
     Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY,
     FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,

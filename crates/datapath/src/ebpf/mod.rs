@@ -195,7 +195,11 @@ impl EbpfEngine {
             if endpoints.put_marked(address, endpoint, row, mark)? {
                 done.push(row());
             } else if handing_over {
-                endpoints.mark(&address, Endpoint::set_handed_over)?;
+                // With what our programs have noted meanwhile.
+                endpoints.change(&address, |mut endpoint| {
+                    endpoint.set_handed_over();
+                    endpoint
+                })?;
             }
         }
         let frontends = rows
@@ -443,6 +447,7 @@ impl Datapath for EbpfEngine {
             // is led begins a connection of which connection tracking, which still
             // is asked about it, may know another one by that name.
             links::release_sockets(&self.pins)?;
+            readback::await_flows(&self.maps, &mut self.netlink, flows)?;
             return retire::take_over(&self.maps, true);
         }
         readback::take_flows(&mut self.maps, &mut self.netlink, flows)?;

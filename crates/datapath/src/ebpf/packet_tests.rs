@@ -365,6 +365,34 @@ fn errors_about_flows() {
     }
 }
 
+/// A pod begins something straight to a backend, from a port from which a service
+/// led it there before.
+#[test]
+fn what_goes_to_a_service_and_what_goes_straight_there() {
+    let both = Both::new();
+    for family in 0..2 {
+        let [pod, neighbour, service] =
+            [PODS, NEIGHBOURS, SERVICES].map(|addresses| addresses[family]);
+        for make in [Sample::tcp_syn, Sample::udp, Sample::sctp] {
+            let run = |sample: &Sample| both.agree(FROM_POD, &sample.bytes(), 0);
+            let later = |sample: &Sample| Sample {
+                flags: 0x10,
+                ..sample.clone()
+            };
+            let led = make((neighbour, 1000), (service, 80));
+            let straight = make((neighbour, 1000), (pod, 8080));
+            let aside = make((neighbour, PORT), (pod, 8080));
+            assert_eq!(run(&led), DELIVER);
+            for sample in [&straight, &later(&straight), &led, &later(&led)] {
+                assert_eq!(run(sample), DELIVER);
+                assert_eq!(run(&later(&aside.reversed())), DELIVER);
+                assert_eq!(run(&later(&straight.reversed())), DELIVER);
+            }
+            both.forget();
+        }
+    }
+}
+
 #[test]
 fn whatever_comes() {
     let both = Both::new();

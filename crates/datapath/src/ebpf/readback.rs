@@ -1,14 +1,16 @@
 //! The kernel's tables as people and other engines understand them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ripstop_abi::{
-    Address, Backend, FLOW_CLOSING, FLOW_REPLY, Flow, FlowKey, Port, RouteKey, ServiceAddress,
+    Address, Backend, FLOW_AWAITED, FLOW_CLOSING, FLOW_RENUMBERED, FLOW_REPLY, Flow, FlowKey, Port,
+    RouteKey, ServiceAddress,
 };
 use ripstop_model::Protocol;
 use ripstop_netlink::Netlink;
+use ripstop_netlink::route::Route;
 use ripstop_plan as plan;
 
 use super::frontends::Counts;
@@ -99,6 +101,21 @@ pub(crate) fn flows(maps: &Maps) -> Result<Vec<TranslatedFlow>, Error> {
     Ok(requests.filter_map(flow).collect())
 }
 
+/// Keeps the ports of another engine's flows from being given to others.
+pub(crate) fn await_flows(
+    maps: &Maps,
+    netlink: &mut Netlink,
+    flows: &[TranslatedFlow],
+) -> Result<(), Error> {
+    let routes = netlink.routes().map_err(links::failed)?;
+    let rows = flows.iter().map(|flow| {
+        let [_, (key, answers)] = rows(flow, &routes);
+        let flags = answers.flags | FLOW_AWAITED;
+        (key, Flow { flags, ..answers })
+    });
+    write_flows(maps, &rows.collect::<Vec<_>>())
+}
+
 /// Both rows of each flow.
 pub(crate) fn take_flows(
     maps: &mut Maps,
@@ -106,58 +123,86 @@ pub(crate) fn take_flows(
     flows: &[TranslatedFlow],
 ) -> Result<(), Error> {
     let routes = netlink.routes().map_err(links::failed)?;
-    let link_to = |address: IpAddr| {
-        let covering = routes.iter().filter(|r| r.destination.contains(&address));
-        let best = covering.max_by_key(|route| route.destination.prefix_len());
-        best.map_or(0, |route| route.index)
-    };
-    let now = now();
-    let mut rows = Vec::new();
-    let mut clients = BTreeSet::new();
+    let both = flows.iter().flat_map(|flow| rows(flow, &routes));
+    write_flows(maps, &both.collect::<Vec<_>>())?;
+    // Whether they have flows straight to others that go by another port.
+    let mut clients = BTreeMap::new();
     for flow in flows {
-        let source = flow.source.unwrap_or(flow.client);
-        let row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
-            let key = FlowKey {
-                source: from.0.ip().into(),
-                destination: from.1.ip().into(),
-                source_port: Port::from_host(from.0.port()),
-                destination_port: Port::from_host(from.1.port()),
-                protocol: flow.protocol as u32,
-            };
-            let becomes = Flow {
-                source: to.0.ip().into(),
-                destination: to.1.ip().into(),
-                source_port: Port::from_host(to.0.port()),
-                destination_port: Port::from_host(to.1.port()),
-                ifindex: link_to(to.1.ip()),
-                flags,
-                last: now,
-                ..Flow::default()
-            };
-            (key, becomes)
-        };
-        let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
-        let closing = if flow.is_closing { FLOW_CLOSING } else { 0 };
-        rows.push(row((client, frontend), (source, backend), closing));
-        let answers = closing | FLOW_REPLY;
-        rows.push(row((backend, source), (frontend, client), answers));
-        clients.insert(Address::from(client.ip()));
+        let client = Address::from(flow.client.ip());
+        *clients.entry(client).or_insert(false) |= is_renumbered(flow);
     }
-    let describe = |row: usize| format!("flow {:?}", rows[row].0);
-    maps.flows.put_all(&rows, describe).1?;
     // What comes to those may be an answer; to the others it may as well if our
     // programs have begun a flow of theirs meanwhile, and noted it.
     let addresses: Vec<Address> = maps.endpoints.rows().keys().copied().collect();
     for address in addresses {
         maps.endpoints.change(&address, |mut endpoint| {
             endpoint.clear_handed_over();
-            if clients.contains(&address) {
+            if let Some(renumbered) = clients.get(&address) {
                 endpoint.set_translated();
+                if *renumbered {
+                    endpoint.set_renumbered();
+                }
             }
             endpoint
         })?;
     }
     Ok(())
+}
+
+fn write_flows(maps: &Maps, rows: &[(FlowKey, Flow)]) -> Result<(), Error> {
+    let describe = |row: usize| format!("flow {:?}", rows[row].0);
+    maps.flows.put_all(rows, describe).1
+}
+
+/// It goes straight to whom the client names, by another port.
+fn is_renumbered(flow: &TranslatedFlow) -> bool {
+    let of_client = |source: SocketAddr| source.ip() == flow.client.ip();
+    flow.frontend == flow.backend && flow.source.is_some_and(of_client)
+}
+
+/// Its packets and its answers.
+fn rows(flow: &TranslatedFlow, routes: &[Route]) -> [(FlowKey, Flow); 2] {
+    let link_to = |address: IpAddr| {
+        let covering = routes.iter().filter(|r| r.destination.contains(&address));
+        let best = covering.max_by_key(|route| route.destination.prefix_len());
+        best.map_or(0, |route| route.index)
+    };
+    let row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
+        let key = FlowKey {
+            source: from.0.ip().into(),
+            destination: from.1.ip().into(),
+            source_port: Port::from_host(from.0.port()),
+            destination_port: Port::from_host(from.1.port()),
+            protocol: flow.protocol as u32,
+        };
+        let becomes = Flow {
+            source: to.0.ip().into(),
+            destination: to.1.ip().into(),
+            source_port: Port::from_host(to.0.port()),
+            destination_port: Port::from_host(to.1.port()),
+            ifindex: link_to(to.1.ip()),
+            flags,
+            last: now(),
+            ..Flow::default()
+        };
+        (key, becomes)
+    };
+    let (client, frontend, backend) = (flow.client, flow.frontend, flow.backend);
+    let source = flow.source.unwrap_or(client);
+    let closing = if flow.is_closing { FLOW_CLOSING } else { 0 };
+    let renumbered = if is_renumbered(flow) {
+        FLOW_RENUMBERED
+    } else {
+        0
+    };
+    [
+        row((client, frontend), (source, backend), closing),
+        row(
+            (backend, source),
+            (frontend, client),
+            closing | FLOW_REPLY | renumbered,
+        ),
+    ]
 }
 
 /// As programs tell the time.

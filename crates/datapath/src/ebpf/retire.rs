@@ -12,7 +12,10 @@ use crate::Error;
 /// it is an answer.
 pub(crate) fn retire(maps: &Maps, pins: &Pins) -> Result<(), Error> {
     for address in maps.endpoints.rows().keys() {
-        maps.endpoints.mark(address, Endpoint::set_handed_over)?;
+        maps.endpoints.mark(address, |endpoint| {
+            may_be_in_flows(endpoint);
+            endpoint.set_handed_over();
+        })?;
     }
     mark_node(maps, Uplink::set_retired)?;
     // Those that tell the names of who answers stay.
@@ -36,9 +39,16 @@ pub(crate) fn resume(maps: &Maps) -> Result<(), Error> {
     }
     // Which of them had flows is forgotten.
     for address in maps.endpoints.rows().keys() {
-        maps.endpoints.mark(address, Endpoint::set_translated)?;
+        maps.endpoints.mark(address, may_be_in_flows)?;
     }
     mark_node(maps, |_| {})
+}
+
+/// Writing a row anew forgets what programs noted in it: what costs a look at each
+/// packet is noted of all.
+fn may_be_in_flows(endpoint: &mut Endpoint) {
+    endpoint.set_translated();
+    endpoint.set_renumbered();
 }
 
 fn mark_node(maps: &Maps, mark: impl FnOnce(&mut Uplink)) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ripstop_netlink::netns::Netns;
+use socket2::{Domain, Socket, Type};
 
 const CGROUP: &str = "RIPSTOP_TEST_CGROUP";
 const NAME: &str = "RIPSTOP_TEST_NAME";
@@ -108,6 +109,12 @@ impl Process {
         self.ask(format_args!("hold {to}"))
     }
 
+    /// The sockets that are made from here on send from this port; 0 is any. Several
+    /// may, to different places.
+    pub(crate) fn send_from(&mut self, port: u16) {
+        assert_eq!(self.ask(format_args!("from {port}")), "ok");
+    }
+
     /// Sends over the kept connection; gives what comes back.
     pub(crate) fn held(&mut self) -> String {
         self.ask("held")
@@ -165,17 +172,24 @@ fn process_in_a_pod() {
 struct Held {
     stream: Option<TcpStream>,
     socket: Option<UdpSocket>,
+    /// From which sockets send.
+    port: u16,
 }
 
 fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
     let to = || words[1].parse::<SocketAddr>().unwrap();
+    let port = held.port;
     Ok(match words[0] {
+        "from" => {
+            held.port = words[1].parse().unwrap();
+            "ok".into()
+        }
         "serve" => {
             serve(words[1].parse().unwrap())?;
             "ok".into()
         }
         "tcp" => {
-            let mut stream = connect(to())?;
+            let mut stream = connect(to(), port)?;
             let peer = stream.peer_addr()?;
             stream.shutdown(Shutdown::Write)?;
             let mut says = String::new();
@@ -188,7 +202,7 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
             "connected".into()
         }
         "dropu" => {
-            let socket = udp(to())?;
+            let socket = udp(to(), port)?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             exchange(&socket, Some(to()))?.0
         }
@@ -199,22 +213,22 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
             exchange(&socket, Some(to()))?.0
         }
         "udp" => {
-            let (says, from) = exchange(&udp(to())?, Some(to()))?;
+            let (says, from) = exchange(&udp(to(), port)?, Some(to()))?;
             format!("{says} from {from}")
         }
         "udp3" => {
-            let socket = udp(to())?;
+            let socket = udp(to(), port)?;
             let say = || io::Result::Ok(exchange(&socket, Some(to()))?.0);
             [say()?, say()?, say()?].join(" ")
         }
         "udpc" => {
-            let socket = udp(to())?;
+            let socket = udp(to(), port)?;
             socket.connect(to())?;
             let (says, from) = exchange(&socket, None)?;
             format!("{says} from {from} peer {}", socket.peer_addr()?)
         }
         "hold" => {
-            let stream = held.stream.insert(connect(to())?);
+            let stream = held.stream.insert(connect(to(), port)?);
             stream.peer_addr()?.to_string()
         }
         "held" => {
@@ -225,7 +239,7 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
             "still there".into()
         }
         "holdu" => {
-            let socket = held.socket.insert(udp(to())?);
+            let socket = held.socket.insert(udp(to(), port)?);
             socket.connect(to())?;
             exchange(socket, None)?.0
         }
@@ -238,18 +252,27 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
     })
 }
 
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
+fn connect(to: SocketAddr, port: u16) -> io::Result<TcpStream> {
+    let socket = bound(to, Type::STREAM, port)?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    Ok(socket.into())
 }
 
-fn udp(to: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(to: SocketAddr, port: u16) -> io::Result<UdpSocket> {
+    Ok(bound(to, Type::DGRAM, port)?.into())
+}
+
+/// A socket of that port, which others may have, too.
+fn bound(to: SocketAddr, kind: Type, port: u16) -> io::Result<Socket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = Socket::new(Domain::for_address(to), kind, None)?;
+    if port != 0 {
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
+    }
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
@@ -266,7 +289,7 @@ fn exchange(socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<(String, S
 
 /// Writes and reads at once: more than the buffers hold.
 fn bulk(to: SocketAddr, bytes: usize) -> io::Result<usize> {
-    let mut stream = connect(to)?;
+    let mut stream = connect(to, 0)?;
     let mut back = stream.try_clone()?;
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
