@@ -81,6 +81,7 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
             let backlog = ripstop_host::backlog::backlog(socket)?;
             Some((backlog.waiting, backlog.limit))
         }),
+        witness: None,
     };
     let server = Server::new(zone, &config).context("server")?;
     let threads: Vec<_> = server

@@ -8,6 +8,7 @@
 mod answer;
 mod explain;
 mod find;
+mod found;
 mod keep;
 mod log;
 mod name;
@@ -23,6 +24,7 @@ mod zone;
 
 pub use answer::{Asker, Outcome, Realm, Transport, Verdict, answer};
 pub use explain::{Explained, Step, kind_of};
+pub use found::{Found, Ready, Witness};
 pub use log::{Count, Counts, LATENCIES, Logged, Source, Stats};
 pub use name::{Name, NameError};
 pub use server::{Backlog, Server, ServerConfig, Work};

@@ -117,6 +117,7 @@ static SERVERS: LazyLock<Mutex<Servers>> = LazyLock::new(|| {
             upstream,
             expand_search,
             backlog: None,
+            witness: None,
         };
         let server = Arc::new(Server::new(Arc::clone(&zone), &config).unwrap());
         let sockets = (0..10).find_map(|_| Sockets::bind(&[LOCALHOST], 0).ok());

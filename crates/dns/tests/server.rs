@@ -68,6 +68,7 @@ fn start_on(addresses: &[IpAddr], upstream: UpstreamConfig) -> Vec<SocketAddr> {
         upstream,
         expand_search: false,
         backlog: None,
+        witness: None,
     };
     for work in Server::new(zone, &config).unwrap().threads(sockets) {
         std::thread::spawn(work);
@@ -398,6 +399,7 @@ fn a_flood_hurts_who_makes_it() {
         upstream: UpstreamConfig::default(),
         expand_search: false,
         backlog: Some(|_| Some((8 << 20, 8 << 20))),
+        witness: None,
     };
     let server = Server::new(zone, &config).unwrap();
     let sockets = (0..10).find_map(|_| Sockets::bind(&[LOCALHOST], 0).ok());

@@ -54,6 +54,9 @@ pub struct LabOptions {
     /// Of `ripstop agent`; its default if empty.
     #[serde(default)]
     pub policy_deny: String,
+    /// Of `ripstop agent`: a machine's own servers are out of a lab's reach.
+    #[serde(default)]
+    pub upstream_dns: Vec<String>,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -100,6 +103,7 @@ impl Default for LabOptions {
             dns_expand_search: false,
             pod_names: String::new(),
             policy_deny: String::new(),
+            upstream_dns: Vec::new(),
             mtu: 1500,
             real_probe_timing: false,
         }

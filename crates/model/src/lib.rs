@@ -17,8 +17,8 @@ pub use node::Node;
 pub use pod::{HostPort, LocalPod, Mac};
 pub use policy::{
     Action, ClusterNetworkPolicy, ClusterRule, ClusterSubject, ContainerPort, DomainPattern,
-    Namespace, NamespaceScope, NetworkPolicy, NodeIdentity, Peer, Pod, PortMatch, PortSet, PortsOf,
-    Rule, Tier,
+    DomainSet, Namespace, NamespaceScope, NetworkPolicy, NodeIdentity, Peer, Pod, PortMatch,
+    PortSet, PortsOf, Rule, Tier,
 };
 pub use problem::{ObjectKind, ObjectRef, Problem, Reason};
 pub use service::{

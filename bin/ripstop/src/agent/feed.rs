@@ -13,7 +13,9 @@ use ripstop_plan::{PlanConfig, Planner, Tables, Update};
 use ripstop_watch::{Event, ObjectEvent};
 
 use super::control::Question;
+use super::learnt::{Learnt, Told};
 use super::local_pods::{LocalPods, PodInput};
+use super::names::Names;
 use super::names::pods::PodAddresses;
 use super::policies::DryRun;
 
@@ -26,6 +28,8 @@ pub(crate) enum Input {
     Api(Event),
     Pod(PodInput),
     Ask(Question),
+    /// An answer of the DNS server that is about names in policies.
+    Name(Told),
 }
 
 /// The planner with the events that wait for it.
@@ -44,6 +48,8 @@ pub(crate) struct Feed {
     attributions: Attributions,
     /// Policies that are not planned, but tried.
     pub(crate) dry_run: DryRun,
+    /// What domain names in policies stand for.
+    pub(crate) learnt: Learnt,
     changed: Changed,
 }
 
@@ -100,7 +106,8 @@ impl Changed {
 pub(crate) struct Ended;
 
 impl Feed {
-    pub(crate) fn new(inbox: Receiver<Input>, planner: Planner) -> Self {
+    pub(crate) fn new(inbox: Receiver<Input>, mut planner: Planner, learnt: Learnt) -> Self {
+        learnt.tell_all(planner.policies_mut());
         Self {
             inbox,
             asked: Vec::new(),
@@ -113,6 +120,7 @@ impl Feed {
             pods: None,
             attributions: Attributions::default(),
             dry_run: DryRun::default(),
+            learnt,
             changed: Changed::default(),
         }
     }
@@ -184,9 +192,22 @@ impl Feed {
         self.locals.take(pod, self.planner.policies_mut());
     }
 
+    /// Listens to the names that policies name now; to be called before they are
+    /// planned.
+    pub(crate) fn follow_names(&mut self, names: &Names) {
+        let planner = self.planner.policies_mut();
+        self.learnt.follow_policies(&names.server, planner);
+    }
+
+    /// Forgets addresses of names that nobody told of lately and nobody uses.
+    pub(crate) fn forget_names(&mut self, in_use: impl FnOnce() -> Option<BTreeSet<IpAddr>>) {
+        self.learnt.look(self.planner.policies_mut(), in_use);
+    }
+
     /// What has been planned is in the kernel.
     pub(crate) fn applied(&mut self) {
         self.locals.answer(self.planner.policies());
+        self.learnt.applied();
     }
 
     /// Whether [`Feed::problems`] may have changed since the last call.
@@ -240,6 +261,7 @@ impl Feed {
             Input::Api(event) => event,
             Input::Pod(pod) => return self.locals.take(pod, planner.policies_mut()),
             Input::Ask(question) => return self.asked.push(question),
+            Input::Name(told) => return self.learnt.take(told, planner.policies_mut()),
         };
         match event {
             Event::Service(ObjectEvent::Applied(service)) => planner.upsert_service(service),
@@ -287,6 +309,7 @@ impl Feed {
             }
             Event::NetworkPolicy(event) => self.dry_run.network(event, planner.policies_mut()),
             Event::ClusterNetworkPolicy(event) => {
+                self.learnt.policy(&event);
                 self.dry_run.cluster(event, planner.policies_mut());
             }
             Event::EndpointsChanged(at) => self.changed.add(at),

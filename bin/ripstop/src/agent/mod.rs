@@ -17,6 +17,7 @@ mod facts;
 mod feed;
 mod health;
 mod http;
+mod learnt;
 mod local_pods;
 mod machine;
 mod metrics;
@@ -55,6 +56,7 @@ use engine::Opener;
 use facts::Facts;
 use feed::Feed;
 use health::HealthServer;
+use learnt::Learnt;
 use local_pods::PodTeller;
 pub(crate) use machine::Machine;
 use names::Names;
@@ -63,8 +65,8 @@ use names::pods::PodAddresses;
 use node_ports::NodePorts;
 pub(crate) use nodes::NodeView;
 pub(crate) use policies::{
-    CheckView, DeniedView, DropView, DropsView, DryRunView, PodView, PoliciesView, PolicyAsk,
-    PortsView, RowView, VerdictView, WouldDeny,
+    CheckView, DeniedView, DropView, DropsView, DryRunView, NameView, PodView, PoliciesView,
+    PolicyAsk, PortsView, RowView, VerdictView, WouldDeny,
 };
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
@@ -105,10 +107,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         no_masquerade: args.no_masquerade.clone(),
         ..PlanConfig::default()
     });
-    let mut feed = Feed::new(inbox, planner);
+    let learnt = Learnt::open(&args.run_dir, events.clone());
+    let listener = learnt.listener();
+    let mut feed = Feed::new(inbox, planner, learnt);
 
     // Names, unknown until the API has told them
-    let names = Names::open(args)?;
+    let names = Names::open(args, listener)?;
     feed.follow_pods(PodAddresses::new(&names.zone));
 
     // This node: a router that has the addresses of the cluster's DNS itself
@@ -215,7 +219,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         switch.settle(feed.tables(), &mut effects);
     }
     loop {
-        if feed.wait(effects.idle().min(feed.dry_run.idle()))? {
+        let idle = effects.idle().min(feed.dry_run.idle());
+        if feed.wait(idle.min(feed.learnt.idle()))? {
             facts.check(&feed)?;
             follow(&mut feed, &mut effects);
             services::answer(&mut feed, &mut effects, &switch);
@@ -225,6 +230,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
         }
+        if feed.learnt.idle().is_zero() {
+            feed.forget_names(|| policies::addresses_in_use(&effects));
+            follow(&mut feed, &mut effects);
+        }
         effects.observe(feed.dry_run.observes());
         policies::look(&mut feed, &effects);
         say_problems(&mut feed, &mut effects, &reporter);
@@ -233,6 +242,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Plans what came, and does it.
 fn follow(feed: &mut Feed, effects: &mut Effects) {
+    feed.follow_names(&effects.names);
     loop {
         let update = feed.plan();
         if !update.is_empty() {
@@ -309,6 +319,7 @@ fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
 
 /// From here on the kernel follows the plan.
 fn begin(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
+    feed.follow_names(&effects.names);
     let update = feed.plan();
     effects.start(update, feed);
     // What was listed had changed before there was anybody to measure it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use ipnet::IpNet;
+use ripstop_dns::UpstreamServer;
 use ripstop_lab::api::Api;
 use ripstop_lab::apply;
 use ripstop_lab::lifecycle::{Found, Keep, Preflight, check_machine, look, start, tear_down};
@@ -77,6 +78,10 @@ pub(super) struct Args {
         hide_default_value = true
     )]
     policy_deny: String,
+    /// Where names outside the cluster are asked for, as of `ripstop agent`; a server
+    /// on the machine outside is at 172.31.0.2 and fd00:31::2.
+    #[arg(long, value_name = "SERVER")]
+    upstream_dns: Vec<UpstreamServer>,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -136,6 +141,7 @@ impl Args {
             dns_expand_search: self.dns_expand_search,
             pod_names: self.pod_names.clone(),
             policy_deny: self.policy_deny.clone(),
+            upstream_dns: self.upstream_dns.iter().map(ToString::to_string).collect(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }

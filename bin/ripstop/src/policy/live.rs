@@ -2,13 +2,16 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ripstop_plan::policy::Direction;
 use serde::de::DeserializeOwned;
 
 use super::{Output, Source, check, show};
-use crate::agent::{Ask, CheckView, PodView, PolicyAsk, PortsView, RowView, VerdictView, ask};
+use crate::agent::{
+    Ask, CheckView, NameView, PodView, PolicyAsk, PortsView, RowView, VerdictView, ask,
+};
 
 /// Prefixes of a row that are said; the JSON has all.
 const SOME: usize = 6;
@@ -44,6 +47,7 @@ pub(super) fn show(args: &show::Args) -> Result<(String, ExitCode)> {
     }
     text += &view.ingress.text(Direction::Ingress);
     text += &view.egress.text(Direction::Egress);
+    view.names.iter().for_each(|name| text += &name_text(name));
     match view.drift.as_slice() {
         [] => text += "kernel: as planned\n",
         drift => drift.iter().for_each(|line| {
@@ -59,6 +63,15 @@ pub(super) fn show(args: &show::Args) -> Result<(String, ExitCode)> {
         false => ExitCode::FAILURE,
     };
     Ok((text, code))
+}
+
+fn name_text(view: &NameView) -> String {
+    let addresses = view.addresses.iter().map(|one| {
+        let seconds = Duration::from_secs(one.seconds);
+        format!("{} ({seconds:?})", one.address)
+    });
+    let addresses: Vec<_> = addresses.collect();
+    format!("name: {} is {}\n", view.name, addresses.join(", "))
 }
 
 fn row_text(row: &RowView) -> String {

@@ -22,7 +22,7 @@ use crate::query::Query;
 use crate::reply::Rcode;
 use crate::sockets::Sockets;
 use crate::upstream::{Key, Resolver, ServerState, UpstreamConfig};
-use crate::{Name, Zone};
+use crate::{Found, Name, Ready, Witness, Zone};
 use forward::Job;
 use limits::Limits;
 pub use share::Backlog;
@@ -38,6 +38,8 @@ pub struct ServerConfig {
     /// How to see that more is asked than can be answered; without it, whoever
     /// asks most gets most.
     pub backlog: Option<Backlog>,
+    /// Is told of addresses before those who asked for them are.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// Answers questions at some sockets.
@@ -61,6 +63,7 @@ pub(crate) struct Shared {
     searches: RwLock<HashMap<IpAddr, Arc<[Name]>>>,
     expand_search: bool,
     backlog: Option<Backlog>,
+    witness: Option<Arc<dyn Witness>>,
     ending: AtomicBool,
 }
 
@@ -81,6 +84,7 @@ impl Server {
                 searches: RwLock::default(),
                 expand_search: config.expand_search,
                 backlog: config.backlog,
+                witness: config.witness.clone(),
                 ending: AtomicBool::new(false),
             }),
             handle: runtime.handle().clone(),
@@ -168,6 +172,13 @@ impl Server {
         self.shared.search(pod)
     }
 
+    /// Tells of what upstream servers said lately, for who did not listen then.
+    pub fn recall(&self, mut tell: impl FnMut(Found)) {
+        for reply in self.shared.resolver.replies(Instant::now()) {
+            Found::read(&reply).into_iter().for_each(&mut tell);
+        }
+    }
+
     /// Takes no more questions and waits until those under way are answered, at
     /// most so long. Questions that come meanwhile wait in the sockets.
     pub fn drain(&self, patience: Duration) {
@@ -179,10 +190,30 @@ impl Server {
     }
 }
 
+/// How long a reply waits until the addresses in it are in force. Who is told late
+/// is better off than who is not told.
+const WITNESS: Duration = Duration::from_millis(100);
+
 /// Work for a thread.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 impl Shared {
+    /// Tells of a reply before it is sent, which it is to be when this rings.
+    fn tell(&self, reply: &[u8]) -> Option<Ready> {
+        let witness = self.witness.as_ref()?;
+        match witness.listens() {
+            true => witness.tell(Found::read(reply)?),
+            false => None,
+        }
+    }
+
+    /// The same, and waits.
+    async fn tell_and_wait(&self, reply: &[u8]) {
+        if let Some(ready) = self.tell(reply) {
+            wait(ready).await;
+        }
+    }
+
     fn search(&self, pod: IpAddr) -> Option<Arc<[Name]>> {
         let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
         searches.get(&pod).cloned()
@@ -244,4 +275,8 @@ impl Shared {
         }
         (outcome, Source::Server)
     }
+}
+
+async fn wait(ready: Ready) {
+    let _ = tokio::time::timeout(WITNESS, ready).await;
 }

@@ -91,6 +91,7 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, client: IpAddr) -> 
             // What is no question is no client.
             Verdict::Drop => return Ok(()),
             Verdict::Reply => {
+                shared.tell_and_wait(&reply).await;
                 send(&write, &reply).await?;
                 note(
                     shared,
@@ -112,6 +113,7 @@ async fn connection(shared: &Arc<Shared>, stream: TcpStream, client: IpAddr) -> 
                 let (shared, write) = (Arc::clone(shared), Arc::clone(&write));
                 tokio::spawn(async move {
                     let source = job.finish(&shared).await;
+                    shared.tell_and_wait(&job.reply).await;
                     // Who has closed the connection does not want the answer.
                     let _ = send(&write, &job.reply).await;
                     let observed = Observed::new(&job.outcome, source, start.elapsed());

@@ -12,9 +12,9 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use tokio::runtime::Handle;
 use tracing::debug;
 
-use super::Shared;
 use super::forward::{Job, failure};
 use super::share::Share;
+use super::{Shared, wait};
 use crate::answer::{Transport, Verdict};
 use crate::log::{Observed, Source};
 
@@ -135,8 +135,26 @@ fn one(
     let client = address(&asked.client)?;
     let (outcome, source) = shared.decide(packet, client.ip(), Transport::Udp, reply, runtime);
     match outcome.verdict {
-        Verdict::Reply | Verdict::Drop => {
-            return Some(Observed::new(&outcome, source, Duration::ZERO));
+        Verdict::Drop => return Some(Observed::new(&outcome, source, Duration::ZERO)),
+        Verdict::Reply => {
+            let observed = Observed::new(&outcome, source, Duration::ZERO);
+            let Some(ready) = shared.tell(reply) else {
+                return Some(observed);
+            };
+            let Some(permit) = shared.limits.take(client.ip()) else {
+                return Some(observed);
+            };
+            let (packet, reply) = (packet.to_vec(), reply.clone());
+            let (shared, socket, start) = (Arc::clone(shared), Arc::clone(socket), Instant::now());
+            runtime.spawn(async move {
+                wait(ready).await;
+                let _ = socket.send_to(&reply, client);
+                let took = start.elapsed();
+                let mut recorder = shared.stats.begin(SystemTime::now());
+                recorder.observe(client.ip(), &packet, Observed { took, ..observed });
+                drop(permit);
+            });
+            return None;
         }
         _ => {}
     }
@@ -157,6 +175,7 @@ fn one(
     let (shared, socket, start) = (Arc::clone(shared), Arc::clone(socket), Instant::now());
     runtime.spawn(async move {
         let source = job.finish(&shared).await;
+        shared.tell_and_wait(&job.reply).await;
         let _ = socket.send_to(&job.reply, client);
         let observed = Observed::new(&job.outcome, source, start.elapsed());
         let mut recorder = shared.stats.begin(SystemTime::now());

@@ -58,6 +58,16 @@ impl Cache {
         self.insert(&mut self.lock(), key, answer);
     }
 
+    /// All that hold still, with what was asked.
+    pub(crate) fn fresh(&self, now: Instant) -> Vec<(Key, Arc<Answer>)> {
+        let halves = self.lock();
+        let all = halves.old.iter().chain(&halves.young);
+        let fresh = all.filter(|(_, answer)| answer.is_fresh(now));
+        fresh
+            .map(|(key, answer)| (key.clone(), Arc::clone(answer)))
+            .collect()
+    }
+
     /// Number of answers.
     pub(crate) fn len(&self) -> usize {
         let halves = self.lock();

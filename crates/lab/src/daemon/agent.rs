@@ -91,7 +91,10 @@ fn given(options: &LabOptions) -> impl Iterator<Item = (&'static str, String)> {
         ("--pod-names", options.pod_names.clone()),
         ("--policy-deny", options.policy_deny.clone()),
     ];
-    given.into_iter().filter(|(_, value)| !value.is_empty())
+    let upstream = options.upstream_dns.iter();
+    let upstream = upstream.map(|server| ("--upstream-dns", server.clone()));
+    let given = given.into_iter().filter(|(_, value)| !value.is_empty());
+    given.chain(upstream)
 }
 
 impl Agent {

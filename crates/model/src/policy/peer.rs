@@ -137,6 +137,11 @@ pub struct DomainPattern {
 }
 
 impl DomainPattern {
+    /// The name, and whether those below it are meant.
+    pub(super) fn parts(&self) -> (&str, bool) {
+        (&self.name, self.below)
+    }
+
     /// Whether `name` (any case, a dot at the end or not) is meant.
     pub fn matches(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name);

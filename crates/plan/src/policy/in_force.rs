@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ripstop_model::{Action, ObjectKey};
+use ripstop_model::{Action, DomainPattern, ObjectKey};
 
 use super::attribution::Attribution;
 use super::part::{Part, Rank};
@@ -25,6 +25,8 @@ pub struct RuleInForce {
     pub action: Action,
     /// Who is at the other end.
     pub peers: String,
+    /// Domain names among them.
+    pub domains: Vec<DomainPattern>,
     pub ports: String,
     pub by: Attribution,
 }
@@ -44,10 +46,12 @@ impl InForce {
                     .iter()
                     .any(|rule| rule.peers.is_none() && rule.ports.is_none());
             for (rule, (_, by)) in part.rules.iter().zip(&part.attributions) {
-                let named = rule.peers.and_then(|id| {
-                    let peers = part.peers.iter().find(|(known, _)| *known == id);
-                    peers.map(|(_, peers)| peers.to_string())
+                let peers = rule.peers.and_then(|id| {
+                    let mut peers = part.peers.iter();
+                    peers.find(|(known, _)| *known == id)
                 });
+                let peers = peers.map(|(_, peers)| peers);
+                let domains = peers.map(|peers| peers.domains.iter().cloned().collect());
                 let ports = rule.ports.as_ref().map(|ports| {
                     let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
                     match ports.is_empty() {
@@ -57,7 +61,8 @@ impl InForce {
                 });
                 rules.push(RuleInForce {
                     action: rule.action,
-                    peers: named.unwrap_or_else(|| "everybody".to_owned()),
+                    peers: peers.map_or_else(|| "everybody".to_owned(), ToString::to_string),
+                    domains: domains.unwrap_or_default(),
                     ports: ports.unwrap_or_else(|| "every port".to_owned()),
                     by: Attribution::clone(by),
                 });

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use ripstop_dns::{Name, Server, ServerConfig, UpstreamConfig, Zone, ZoneConfig};
+use ripstop_dns::{Name, Server, ServerConfig, UpstreamConfig, Witness, Zone, ZoneConfig};
 use ripstop_host::backlog::backlog;
 use ripstop_plan::Range;
 use tracing::{info, warn};
@@ -36,12 +36,12 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Takes the sockets; questions wait in them until the names are known, or
+    /// Takes the sockets; `witness` is told of answers. Questions wait in them until the names are known, or
     /// for a second.
     ///
     /// # Errors
     /// If somebody else has an address, or a flag makes no sense.
-    pub(crate) fn open(args: &Args) -> Result<Self> {
+    pub(crate) fn open(args: &Args, witness: Arc<dyn Witness>) -> Result<Self> {
         let zone = Arc::new(Zone::new(zone_config(args))?);
         let held = holder::sockets(args)?;
         let config = ServerConfig {
@@ -51,6 +51,7 @@ impl Names {
                 let backlog = backlog(socket)?;
                 Some((backlog.waiting, backlog.limit))
             }),
+            witness: Some(witness),
         };
         let server = Server::new(Arc::clone(&zone), &config).context("DNS server")?;
         for work in server.threads(held.sockets) {

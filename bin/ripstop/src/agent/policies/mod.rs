@@ -8,6 +8,7 @@ mod rows;
 mod show;
 mod summary;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
@@ -15,13 +16,13 @@ use ripstop_model::{ObjectKey, Pod};
 use ripstop_plan::policy::{Attribution, AttributionId, PolicyPlanner};
 use serde::{Deserialize, Serialize};
 
-use super::effects::Effects;
+use super::effects::{Effects, lock};
 use super::feed::Feed;
 pub(crate) use check::{CheckView, VerdictView};
 pub(crate) use drops::{DropView, DropsView};
 pub(crate) use dry_run::{DryRun, DryRunView, WouldDeny, look};
 pub(crate) use rows::{PortsView, RowView};
-pub(crate) use show::PodView;
+pub(crate) use show::{NameView, PodView};
 pub(crate) use summary::{DeniedView, PoliciesView};
 
 /// What can be asked about policies.
@@ -116,5 +117,17 @@ fn attribution(feed: &Feed, id: AttributionId) -> String {
         None if id == Attribution::Itself.id() => Attribution::Itself.to_string(),
         None if id == Attribution::Default.id() => Attribution::Default.to_string(),
         None => "a rule that is no more".to_owned(),
+    }
+}
+
+/// The other ends of the connections that pods of this node have opened. `None` if
+/// the kernel cannot be asked.
+pub(crate) fn addresses_in_use(effects: &Effects) -> Option<BTreeSet<IpAddr>> {
+    match lock(&effects.datapath).connections() {
+        Ok(connections) => Some(connections.iter().map(|one| one.server.ip()).collect()),
+        Err(error) => {
+            tracing::warn!("connections, for names in policies: {error}");
+            None
+        }
     }
 }

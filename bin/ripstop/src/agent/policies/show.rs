@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use ripstop_datapath::policy_difference;
+use ripstop_model::DomainSet;
 use ripstop_plan::policy::{Direction, PolicyTables};
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +25,29 @@ pub(crate) struct PodView {
     pub(crate) known: bool,
     pub(crate) ingress: SideView,
     pub(crate) egress: SideView,
+    /// What the domain names among the peers stand for.
+    #[serde(default)]
+    pub(crate) names: Vec<NameView>,
     /// What of it is not in the kernel as planned.
     pub(crate) drift: Vec<String>,
     /// As the kernel has them.
     pub(crate) rows: Vec<RowView>,
+}
+
+/// A name that a rule means, as this node's DNS server answered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NameView {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<NameAddressView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NameAddressView {
+    pub(crate) address: IpAddr,
+    /// For how long it holds if nobody asks again and no connection uses it.
+    pub(crate) seconds: u64,
 }
 
 pub(super) fn show(feed: &Feed, effects: &Effects, name: &str) -> Result<PodView> {
@@ -55,6 +75,9 @@ pub(super) fn show(feed: &Feed, effects: &Effects, name: &str) -> Result<PodView
         let in_force = in_force.with_context(|| format!("pod {} went", pod.key))?;
         anyhow::Ok(SideView::new(&in_force))
     };
+    let egress = planner.in_force(&pod.key, Direction::Egress);
+    let rules = egress.iter().flat_map(|egress| &egress.rules);
+    let domains = rules.flat_map(|rule| &rule.domains).collect();
     let by = |outcome: ripstop_plan::policy::Outcome| attribution(feed, outcome.by);
     let mut all = Vec::new();
     for address in &addresses {
@@ -68,10 +91,23 @@ pub(super) fn show(feed: &Feed, effects: &Effects, name: &str) -> Result<PodView
         known: planner.is_known(&pod.key),
         ingress: side(Direction::Ingress)?,
         egress: side(Direction::Egress)?,
+        names: names(feed, &domains),
         drift: policy_difference(&planned, &of_pod(&found, &addresses)),
         rows: all,
         addresses,
     })
+}
+
+fn names(feed: &Feed, domains: &DomainSet) -> Vec<NameView> {
+    let known = feed.learnt.names(domains).into_iter();
+    let view = |(name, addresses): (String, BTreeMap<IpAddr, u64>)| NameView {
+        name,
+        addresses: addresses
+            .into_iter()
+            .map(|(address, seconds)| NameAddressView { address, seconds })
+            .collect(),
+    };
+    known.map(view).collect()
 }
 
 /// The part of the tables that is about some pods alone.

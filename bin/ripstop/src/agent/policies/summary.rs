@@ -21,6 +21,11 @@ pub(crate) struct PoliciesView {
     pub(crate) restricted: usize,
     pub(crate) classes: usize,
     pub(crate) rules: usize,
+    /// Domain names in policies that are known, and their addresses.
+    #[serde(default)]
+    pub(crate) names: usize,
+    #[serde(default)]
+    pub(crate) name_addresses: usize,
     /// Packets that were stopped.
     pub(crate) denied: Vec<DeniedView>,
     /// Stopped as well, when there was no room to say whose they were.
@@ -61,7 +66,10 @@ pub(super) fn summary(feed: &Feed, effects: &Effects) -> Result<PoliciesView> {
         row.ingress != PolicyId::NONE || row.egress != PolicyId::NONE
     };
     let (network_policies, cluster_network_policies) = planner.policies();
+    let (names, name_addresses) = feed.learnt.sizes();
     Ok(PoliciesView {
+        names,
+        name_addresses,
         network_policies,
         cluster_network_policies,
         addresses: tables.pods.len(),
