@@ -14,17 +14,27 @@ use ripstop_plan::policy::PolicyPlanner;
 use crate::load::Sample;
 use crate::policy::{self, APPS, LOCAL_PODS, NAMESPACES, PODS as CLUSTER, Planned};
 use crate::report::{Report, Row, median, quantile};
-use crate::rig::{Engine, PODS, PORT, Rig, with_own_mounts};
+use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, with_own_mounts};
 
 /// Policies of the nodes that are compared; the first has none.
 const SIZES: [u32; 3] = [0, 10, 10_000];
 const CREATED: u32 = 200;
 const RELABELLED: usize = 10;
 
-pub(crate) fn measure(repetitions: usize, seconds: u64, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(
+    engines: Engines,
+    repetitions: usize,
+    seconds: u64,
+    report: &mut Report,
+) -> Result<()> {
     with_own_mounts(|| {
-        one::<EbpfEngine>(repetitions, seconds, report)?;
-        one::<NftEngine>(repetitions, seconds, report)
+        if engines.has(Kind::Ebpf) {
+            one::<EbpfEngine>(repetitions, seconds, report)?;
+        }
+        if engines.has(Kind::Nftables) {
+            one::<NftEngine>(repetitions, seconds, report)?;
+        }
+        Ok(())
     })
 }
 

@@ -43,6 +43,9 @@ struct Args {
     /// Seconds that one throughput measurement takes.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Only this engine, in `rolling` and `enforce`.
+    #[arg(long, value_enum)]
+    engine: Option<rig::Kind>,
     /// The Online Boutique's manifests.
     #[arg(
         long,
@@ -137,6 +140,7 @@ fn main() -> Result<()> {
         }
         None => {}
     }
+    let engines = rig::Engines(args.engine);
     let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
     let mut report = Report::new(args.output);
     if wanted(Part::Engine) {
@@ -146,13 +150,13 @@ fn main() -> Result<()> {
         services::measure(args.repetitions, args.seconds, &mut report)?;
     }
     if wanted(Part::Rolling) {
-        rolling::measure(&mut report)?;
+        rolling::measure(engines, &mut report)?;
     }
     if wanted(Part::Policy) {
         policy::measure(&mut report);
     }
     if wanted(Part::Enforce) {
-        enforce::measure(args.repetitions, args.seconds, &mut report)?;
+        enforce::measure(engines, args.repetitions, args.seconds, &mut report)?;
     }
     let alone = [
         Part::Engine,

@@ -50,6 +50,23 @@ impl Engine for NftEngine {
     }
 }
 
+/// An engine by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    Ebpf,
+    Nftables,
+}
+
+/// The engines that are measured: all, or one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Engines(pub(crate) Option<Kind>);
+
+impl Engines {
+    pub(crate) fn has(self, kind: Kind) -> bool {
+        self.0.is_none_or(|only| only == kind)
+    }
+}
+
 /// A child that ends with its owner.
 pub(crate) struct Server(pub(crate) Child);
 

@@ -21,7 +21,7 @@ use ripstop_plan::{PlanConfig, Planner};
 
 use crate::load::Sample;
 use crate::report::{Report, Row};
-use crate::rig::{Engine, PODS, PORT, Rig, Server, with_own_mounts};
+use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, Server, with_own_mounts};
 
 const ENDPOINTS: u16 = 1_000;
 /// Ports of the first endpoints; those that take their place come after them.
@@ -31,10 +31,15 @@ const GRACE: Duration = Duration::from_millis(100);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const CLIENTS: &str = "4";
 
-pub(crate) fn measure(report: &mut Report) -> Result<()> {
+pub(crate) fn measure(engines: Engines, report: &mut Report) -> Result<()> {
     with_own_mounts(|| {
-        measure_engine::<EbpfEngine>(report)?;
-        measure_engine::<NftEngine>(report)
+        if engines.has(Kind::Ebpf) {
+            measure_engine::<EbpfEngine>(report)?;
+        }
+        if engines.has(Kind::Nftables) {
+            measure_engine::<NftEngine>(report)?;
+        }
+        Ok(())
     })
 }
 

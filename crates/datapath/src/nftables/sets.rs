@@ -10,7 +10,10 @@ const TRAFFIC: u32 = 1 << 16;
 const DENIALS: u32 = 4096;
 /// A filler, and an id of 8 bytes.
 const ID: &[Field] = &[Number, Number, Number];
-const PAIR: &[Field] = &[Field::Bytes(super::policy::KEY)];
+/// Side, family and class, and nothing of an address.
+const PAIR: &[Field] = &[Number, Number, Number, Number, Number];
+/// Row, protocol, port, and how many of its bits count.
+const PORTS: &[Field] = &[Number, Number, Protocol, Port, Protocol];
 /// Clients that hold a backend, per family, at most.
 const AFFINITIES: u32 = 1 << 18;
 
@@ -55,17 +58,21 @@ pub(super) enum Set {
     /// Address of a pod of this node that policies are about -> side.
     EgressSides,
     IngressSides,
-    /// Addresses, as ranges -> class.
-    PolicyClasses,
-    /// Side, class, and protocol and port as ranges -> allowed or not.
+    /// Address of a pod or the like -> class.
+    PolicyAddresses,
+    /// All other addresses, as ranges -> class.
+    PolicyBlocks,
+    /// Side and class -> row.
     Pairs,
+    /// Row, protocol, and ports by their first bits: what is allowed.
+    Allowed,
     /// Pod, other, protocol and port of what was stopped; made and counted by
     /// packets.
     DeniedEgress,
     DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 23] = [
+pub(super) const ALL: [Set; 25] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
@@ -85,8 +92,10 @@ pub(super) const ALL: [Set; 23] = [
     Set::PodSources,
     Set::EgressSides,
     Set::IngressSides,
-    Set::PolicyClasses,
+    Set::PolicyAddresses,
+    Set::PolicyBlocks,
     Set::Pairs,
+    Set::Allowed,
     Set::DeniedEgress,
     Set::DeniedIngress,
 ];
@@ -207,10 +216,14 @@ impl Set {
                 data: DataKind::Fields(ID),
                 ..of!("ingress-sides", Address)
             },
-            Self::PolicyClasses => SetSpec {
+            Self::PolicyAddresses => SetSpec {
+                data: DataKind::Fields(ID),
+                ..of!("policy-addresses", Address)
+            },
+            Self::PolicyBlocks => SetSpec {
                 data: DataKind::Fields(ID),
                 ranges: true,
-                ..of!("policy-classes", Address)
+                ..of!("policy-blocks", Address)
             },
             Self::Pairs => {
                 let name = match family {
@@ -218,10 +231,16 @@ impl Set {
                     Family::V6 => "policy-rules6",
                 };
                 SetSpec {
-                    data: DataKind::Verdict,
-                    ranges: true,
+                    data: DataKind::Fields(ID),
                     ..SetSpec::set(name, PAIR)
                 }
+            }
+            Self::Allowed => {
+                let name = match family {
+                    Family::V4 => "policy-ports4",
+                    Family::V6 => "policy-ports6",
+                };
+                SetSpec::set(name, PORTS)
             }
             Self::DeniedEgress => SetSpec {
                 dynamic: Some(DENIALS),

@@ -316,10 +316,16 @@ fn administrators_can_list_the_rules() {
     let mut rows = Rows::default();
     rows.pod(&pods[1], [INGRESS, EGRESS])
         .class(
-            [net("10.0.0.0/8"), net("10.0.0.0/9"), net("fd00::/8")],
+            [
+                net("10.0.0.0/8"),
+                net("10.0.0.0/9"),
+                net("10.1.2.3/32"),
+                net("fd00::/8"),
+                net("fd00::1/128"),
+            ],
             CLASS,
         )
-        .rule(INGRESS, CLASS, port(Protocol::Tcp, 8080, 8080))
+        .rule(INGRESS, CLASS, port(Protocol::Tcp, 8080, 9090))
         .rule(EGRESS, CLASS, any());
     node.run(|engine| engine.apply(&rows.change())).unwrap();
     let mut client = pods[0].process();

@@ -8,19 +8,17 @@ use ripstop_netlink::nftables::{Family, Nftables};
 
 use super::super::sets::FAMILIES;
 use super::super::{TABLE, keys, refused};
-use super::{DIRECTIONS, chains};
+use super::said::WITH_PORTS;
+use super::{DIRECTIONS, chains, judge};
 use crate::engine::Error;
 use crate::state::{Connection, Denial, Denials};
-
-/// Protocols whose packets have ports where TCP has them.
-const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
 pub(in super::super) fn denials(nftables: &mut Nftables) -> Result<Denials, Error> {
     // Without ports, several elements are one row.
     let mut rows: BTreeMap<Denial, u64> = BTreeMap::new();
     for family in FAMILIES {
         for direction in DIRECTIONS {
-            let set = chains::denials(direction).name(family);
+            let set = judge::denials(direction).name(family);
             for element in nftables.elements(TABLE, set).map_err(refused)? {
                 let Some(row) = read(family, &element.key) else {
                     continue;

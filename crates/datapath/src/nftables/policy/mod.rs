@@ -5,10 +5,12 @@
 //! A pod's side leads to what is said of the other end's class. An address of a
 //! pod that has no row leads to a side of which nothing is said: it is closed.
 
+mod blocks;
 mod chains;
+mod classes;
 mod denials;
-mod pairs;
-mod steps;
+mod judge;
+mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,11 +23,11 @@ use super::sets::{FAMILIES, Set};
 use super::write::{Changes, Parts, SetOf, id, is_same_part, parts};
 use super::{keys, readback};
 use crate::engine::PolicySettings;
-use steps::Classes;
+use classes::Classes;
+use said::{Rows, Uses};
 
 pub(super) use chains::{base, denied};
 pub(super) use denials::{connections, denials};
-pub(super) use pairs::KEY;
 
 /// Before what maps give: `chains` says why.
 const FILLER: [u8; 4] = [0; 4];
@@ -38,11 +40,13 @@ const CLOSED_POD: PodPolicies = PodPolicies {
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// The sets that are about policies and not made by packets.
-pub(super) const SETS: [Set; 4] = [
+pub(super) const SETS: [Set; 6] = [
     Set::EgressSides,
     Set::IngressSides,
-    Set::PolicyClasses,
+    Set::PolicyAddresses,
+    Set::PolicyBlocks,
     Set::Pairs,
+    Set::Allowed,
 ];
 
 /// Rows of policies, and what of them is in the kernel.
@@ -52,8 +56,13 @@ pub(super) struct Policies {
     /// Without classes and attributions. Pods of other nodes may be among them.
     tables: PolicyTables,
     classes: Classes,
+    /// By pairs of `tables`, for the families of `families`.
+    uses: Uses,
     /// Addresses of this node's pods, as the kernel has them.
     pods: BTreeMap<IpAddr, PodPolicies>,
+    /// Those that the kernel has rows for: of which this node had a pod. Nobody
+    /// would ever look at others.
+    families: BTreeSet<Family>,
     /// Whether `tables` are what the kernel has: not after a start that found a
     /// table, until the first audit.
     pub(super) known: bool,
@@ -82,14 +91,19 @@ pub(super) fn in_turn(change: &PolicyChange) -> Vec<PolicyChange> {
 /// Parts of some sets.
 type Sets = BTreeMap<SetOf, Parts>;
 
+/// One element that stands and falls by itself.
+fn part_of(element: Element) -> (Vec<u8>, Vec<Element>) {
+    (element.key.clone(), vec![element])
+}
+
 fn pod_elements(address: IpAddr, policies: PodPolicies) -> Vec<(Set, Element)> {
     DIRECTIONS
         .into_iter()
         .filter(|direction| policies.side(*direction) != PolicyId::NONE)
         .map(|direction| {
-            let data = chains::side_data(policies.side(direction));
-            let element = Element::pair(chains::pod_key(address), data);
-            (chains::sides(direction), element)
+            let data = chains::id_data(policies.side(direction).number());
+            let element = Element::pair(chains::address_key(address), data);
+            (judge::sides(direction), element)
         })
         .collect()
 }
@@ -119,6 +133,12 @@ impl Policies {
             .into_keys()
             .map(|address| (address, read_pod(raw, address)))
             .collect();
+        let is_in_use = |family: &Family| {
+            let has_elements = |set| raw.get(&(set, *family)).is_some_and(|e| !e.is_empty());
+            SETS.into_iter().any(has_elements) || self.pods.keys().any(|a| Family::of(a) == *family)
+        };
+        self.families = FAMILIES.into_iter().filter(is_in_use).collect();
+        self.count_uses();
     }
 
     /// A pod that has just come, or another one than before, is closed; `None`:
@@ -129,16 +149,30 @@ impl Policies {
         address: IpAddr,
         policies: Option<PodPolicies>,
     ) {
+        let family = Family::of(&address);
+        if self.families.insert(family) {
+            self.add_family(changes, family);
+        }
         let before = match policies {
             Some(policies) => self.pods.insert(address, policies),
             None => self.pods.remove(&address),
         };
         let elements = |policies| pod_elements(address, policies);
         changes.replace(
-            Family::of(&address),
+            family,
             before.map(elements).unwrap_or_default(),
             policies.map(elements).unwrap_or_default(),
         );
+    }
+
+    /// Adds what there is for a family's first pod.
+    fn add_family(&mut self, changes: &mut Changes, family: Family) {
+        self.count_uses();
+        let mut sets = Sets::new();
+        self.parts_of_family(family, &mut sets);
+        for (set, parts) in sets {
+            changes.replace_parts(set, Parts::new(), parts);
+        }
     }
 
     pub(super) fn close_pod(&mut self, changes: &mut Changes, address: IpAddr) {
@@ -150,17 +184,17 @@ impl Policies {
     /// Adds to the changes what a change of rows is in the kernel. Gives the rows
     /// as they were, for [`Self::undo`].
     pub(super) fn apply(&mut self, changes: &mut Changes, change: &PolicyChange) -> PolicyChange {
-        // From there on it is cheaper to look at all.
-        let many = change.classes.len() > self.classes.rows().len() / 4;
-        let mut before = self.touched(change, many);
+        let all_blocks = self.classes.are_many(change.classes.keys());
+        let (mut before, unused) = self.touched(change, all_blocks);
         let undo = self.replace(change);
-        let mut after = self.touched(change, many);
-        for family in FAMILIES {
-            for set in [Set::PolicyClasses, Set::Pairs] {
+        let (mut after, used) = self.touched(change, all_blocks);
+        for family in self.families.clone() {
+            for set in [Set::PolicyAddresses, Set::PolicyBlocks, Set::Pairs] {
                 let of = |sets: &mut Sets| sets.remove(&(set, family)).unwrap_or_default();
                 changes.replace_parts((set, family), of(&mut before), of(&mut after));
             }
         }
+        self.change_uses(changes, unused, used);
         for (address, policies) in &change.pods {
             // Those of other nodes are nobody here.
             if self.pods.contains_key(address) {
@@ -171,10 +205,57 @@ impl Policies {
         undo
     }
 
+    /// What rows allow is there as long as a pair leads to them.
+    fn change_uses(&mut self, changes: &mut Changes, less: Uses, more: Uses) {
+        for ((family, id), (count, row)) in &more {
+            let uses = self.uses.entry((*family, *id));
+            let (uses, _) = uses.or_insert_with(|| {
+                let set = (Set::Allowed, *family);
+                row.elements().for_each(|element| changes.add(set, element));
+                (0, row.clone())
+            });
+            *uses += count;
+        }
+        for (key, (count, _)) in less {
+            let Some((uses, row)) = self.uses.get_mut(&key) else {
+                continue;
+            };
+            *uses = uses.saturating_sub(count);
+            if *uses == 0 {
+                let set = (Set::Allowed, key.0);
+                row.elements()
+                    .for_each(|element| changes.delete(set, element));
+                self.uses.remove(&key);
+            }
+        }
+    }
+
+    /// From the tables.
+    fn count_uses(&mut self) {
+        let mut rows = Rows::default();
+        let mut uses = Uses::new();
+        for pair in self.tables.rules.keys() {
+            for family in self
+                .families
+                .iter()
+                .filter(|family| is_of(**family, pair.1))
+            {
+                if let Some(row) = rows.of(&self.tables, *pair) {
+                    let (count, _) = uses
+                        .entry((*family, row.id))
+                        .or_insert_with(|| (0, row.clone()));
+                    *count += 1;
+                }
+            }
+        }
+        self.uses = uses;
+    }
+
     /// Takes rows back that the kernel did not take. (What it has of pods is read
     /// again.)
     pub(super) fn undo(&mut self, before: &PolicyChange) {
         self.replace(before);
+        self.count_uses();
     }
 
     /// Gives the rows as they were.
@@ -193,26 +274,32 @@ impl Policies {
         }
     }
 
-    /// The parts that rows of a change have now.
-    fn touched(&self, change: &PolicyChange, all_classes: bool) -> Sets {
+    /// The parts that rows of a change have now, and how often rows are used by
+    /// its pairs.
+    fn touched(&self, change: &PolicyChange, all_blocks: bool) -> (Sets, Uses) {
         let mut sets = Sets::new();
-        for family in FAMILIES {
-            if all_classes {
-                let set = (Set::PolicyClasses, family);
-                sets.insert(set, self.classes.parts(family));
-            }
-            let pairs = sets.entry((Set::Pairs, family)).or_default();
-            for pair in change.rules.keys().filter(|pair| is_of(family, pair.1)) {
-                pairs::parts(&self.tables, *pair, family, pairs);
+        let mut uses = Uses::new();
+        let mut rows = Rows::default();
+        for pair in change.rules.keys() {
+            let Some(row) = rows.of(&self.tables, *pair) else {
+                continue;
+            };
+            for family in self
+                .families
+                .iter()
+                .filter(|family| is_of(**family, pair.1))
+            {
+                let pairs = sets.entry((Set::Pairs, *family)).or_default();
+                pairs.extend([part_of(said::pair(*pair, *family, row.id))]);
+                let (count, _) = uses
+                    .entry((*family, row.id))
+                    .or_insert_with(|| (0, row.clone()));
+                *count += 1;
             }
         }
-        if !all_classes {
-            for net in change.classes.keys() {
-                let set = (Set::PolicyClasses, Family::of(&net.addr()));
-                self.classes.parts_of(*net, sets.entry(set).or_default());
-            }
-        }
-        sets
+        let nets = change.classes.keys();
+        self.classes.parts_of(nets, all_blocks, &mut sets);
+        (sets, uses)
     }
 
     /// All that there is to be.
@@ -221,20 +308,29 @@ impl Policies {
         for (address, policies) in &self.pods {
             for (set, element) in pod_elements(*address, *policies) {
                 let of = sets.entry((set, Family::of(address))).or_default();
-                of.insert(element.key.clone(), vec![element]);
+                of.extend([part_of(element)]);
             }
         }
-        for family in FAMILIES {
-            let classes = self.classes.parts(family);
-            sets.insert((Set::PolicyClasses, family), classes);
-            let pairs = sets.entry((Set::Pairs, family)).or_default();
-            for pair in self.tables.rules.keys() {
-                if is_of(family, pair.1) {
-                    pairs::parts(&self.tables, *pair, family, pairs);
-                }
-            }
+        for family in &self.families {
+            self.parts_of_family(*family, &mut sets);
         }
         sets
+    }
+
+    /// But those of pods.
+    fn parts_of_family(&self, family: Family, to: &mut Sets) {
+        self.classes.parts(family, to);
+        let mut rows = Rows::default();
+        let of_family = |pair: &&(PolicyId, ClassId)| is_of(family, pair.1);
+        let pairs = self.tables.rules.keys().filter(of_family);
+        let pairs = pairs.filter_map(|pair| {
+            let row = rows.of(&self.tables, *pair)?;
+            Some(part_of(said::pair(*pair, family, row.id)))
+        });
+        to.insert((Set::Pairs, family), pairs.collect());
+        let of_family = self.uses.iter().filter(|((of, _), _)| *of == family);
+        let elements = of_family.flat_map(|(_, (_, row))| row.elements());
+        to.insert((Set::Allowed, family), elements.map(part_of).collect());
     }
 
     /// Makes of what the kernel has what the plan wants, for these pods' addresses.
@@ -258,6 +354,8 @@ impl Policies {
             .into_iter()
             .map(|address| (address, policies(address)))
             .collect();
+        self.families.extend(self.pods.keys().map(Family::of));
+        self.count_uses();
         let mut wanted = self.parts();
         for family in FAMILIES {
             for set in SETS {
@@ -285,33 +383,46 @@ impl Policies {
             .map(|address| (address, read_pod(raw, address)))
             .filter(|(_, policies)| *policies != CLOSED_POD)
             .collect();
-        tables.classes.clone_from(self.classes.rows());
-        for family in FAMILIES {
-            let there = read_parts(raw, Set::PolicyClasses, family);
-            for net in steps::damaged(&self.classes, family, &there) {
-                tables.classes.remove(&net);
-            }
-            let there = read_parts(raw, Set::Pairs, family);
-            let is_whole = |pair: &(PolicyId, ClassId)| {
-                let mut wanted = Parts::new();
-                if is_of(family, pair.1) {
-                    pairs::parts(&self.tables, *pair, family, &mut wanted);
-                }
-                wanted.iter().all(|(key, part)| {
-                    there
-                        .get(key)
-                        .is_some_and(|there| is_same_part(there, part))
-                })
+        let there: Sets = FAMILIES
+            .into_iter()
+            .flat_map(|family| SETS.map(|set| (set, family)))
+            .map(|set| (set, read_parts(raw, set.0, set.1)))
+            .collect();
+        let has = |set, element: Element| {
+            let (key, wanted) = part_of(element);
+            let there = there.get(&set).and_then(|parts| parts.get(&key));
+            there.is_some_and(|there| is_same_part(there, &wanted))
+        };
+        tables.classes = self.classes.without_damaged(&there, &self.families);
+        let damaged: BTreeSet<_> = self
+            .uses
+            .iter()
+            .filter(|((family, _), (_, row))| {
+                !row.elements().all(|e| has((Set::Allowed, *family), e))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        let mut rows = Rows::default();
+        tables.rules.retain(|pair, _| {
+            let Some(id) = rows.of(&self.tables, *pair).map(|row| row.id) else {
+                return false;
             };
-            tables.rules.retain(|pair, _| is_whole(pair));
-        }
+            let mut families = self
+                .families
+                .iter()
+                .filter(|family| is_of(**family, pair.1));
+            families.all(|family| {
+                has((Set::Pairs, *family), said::pair(*pair, *family, id))
+                    && !damaged.contains(&(*family, id))
+            })
+        });
         tables
     }
 
     pub(super) fn rows(&self) -> [(&'static str, usize); 3] {
         [
             ("policy-pods", self.tables.pods.len()),
-            ("policy-classes", self.classes.rows().len()),
+            ("policy-classes", self.classes.len()),
             ("policy-rules", self.tables.rules.len()),
         ]
     }
@@ -338,17 +449,13 @@ fn read_parts(raw: &Raw, set: Set, family: Family) -> Parts {
 }
 
 fn read_pod(raw: &Raw, address: IpAddr) -> PodPolicies {
-    let key = id(&Element::key(chains::pod_key(address)));
+    let key = id(&Element::key(chains::address_key(address)));
     let side = |direction| {
-        let set = (chains::sides(direction), Family::of(&address));
+        let set = (judge::sides(direction), Family::of(&address));
         let Some(element) = raw.get(&set).and_then(|elements| elements.get(&key)) else {
             return PolicyId::NONE;
         };
-        let number = element.data.get(FILLER.len()..);
-        let number = number.and_then(|number| <[u8; 8]>::try_from(number).ok());
-        number.map_or(CLOSED, |number| {
-            PolicyId::from_number(u64::from_be_bytes(number))
-        })
+        chains::read_id(&element.data).map_or(CLOSED, PolicyId::from_number)
     };
     PodPolicies {
         ingress: side(Direction::Ingress),
@@ -358,8 +465,10 @@ fn read_pod(raw: &Raw, address: IpAddr) -> PodPolicies {
 
 /// What the part with this key is of, for people.
 fn name(set: Set, key: &[u8]) -> String {
-    match (set, keys::read_address(key), pairs::read_pair(key)) {
-        (Set::PolicyClasses, Some(address), _) => format!("policy class from {address} on"),
+    match (set, keys::read_address(key), said::read_pair(key)) {
+        (Set::PolicyAddresses, Some(address), _) => format!("policy class of {address}"),
+        (Set::PolicyBlocks, Some(address), _) => format!("policy class from {address} on"),
+        (Set::Allowed, ..) => "ports that a policy rule allows".into(),
         (_, Some(address), _) => format!("policies of {address}"),
         (_, _, Some((side, class))) => format!("policy rule {side:?} {class:?}"),
         _ => "policy rule of nobody".into(),

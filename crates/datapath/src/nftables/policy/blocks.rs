@@ -1,4 +1,4 @@
-//! Classes of addresses as the kernel has them: in the plan the longest prefix
+//! Classes of blocks as the kernel has them: in the plan the longest prefix
 //! counts, in a map of ranges none may overlap. So there is a border wherever a
 //! prefix begins, and after its end, and a range from each to the next one.
 
@@ -12,29 +12,17 @@ use ripstop_plan::policy::ClassId;
 use super::super::keys;
 use super::super::ranges::{address, last, number};
 use super::super::write::{Parts, is_same_part};
+use super::chains::id_data;
 
 /// Prefixes and their classes, of both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Classes {
+pub(super) struct Blocks {
     rows: BTreeMap<IpNet, ClassId>,
     /// Lengths that prefixes have, and how many have each.
     lengths: BTreeMap<(Family, u8), usize>,
 }
 
-/// Data of a class, behind its filler.
-pub(super) fn data(class: ClassId) -> Vec<u8> {
-    [&super::FILLER, &class.number().to_be_bytes()[..]].concat()
-}
-
-impl Classes {
-    pub(super) fn new(rows: impl IntoIterator<Item = (IpNet, ClassId)>) -> Self {
-        let mut classes = Self::default();
-        for (net, class) in rows {
-            classes.set(net, Some(class));
-        }
-        classes
-    }
-
+impl Blocks {
     pub(super) fn rows(&self) -> &BTreeMap<IpNet, ClassId> {
         &self.rows
     }
@@ -191,7 +179,7 @@ fn ranges(family: Family, borders: BTreeMap<u128, Option<ClassId>>, end: Option<
     let ends = borders.keys().skip(1).copied().map(Some).chain([end]);
     let with_ends = borders.iter().zip(ends);
     let ranges = with_ends.filter_map(|((at, class), end)| {
-        let mut part = vec![Element::pair(key(*at), data((*class)?))];
+        let mut part = vec![Element::pair(key(*at), id_data(class.as_ref()?.number()))];
         part.extend(end.map(|end| Element {
             ends_range: true,
             ..Element::key(key(end))
@@ -203,12 +191,12 @@ fn ranges(family: Family, borders: BTreeMap<u128, Option<ClassId>>, end: Option<
 
 /// The prefixes whose first address has another class in the kernel than here.
 pub(super) fn damaged(
-    classes: &Classes,
+    blocks: &Blocks,
     family: Family,
     there: &Parts,
 ) -> impl Iterator<Item = IpNet> {
-    let wanted = classes.parts(family);
-    let nets = classes.rows.keys().copied();
+    let wanted = blocks.parts(family);
+    let nets = blocks.rows.keys().copied();
     nets.filter(move |net| {
         let key = keys::address(net.network());
         let wanted = wanted.get(&key);
@@ -261,7 +249,7 @@ mod tests {
             history in proptest::collection::vec((any_net(), proptest::option::of(1..4_u64)), 1..24),
             probes in proptest::collection::vec(any::<u32>(), 4),
         ) {
-            let mut classes = Classes::default();
+            let mut classes = Blocks::default();
             let mut kernel = Parts::new();
             for (net, class) in history {
                 let mut before = Parts::new();
