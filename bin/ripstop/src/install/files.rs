@@ -2,13 +2,16 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 const PLUGIN: &str = "ripstop-cni";
+/// containerd 1.x calls this plugin for each pod; what another package installed
+/// is left alone.
+const LOOPBACK: &str = "loopback";
 /// Runtimes take the first of a folder by name.
 const LIST: &str = "05-ripstop.conflist";
 
@@ -33,7 +36,13 @@ impl Folders {
         let bytes = fs::read(&plugin).with_context(|| plugin.display().to_string())?;
         let to = folder.join(PLUGIN);
         replace(&to, &bytes, 0o755).with_context(|| to.display().to_string())?;
-        Ok(Some(to))
+        let loopback = folder.join(LOOPBACK);
+        match symlink(PLUGIN, &loopback) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| loopback.display().to_string())
+            }
+            _ => Ok(Some(to)),
+        }
     }
 
     /// Writes the network list; says where.
@@ -50,15 +59,17 @@ impl Folders {
         Ok(Some(to))
     }
 
-    /// Removes both, the list first; says what was there.
+    /// Removes all of it, the list first; says what was there.
     ///
     /// # Errors
     /// With the file that cannot be removed.
     pub(crate) fn remove(&self) -> Result<Vec<PathBuf>> {
         let list = self.conf.iter().map(|folder| folder.join(LIST));
         let plugin = self.bin.iter().map(|folder| folder.join(PLUGIN));
+        let loopback = self.bin.iter().map(|folder| folder.join(LOOPBACK));
+        let is_ours = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to == Path::new(PLUGIN));
         let mut removed = Vec::new();
-        for path in list.chain(plugin) {
+        for path in list.chain(loopback.filter(is_ours)).chain(plugin) {
             match fs::remove_file(&path) {
                 Ok(()) => removed.push(path),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -132,5 +143,20 @@ mod tests {
         assert_eq!(there, 1, "nothing beside it");
         assert_eq!(folders.remove().unwrap(), [path]);
         assert_eq!(folders.write_plugin().unwrap(), None);
+    }
+
+    #[test]
+    fn a_loopback_of_others_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders {
+            bin: Some(dir.path().to_owned()),
+            conf: None,
+        };
+        let path = dir.path().join(LOOPBACK);
+        fs::write(&path, "of another package").unwrap();
+        assert_eq!(folders.remove().unwrap(), Vec::<PathBuf>::new());
+        fs::remove_file(&path).unwrap();
+        symlink("bridge", &path).unwrap();
+        assert_eq!(folders.remove().unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -49,6 +49,12 @@ fn an_uninstalled_node(engine: &str) {
     eventually("the network list is written", || list.exists());
     let plugin = fs::read_to_string(Path::new(&bin).join("ripstop-cni")).unwrap();
     assert_eq!(plugin, "the plugin");
+    let loopback = Path::new(&bin).join("loopback");
+    assert_eq!(
+        fs::read_link(&loopback).unwrap(),
+        Path::new("ripstop-cni"),
+        "for a runtime that calls it"
+    );
     let text = fs::read_to_string(&list).unwrap();
     assert!(text.contains(node.cni_socket().to_str().unwrap()), "{text}");
     eventually("ways to other nodes", || {
@@ -95,7 +101,8 @@ fn an_uninstalled_node(engine: &str) {
     assert!(well, "{said}");
     assert_eq!(node.traces(), before);
     assert!(!node.run_dir().exists());
-    assert!(!list.exists() && !Path::new(&bin).join("ripstop-cni").exists());
+    assert!(!list.exists());
+    assert_eq!(fs::read_dir(&bin).unwrap().count(), 0);
     let (well, said) = uninstall(&[]);
     assert!(well, "once more: {said}");
 }
