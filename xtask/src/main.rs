@@ -4,6 +4,7 @@ mod bench;
 mod conformance;
 mod ebpf;
 mod fuzz;
+mod image;
 mod kernel;
 mod run;
 mod test;
@@ -20,6 +21,8 @@ enum Task {
     Conformance(conformance::Args),
     /// Compile the kernel programs (ebpf/) into the committed object.
     Ebpf(ebpf::Args),
+    /// Build the container image.
+    Image(image::Args),
     /// Run a command on Debian's own kernel, in a virtual machine.
     Kernel(kernel::Args),
     /// Give the decoders hostile bytes for a while.
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Conformance(args) => conformance::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
+        Task::Image(args) => image::run(&args),
         Task::Kernel(args) => kernel::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),

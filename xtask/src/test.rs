@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use crate::image;
 use crate::run::{cargo, checked, install};
 
 /// Programs that tests talk to or run inside pods, and a file of each.
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
          (without root: cargo test -p ripstop-plan, and the other pure crates)"
     );
     install(TOOLS)?;
-    // The two programs, which whole-lab tests start.
-    checked(cargo().args(["build", "--quiet"]))?;
+    // The two programs, which whole-lab tests start, also as an image has them.
+    image::programs(true)?;
     checked(cargo().args(["test", "--workspace"]).args(&args.cargo_args))
 }

@@ -10,7 +10,9 @@ pub mod ipam;
 pub mod memory;
 pub mod ping;
 pub mod pod;
+pub mod privileges;
 pub mod records;
 pub mod routes;
-pub mod sysctl;
 pub mod uplink;
+
+pub use ripstop_netlink::sysctl;

@@ -3,6 +3,7 @@
 //! Labs do not see each other, so every lab has the same ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct LabOptions {
     /// Of `ripstop agent`: a machine's own servers are out of a lab's reach.
     #[serde(default)]
     pub upstream_dns: Vec<String>,
+    /// Executable of the agents, in place of this one.
+    #[serde(default)]
+    pub agent: Option<PathBuf>,
     /// Bytes of an IP packet on the underlay.
     pub mtu: u32,
     /// Probes keep their initial delay also for stand-ins.
@@ -104,6 +108,7 @@ impl Default for LabOptions {
             pod_names: String::new(),
             policy_deny: String::new(),
             upstream_dns: Vec::new(),
+            agent: None,
             mtu: 1500,
             real_probe_timing: false,
         }

@@ -21,6 +21,7 @@ pub mod route;
 pub mod rule;
 mod socket;
 pub mod sockets;
+pub mod sysctl;
 pub mod traffic;
 mod write;
 

@@ -46,7 +46,7 @@ impl HealthServer {
             counts,
         });
         let server = Self {
-            http: Http::start("health")?,
+            http: Http::start("health", false)?,
             told: Arc::clone(&told),
             addresses: Vec::new(),
             listeners: BTreeMap::new(),

@@ -25,6 +25,7 @@ pub(crate) mod names;
 mod node_ports;
 mod nodes;
 mod policies;
+mod privileges;
 mod services;
 mod status;
 mod switch;
@@ -68,6 +69,7 @@ pub(crate) use policies::{
     CheckView, DeniedView, DropView, DropsView, DryRunView, NameView, PodView, PoliciesView,
     PolicyAsk, PortsView, RowView, VerdictView, WouldDeny,
 };
+pub(crate) use privileges::capabilities;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
 pub(crate) use status::{Engine, Status};
@@ -91,9 +93,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(file) = &args.config {
         info!(file = %file.display(), "configuration");
     }
-    thread::end_when_told()?;
     facts::make_run_dir(&args.run_dir)?;
     let folders = prepare_files(args)?;
+    let sockets = names::holder::sockets(args)?;
+    // From here on there are threads, and none that may more than it needs.
+    privileges::drop()?;
+    thread::end_when_told()?;
 
     // API -> planner
     let health = Arc::new(ApiHealth::default());
@@ -112,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut feed = Feed::new(inbox, planner, learnt);
 
     // Names, unknown until the API has told them
-    let names = Names::open(args, listener)?;
+    let names = Names::open(args, sockets, listener)?;
     feed.follow_pods(PodAddresses::new(&names.zone));
 
     // This node: a router that has the addresses of the cluster's DNS itself

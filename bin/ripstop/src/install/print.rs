@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
 
+use crate::agent;
+
 const SOURCE: &str = include_str!("ripstop.yaml");
 const CONTROLLER: &str = include_str!("controller.yaml");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,6 +56,7 @@ impl Cluster {
             "clusterDns" => quoted(&self.cluster_dns),
             "firstClusterDns" => format!("{:?}", first.clone().unwrap_or_default()),
             "joinedClusterCidr" => joined.join(","),
+            "capabilities" => agent::capabilities(),
             _ => self.cluster_domain.clone(),
         };
         let mut text = fill(SOURCE, value);
@@ -98,6 +101,7 @@ fn chart() -> Vec<(&'static str, String)> {
             format!("{{{{ .Values.{key} | toJson }}}}")
         }
         "firstClusterDns" => "{{ first .Values.clusterDns | quote }}".to_owned(),
+        "capabilities" => agent::capabilities(),
         "joinedClusterCidr" => "{{ join \",\" .Values.clusterCidr }}".to_owned(),
         key => format!("{{{{ .Values.{key} }}}}"),
     };

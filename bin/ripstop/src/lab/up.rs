@@ -1,10 +1,10 @@
 //! `ripstop lab up`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use ipnet::IpNet;
 use ripstop_dns::UpstreamServer;
@@ -82,6 +82,10 @@ pub(super) struct Args {
     /// on the machine outside is at 172.31.0.2 and fd00:31::2.
     #[arg(long, value_name = "SERVER")]
     upstream_dns: Vec<UpstreamServer>,
+    /// Executable of the agents, in place of this one: another version, or what
+    /// starts one in a container.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// MTU of the underlay, bytes.
     #[arg(long, default_value_t = 1500)]
     mtu: u32,
@@ -142,6 +146,7 @@ impl Args {
             pod_names: self.pod_names.clone(),
             policy_deny: self.policy_deny.clone(),
             upstream_dns: self.upstream_dns.iter().map(ToString::to_string).collect(),
+            agent: self.agent.clone(),
             mtu: self.mtu,
             real_probe_timing: self.real_probe_timing,
         }
@@ -150,7 +155,12 @@ impl Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let begin = Instant::now();
-    let options = args.options();
+    let mut options = args.options();
+    if let Some(agent) = &mut options.agent {
+        *agent = agent
+            .canonicalize()
+            .with_context(|| format!("--agent {}", agent.display()))?;
+    }
     let sources = checked(manifest::read_all(&args.files.files))?;
     let manifests = checked(manifest::check(&sources, Vec::new()))?;
     let wait = Wait {

@@ -36,6 +36,7 @@ use ipnet::IpNet;
 use ripstop_model::{LocalPod, Protocol};
 use ripstop_netlink::conntrack::Conntrack;
 use ripstop_netlink::nftables::{Family, Nftables};
+use ripstop_netlink::sysctl;
 use ripstop_plan::policy::{PolicyChange, PolicyTables};
 use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
 
@@ -177,19 +178,16 @@ impl NftEngine {
 
     /// True if it was the other way round.
     fn set_localnet(&self, on: bool) -> Result<bool, Error> {
-        let kernel = |source| Error::Kernel {
-            operation: format!("sysctl {ROUTE_LOCALNET}"),
-            source,
+        let kernel = |error: sysctl::Error| Error::Kernel {
+            operation: format!("sysctl {}", error.name),
+            source: error.source,
         };
         // Of the network namespace of this thread.
-        let path = format!("/proc/sys/{ROUTE_LOCALNET}");
-        let now = std::fs::read_to_string(&path).map_err(kernel)?;
-        let was_on = now.trim() == "1";
+        let was_on = sysctl::get(ROUTE_LOCALNET).map_err(kernel)? == "1";
         if was_on == on {
             return Ok(false);
         }
-        let value = if on { "1" } else { "0" };
-        std::fs::write(&path, value).map_err(kernel)?;
+        sysctl::set(ROUTE_LOCALNET, if on { "1" } else { "0" }).map_err(kernel)?;
         Ok(true)
     }
 

@@ -59,8 +59,9 @@ fn make(lab: &Lab, underlay: &Underlay, node: &NodePlan) -> Result<(String, Agen
     agent::prepare(paths, &node.name, &cgroup)
         .and_then(|()| write_cni_config(paths, &node.name))
         .map_err(DaemonError::io(format!("files of {}", node.name)))?;
+    let other = lab.record.options.agent.as_ref();
     let agent = Agent {
-        exe: lab.exe.clone(),
+        exe: other.unwrap_or(&lab.exe).clone(),
         args: agent::flags(paths, &lab.plan, &lab.record.options, node, &cgroup),
         netns,
         cgroup: cgroup.join("agent"),

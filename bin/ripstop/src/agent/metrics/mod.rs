@@ -33,7 +33,7 @@ pub(super) fn serve(
     if proxy.is_none() && own.is_empty() {
         return Ok(());
     }
-    let http = Http::start("metrics")?;
+    let http = Http::start("metrics", true)?;
     let all: Answer = {
         let sources = Arc::clone(&sources);
         Arc::new(move |path| as_kube_proxy(&sources, path))

@@ -6,7 +6,7 @@
 //! refused. The holder ends when no agent has come for a while: then nobody will
 //! answer, and asking elsewhere is better than waiting.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,8 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
 use ripstop_dns::Sockets;
 use ripstop_host::handover::{receive_files, send_files};
+use ripstop_host::privileges::become_nobody;
 use tracing::{info, warn};
 
 use crate::agent::Args;
@@ -35,7 +37,7 @@ const GIVE: &[u8] = b"g";
 const END: &[u8] = b"e";
 
 /// The sockets, and the connection that tells the holder that we are there.
-pub(super) struct Held {
+pub(crate) struct Held {
     pub(super) sockets: Sockets,
     pub(super) connection: Option<UnixStream>,
 }
@@ -44,7 +46,7 @@ pub(super) struct Held {
 ///
 /// # Errors
 /// If somebody else serves an address.
-pub(super) fn sockets(args: &Args) -> Result<Held> {
+pub(crate) fn sockets(args: &Args) -> Result<Held> {
     let path = socket(&args.run_dir);
     if let Some(held) = take_over(&path, args) {
         info!("the DNS sockets of the agent before this one are taken over");
@@ -78,7 +80,8 @@ fn take_over(path: &Path, args: &Args) -> Option<Held> {
     }
 }
 
-/// Ends the holder that an agent has left, if there is one.
+/// Ends the holder that an agent has left, if there is one, and removes its socket,
+/// which it may not do itself.
 ///
 /// # Errors
 /// If it does not listen.
@@ -90,7 +93,12 @@ pub(crate) fn end_holder(run_dir: &Path) -> Result<()> {
         Err(error) if is_nobody(&error) => {}
         Err(error) => return Err(error).context(path.display().to_string()),
     }
-    Ok(())
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(path.display().to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_nobody(error: &io::Error) -> bool {
@@ -152,6 +160,7 @@ fn hold(path: &Path, cgroup: &Path) -> io::Result<()> {
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let files = Arc::new(receive_files(&agent)?);
     // Who ends the agent ends its control group as a rule: not ours.
+    leave_container();
     let group = holder_group(cgroup);
     let _ = fs::create_dir(&group);
     let _ = fs::write(group.join("cgroup.procs"), "0");
@@ -159,20 +168,21 @@ fn hold(path: &Path, cgroup: &Path) -> io::Result<()> {
     let _ = fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
     fs::rename(&new, path)?;
+    // From here on it needs nothing but what it has open.
+    become_nobody()?;
     let agents = Arc::new(AtomicUsize::new(0));
     agent.write_all(b".")?;
-    watch(&agents, path);
+    watch(&agents);
     for connection in listener.incoming() {
         let mut connection = connection?;
         let (files, agents) = (Arc::clone(&files), Arc::clone(&agents));
-        let path = path.to_owned();
         std::thread::spawn(move || {
             let mut word = [0];
             if connection.read_exact(&mut word).is_err() {
                 return;
             }
             if word == *END {
-                end(&path);
+                std::process::exit(0);
             }
             agents.fetch_add(1, Ordering::Relaxed);
             let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -187,8 +197,8 @@ fn hold(path: &Path, cgroup: &Path) -> io::Result<()> {
 }
 
 /// Ends the holder when no agent was there for a while.
-fn watch(agents: &Arc<AtomicUsize>, path: &Path) {
-    let (agents, path) = (Arc::clone(agents), path.to_owned());
+fn watch(agents: &Arc<AtomicUsize>) {
+    let agents = Arc::clone(agents);
     std::thread::spawn(move || {
         let step = Duration::from_secs(1);
         let mut alone = Duration::ZERO;
@@ -199,11 +209,15 @@ fn watch(agents: &Arc<AtomicUsize>, path: &Path) {
                 _ => Duration::ZERO,
             };
         }
-        end(&path);
+        // The socket stays; who finds nobody there makes a new one.
+        std::process::exit(0);
     });
 }
 
-fn end(path: &Path) -> ! {
-    let _ = fs::remove_file(path);
-    std::process::exit(0)
+/// Groups are the machine's again, for a container that has been given a part of
+/// them as if it were all: no process can be moved out of that. A container that
+/// has its own numbers of processes stays where it is.
+fn leave_container() {
+    let groups = File::open("/proc/1/ns/cgroup");
+    let _ = groups.map(|groups| setns(groups, CloneFlags::CLONE_NEWCGROUP));
 }

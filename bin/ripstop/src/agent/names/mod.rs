@@ -19,7 +19,8 @@ use ripstop_host::backlog::backlog;
 use ripstop_plan::Range;
 use tracing::{info, warn};
 
-use super::{Args, thread};
+use super::{Args, privileges, thread};
+use holder::Held;
 use keep::Kept;
 
 /// How long an ending agent waits for answers of upstream servers.
@@ -36,14 +37,13 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Takes the sockets; `witness` is told of answers. Questions wait in them until the names are known, or
-    /// for a second.
+    /// Answers at the sockets, and tells `witness` of it; questions wait in them until
+    /// the names are known, or for a second.
     ///
     /// # Errors
-    /// If somebody else has an address, or a flag makes no sense.
-    pub(crate) fn open(args: &Args, witness: Arc<dyn Witness>) -> Result<Self> {
+    /// If a flag makes no sense, or the kernel gives no thread.
+    pub(crate) fn open(args: &Args, held: Held, witness: Arc<dyn Witness>) -> Result<Self> {
         let zone = Arc::new(Zone::new(zone_config(args))?);
-        let held = holder::sockets(args)?;
         let config = ServerConfig {
             upstream: upstream(args),
             expand_search: args.dns_expand_search,
@@ -55,7 +55,7 @@ impl Names {
         };
         let server = Server::new(Arc::clone(&zone), &config).context("DNS server")?;
         for work in server.threads(held.sockets) {
-            thread::start("dns", work)?;
+            thread::start("dns", || privileges::without(work))?;
         }
         let server = Arc::new(server);
         let ending = Arc::clone(&server);

@@ -1,9 +1,23 @@
 //! Settings of the kernel's network stack.
+//!
+//! A container that is not privileged cannot write its own `/proc/sys`; the
+//! manifests mount the node's `/proc/sys/net` at `/host/proc/sys/net`, and where
+//! that is, it is what is meant. Whose settings these are is said by the thread,
+//! not by the mount.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use ripstop_netlink::netns::Netns;
+use crate::netns::Netns;
+
+static ROOT: LazyLock<&Path> = LazyLock::new(|| {
+    let host = Path::new("/host/proc/sys");
+    match host.join("net").is_dir() {
+        true => host,
+        false => Path::new("/proc/sys"),
+    }
+});
 
 /// A setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +51,7 @@ pub fn set(name: &str, value: &str) -> Result<(), Error> {
 
 /// `net` in it is the namespace of the thread that opens the file.
 fn path(name: &str) -> PathBuf {
-    PathBuf::from("/proc/sys").join(name)
+    ROOT.join(name)
 }
 
 fn failed(name: &str) -> impl FnOnce(io::Error) -> Error {
