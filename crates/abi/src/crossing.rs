@@ -17,9 +17,9 @@ use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, deni
 use crate::quoted;
 use crate::table::{
     Endpoint, FLOW_LEAVES, FLOW_REPLY, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_SERVICES,
-    Route, ServiceAddress,
+    Route, ServiceAddress, Work,
 };
-use crate::translate::{clamp, finish, rewrite, segment};
+use crate::translate::{Segment, clamp, finish, rewrite, segment};
 use crate::verdict::{Aside, DropReason, FinalVerdict, Verdict};
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 
@@ -82,74 +82,9 @@ pub(crate) fn from_pod<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
-    Packed(from_pod_decided::<H, P>(
-        packet,
-        tables,
-        destination,
-        of_sender,
-    ))
-}
-
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-fn from_pod_decided<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-    of_sender: u32,
-) -> u64
-where
-    Frame<H>: Header,
-{
-    let Some(work) = tables.work() else {
-        return Packed::DONE;
-    };
-    let segment = segment::<H, P>(packet, &mut work.key);
-    if let Ok(segment) = &segment
-        && let Some(flow) = follow(tables, &work.key, segment)
-    {
-        if flow.flags & FLOW_LEAVES != 0 {
-            Packed::STACK
-        } else {
-            if flow.flags & FLOW_REPLY == 0 && of_sender & TRANSLATED_SENDER == 0 {
-                // Said before, and lost as its row was written.
-                tables.set_translated(&work.key.source);
-            }
-            work.flow = *flow;
-            Packed::SEND
-        }
-    } else if segment.is_err()
-        && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
-    {
-        if flow.flags & FLOW_LEAVES == 0 {
-            work.flow = *flow;
-            Packed::TELL
-        } else {
-            Packed::DONE
-        }
-    } else if let Some(endpoint) = tables.endpoint(destination)
-        && endpoint.is_handed_over()
-    {
-        Packed::STACK
-    } else if tables.endpoint(destination).is_some() || tables.route(destination).is_some() {
-        if segment.is_ok_and(|segment| segment.begins) && of_sender & TRANSLATED_SENDER != 0 {
-            step_aside(packet.ifindex(), tables, work)
-        } else {
-            Packed::PASS
-        }
-    } else if let Ok(segment) = &segment
-        && let Some(frontend) = frontend(tables, &work.key)
-    {
-        open(packet.ifindex(), tables, work, frontend, segment, false)
-    } else {
-        match tables.range(destination) {
-            RANGE_SERVICES => match segment {
-                Ok(_) => refuse(DropReason::NoService),
-                Err(reason) => dropped(reason),
-            },
-            _ => Packed::STACK,
-        }
-    }
+    let read = read::<H, P>(packet, tables, destination);
+    let translated = of_sender & TRANSLATED_SENDER;
+    Packed(tables.decided_from_pod(read | translated, packet.ifindex()))
 }
 
 /// What is to be done with one that came in from outside and is not simply to a
@@ -163,38 +98,151 @@ pub(crate) fn from_outside<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
-    Packed(from_outside_decided::<H, P>(packet, tables, destination))
+    let read = read::<H, P>(packet, tables, destination);
+    Packed(tables.decided_from_outside(read, packet.ifindex()))
+}
+
+/// What a packet is, in a word, beside what is put into [`Work`]. The lowest bit is
+/// [`TRANSLATED_SENDER`].
+mod marks {
+    /// The parts of a [`Segment`](crate::translate::Segment).
+    pub(super) const BEGINS: u32 = 1 << 1;
+    pub(super) const SYNCHRONIZES: u32 = 1 << 2;
+    pub(super) const ENDS: u32 = 1 << 3;
+    /// It has no ports, for the reason whose number is in the highest byte.
+    pub(super) const NOTHING: u32 = 1 << 4;
+    /// Nor has it, and its key is that of answers to what it quotes.
+    pub(super) const QUOTES: u32 = 1 << 5;
+    pub(super) const REASON: u32 = 24;
 }
 
 /// A function of its own: with a stack of its own.
 #[inline(never)]
-fn from_outside_decided<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-) -> u64
+fn read<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, destination: &Address) -> u32
 where
     Frame<H>: Header,
 {
     let Some(work) = tables.work() else {
+        return marks::NOTHING;
+    };
+    work.destination = *destination;
+    match segment::<H, P>(packet, &mut work.key) {
+        Ok(segment) => {
+            work.payload = segment.payload;
+            let mark = |is: bool, mark| if is { mark } else { 0 };
+            mark(segment.begins, marks::BEGINS)
+                | mark(segment.synchronizes, marks::SYNCHRONIZES)
+                | mark(segment.ends, marks::ENDS)
+        }
+        Err(reason) => {
+            let quotes = quoted::answers_to_quoted::<H, P>(packet, &mut work.key).is_some();
+            let kind = if quotes {
+                marks::NOTHING | marks::QUOTES
+            } else {
+                marks::NOTHING
+            };
+            kind | (reason as u32) << marks::REASON
+        }
+    }
+}
+
+/// What was read, which means something if there are ports: of a choice between
+/// this and something else the compiler would copy what was never written, which
+/// older verifiers refuse.
+#[inline(always)]
+const fn segment_of(work: &Work, read: u32) -> Segment {
+    Segment {
+        begins: read & marks::BEGINS != 0,
+        synchronizes: read & marks::SYNCHRONIZES != 0,
+        ends: read & marks::ENDS != 0,
+        payload: work.payload,
+    }
+}
+
+#[inline(always)]
+const fn has_ports(read: u32) -> bool {
+    read & marks::NOTHING == 0
+}
+
+/// The flow whose answers the packet quotes.
+#[inline(always)]
+fn quoted_flow<'t, T: Tables>(tables: &'t T, work: &Work, read: u32) -> Option<&'t Flow> {
+    if read & marks::QUOTES == 0 {
+        return None;
+    }
+    tables.flow(&work.key)
+}
+
+/// What is to be done with a packet from a pod, of which [`Tables::work`] has what
+/// was read: a [`Packed`]. `ifindex` is the link that it came in by.
+#[inline(always)]
+pub fn decided_from_pod(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
+    let Some(work) = tables.work() else {
         return Packed::DONE;
     };
-    let segment = segment::<H, P>(packet, &mut work.key);
-    if let Ok(segment) = &segment
-        && let Some(flow) = follow(tables, &work.key, segment)
+    let segment = segment_of(work, read);
+    if has_ports(read)
+        && let Some(flow) = follow(tables, &work.key, &segment)
+    {
+        if flow.flags & FLOW_LEAVES != 0 {
+            return Packed::STACK;
+        }
+        if flow.flags & FLOW_REPLY == 0 && read & TRANSLATED_SENDER == 0 {
+            // Said before, and lost as its row was written.
+            tables.set_translated(&work.key.source);
+        }
+        work.flow = *flow;
+        return Packed::SEND;
+    }
+    if let Some(flow) = quoted_flow(tables, work, read) {
+        if flow.flags & FLOW_LEAVES != 0 {
+            return Packed::DONE;
+        }
+        work.flow = *flow;
+        return Packed::TELL;
+    }
+    let endpoint = tables.endpoint(&work.destination);
+    if endpoint.is_some_and(Endpoint::is_handed_over) {
+        Packed::STACK
+    } else if endpoint.is_some() || tables.route(&work.destination).is_some() {
+        if has_ports(read) && segment.begins && read & TRANSLATED_SENDER != 0 {
+            step_aside(ifindex, tables, work)
+        } else {
+            Packed::PASS
+        }
+    } else if has_ports(read)
+        && let Some(frontend) = frontend(tables, &work.key)
+    {
+        open(ifindex, tables, work, frontend, &segment, false)
+    } else {
+        match tables.range(&work.destination) {
+            RANGE_SERVICES if has_ports(read) => refuse(DropReason::NoService),
+            RANGE_SERVICES => dropped(DropReason::from_index(read >> marks::REASON)),
+            _ => Packed::STACK,
+        }
+    }
+}
+
+/// As [`decided_from_pod`], of one from outside.
+#[inline(always)]
+pub fn decided_from_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
+    let Some(work) = tables.work() else {
+        return Packed::DONE;
+    };
+    let segment = segment_of(work, read);
+    if has_ports(read)
+        && let Some(flow) = follow(tables, &work.key, &segment)
     {
         work.flow = *flow;
         Packed::SEND
-    } else if segment.is_err()
-        && let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key)
-    {
+    } else if let Some(flow) = quoted_flow(tables, work, read) {
         work.flow = *flow;
         Packed::TELL
-    } else if let Ok(segment) = &segment
+    } else if has_ports(read)
         && let Some(frontend) = frontend(tables, &work.key)
     {
-        open(packet.ifindex(), tables, work, frontend, segment, true)
-    } else if let Some(endpoint) = tables.endpoint(destination) {
+        open(ifindex, tables, work, frontend, &segment, true)
+    } else if let Some(endpoint) = tables.endpoint(&work.destination) {
         unanswered(endpoint)
     } else {
         Packed::DONE

@@ -2,7 +2,7 @@
 //! decided here; everything else is [`crate::crossing`]'s.
 
 use crate::Address;
-use crate::crossing::{self, Direct, Packed};
+use crate::crossing::{self, Direct, Packed, decided_from_outside, decided_from_pod};
 use crate::packet::Packet;
 use crate::policy::{Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, denied_to_pod, sent_by};
 use crate::service::Services;
@@ -47,6 +47,23 @@ pub trait Tables: Services + Connections {
     /// # Errors
     /// Likewise.
     fn claim(&self, key: &FlowKey, flow: &Flow) -> Result<bool, DropReason>;
+    /// [`decided_from_pod`]. In the kernel a function that the verifier walks
+    /// through once, whoever calls it; so is the next one.
+    #[inline(always)]
+    fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64
+    where
+        Self: Sized,
+    {
+        decided_from_pod(self, read, ifindex)
+    }
+    /// [`decided_from_outside`].
+    #[inline(always)]
+    fn decided_from_outside(&self, read: u32, ifindex: u32) -> u64
+    where
+        Self: Sized,
+    {
+        decided_from_outside(self, read, ifindex)
+    }
 }
 
 /// A packet that a pod sent, at the host's end of its link. `host_ports`: the

@@ -1,6 +1,7 @@
 //! Programs on links: a socket buffer as `ripstop_abi::Packet`, the tables, and
 //! the one exit.
 
+mod apart;
 mod from_outside;
 mod from_pod;
 mod policies;

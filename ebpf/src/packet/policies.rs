@@ -6,6 +6,7 @@ use ripstop_abi::{
     PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode,
 };
 
+use super::apart;
 use crate::maps::{
     CONNECTIONS, DENIALS, DENIALS_LOST, FRAGMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
     POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE,
@@ -104,6 +105,11 @@ impl Connections for Kernel {
             // SAFETY: this CPU's own counter, as for drops.
             unsafe { *lost += 1 };
         }
+    }
+
+    #[inline(always)]
+    fn policed(&self, marks: u32) -> u32 {
+        apart::policed(marks)
     }
 
     #[inline(always)]

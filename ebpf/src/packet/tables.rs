@@ -8,6 +8,7 @@ use ripstop_abi::{
     Address, BackendKey, DropReason, Endpoint, Flow, FlowKey, Route, RouteKey, Tables, Uplink, Work,
 };
 
+use super::apart;
 use crate::maps::{BACKENDS, ENDPOINTS, FLOWS, ROUTES, UPLINKS, WORK, config};
 use crate::services::{Kernel, add, add32};
 
@@ -102,6 +103,16 @@ impl Tables for Kernel {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64 {
+        apart::decided_from_pod(read, ifindex)
+    }
+
+    #[inline(always)]
+    fn decided_from_outside(&self, read: u32, ifindex: u32) -> u64 {
+        apart::decided_from_outside(read, ifindex)
     }
 
     #[inline(always)]

@@ -36,6 +36,15 @@ pub trait Connections: PolicyTables {
     /// Room to work in, for one packet.
     #[expect(clippy::mut_from_ref, reason = "each packet has its own")]
     fn policing(&self) -> Option<&mut Policing>;
+    /// [`policed`]. In the kernel a function that the verifier walks through once,
+    /// whoever calls it.
+    #[inline(always)]
+    fn policed(&self, marks: u32) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        policed(self, marks)
+    }
 }
 
 /// Whose policies a packet is asked about: who sends it, who gets it. Bits of an
@@ -149,7 +158,7 @@ where
     // Before anything that the rules say: what is said later is of these or of
     // newer ones.
     policing.generation = tables.policy_state().generation;
-    let answer = both(tables, policing, marks, sides);
+    let answer = both(tables, marks, sides);
     if answer != ALLOWED && sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination) {
         return ALLOWED;
     }
@@ -160,25 +169,29 @@ where
 }
 
 #[inline(always)]
-fn both(tables: &impl Tables, policing: &mut Policing, marks: u32, sides: u32) -> u32 {
+fn both(tables: &impl Tables, marks: u32, sides: u32) -> u32 {
     if sides & SENDER != 0 {
-        let answer = one(tables, policing, marks | OUT);
+        let answer = tables.policed(marks | OUT);
         if answer != ALLOWED {
             return answer;
         }
     }
     if sides & RECEIVER != 0 {
-        return one(tables, policing, marks);
+        return tables.policed(marks);
     }
     ALLOWED
 }
 
-/// What the pod at one end says: [`ALLOWED`], or the number of a reason.
+/// What the pod at one end says of the packet that is described in
+/// [`Connections::policing`]: the number of a reason, or one that is none.
 ///
 /// In three functions, one after the other and not one in the other, so that the
 /// verifier walks each of them few times.
 #[inline(always)]
-fn one(tables: &impl Tables, policing: &mut Policing, marks: u32) -> u32 {
+pub fn policed(tables: &impl Tables, marks: u32) -> u32 {
+    let Some(policing) = tables.policing() else {
+        return DropReason::Policy as u32;
+    };
     let answer = by_connection(tables, policing, marks);
     let mut answer = policing.blur(answer);
     if answer == ASK {

@@ -14,7 +14,7 @@ pub use connection::{
     Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_REJECTS, Policing,
     PolicyState,
 };
-pub use enforce::Connections;
+pub use enforce::{Connections, policed};
 pub(crate) use enforce::{
     RECEIVER, RENUMBERED_SENDER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied,
     denied_to_pod, got_by, sent_by,

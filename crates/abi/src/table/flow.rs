@@ -63,6 +63,11 @@ pub struct Work {
     pub back: FlowKey,
     /// What those will become.
     pub answer: Flow,
+    /// Whom the packet is to, whatever it is of.
+    pub destination: Address,
+    /// Bytes behind the transport's header.
+    pub payload: u32,
+    reserved: u32,
     /// See [`Work::blur`].
     blurred: u64,
 }

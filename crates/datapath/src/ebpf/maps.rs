@@ -275,7 +275,6 @@ fn create(name: &str, shape: &MapShape) -> io::Result<OwnedFd> {
 }
 
 /// BTF of two types: a word, and a structure of [`SocketState`]'s size.
-/// <https://docs.kernel.org/bpf/btf.html>
 fn socket_types() -> Vec<u8> {
     const INT: u32 = 1 << 24;
     const STRUCT: u32 = 4 << 24;
@@ -285,18 +284,7 @@ fn socket_types() -> Vec<u8> {
         &[6, STRUCT, size_of::<SocketState>() as u32],
     ]
     .concat();
-    let types_len = size_of_val(types.as_slice()) as u32;
-    let mut btf = Vec::new();
-    btf.extend(0xeb9f_u16.to_ne_bytes());
-    btf.extend([1, 0]); // version, flags
-    for word in [24, 0, types_len, types_len, strings.len() as u32]
-        .into_iter()
-        .chain(types)
-    {
-        btf.extend(word.to_ne_bytes());
-    }
-    btf.extend(strings);
-    btf
+    sys::btf(&types, strings)
 }
 
 /// What the other pins are: written last, removed before they change.

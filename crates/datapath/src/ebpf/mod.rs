@@ -5,6 +5,7 @@
 //! runs, and the next one takes them over: the same tables always, the same
 //! programs if they are the ones that it would load.
 
+mod apart;
 mod audit;
 mod config;
 mod frontends;

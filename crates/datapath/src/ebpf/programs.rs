@@ -10,6 +10,7 @@ use aya_obj::Object;
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use ripstop_abi::Config as Constants;
 
+use super::apart;
 use super::maps::{self, Maps};
 use super::pins::Pins;
 use super::sys::{self, MapShape};
@@ -97,8 +98,11 @@ impl Programs {
         object
             .patch_map_data(HashMap::from([("CONFIG", (constants.as_slice(), true))]))
             .map_err(broken)?;
+        apart::mark(&mut object);
         let data = link(&mut object, maps)?;
-        let programs = load_all(&object);
+        let types = apart::types()
+            .map_err(|error| refused("load the types of the programs' functions", error, ""))?;
+        let programs = load_all(&object, types.as_fd());
         // Programs hold what they use of it.
         drop(data);
         programs.map(Self)
@@ -226,15 +230,20 @@ fn constants(name: &str, map: &aya_obj::Map) -> Result<OwnedFd, Error> {
 
 /// Each packet program by a thread of its own: the verifier takes tens of
 /// milliseconds for one, and as many of them at once as there are CPUs.
-fn load_all(object: &Object) -> Result<Vec<(&'static str, Program)>, Error> {
+fn load_all(object: &Object, types: BorrowedFd<'_>) -> Result<Vec<(&'static str, Program)>, Error> {
     thread::scope(|scope| {
         let packet: Vec<_> = PACKET_HOOKS
             .into_iter()
-            .map(|name| (name, scope.spawn(move || load_one(object, name, None))))
+            .map(|name| {
+                (
+                    name,
+                    scope.spawn(move || load_one(object, types, name, None)),
+                )
+            })
             .collect();
         let mut programs = Vec::new();
         for (name, attach) in SOCKET_HOOKS {
-            programs.push((name, load_one(object, name, Some(attach))?));
+            programs.push((name, load_one(object, types, name, Some(attach))?));
         }
         for (name, loading) in packet {
             // A panic there is one here.
@@ -247,6 +256,7 @@ fn load_all(object: &Object) -> Result<Vec<(&'static str, Program)>, Error> {
 
 fn load_one(
     object: &Object,
+    types: BorrowedFd<'_>,
     name: &'static str,
     attach: Option<bpf_attach_type>,
 ) -> Result<Program, Error> {
@@ -269,7 +279,8 @@ fn load_one(
         let mut attempt = 1;
         loop {
             let (code, license) = (&function.instructions, &program.license);
-            match sys::prog_load(name, kind, attach, code, license, log) {
+            let functions = Some((types, function.func_info.func_info.as_slice()));
+            match sys::prog_load(name, kind, attach, code, license, functions, log) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempt < ATTEMPTS => {
                     attempt += 1;
                 }

@@ -272,6 +272,23 @@ pub(crate) fn map_freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut [map.as_raw_fd() as u32]).map(drop)
 }
 
+/// Type information with its header.
+/// <https://docs.kernel.org/bpf/btf.html>
+pub(crate) fn btf(types: &[u32], strings: &[u8]) -> Vec<u8> {
+    let types_len = size_of_val(types) as u32;
+    let mut btf = Vec::new();
+    btf.extend(0xeb9f_u16.to_ne_bytes());
+    btf.extend([1, 0]); // version, flags
+    for word in [24, 0, types_len, types_len, strings.len() as u32]
+        .iter()
+        .chain(types)
+    {
+        btf.extend(word.to_ne_bytes());
+    }
+    btf.extend(strings);
+    btf
+}
+
 pub(crate) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {

@@ -19,8 +19,8 @@ use aya_obj::generated::bpf_cmd;
 
 pub(crate) use link::{LinkInfo, link_create, link_info, link_update};
 pub(crate) use map::{
-    MapShape, MapTypes, btf_load, map_create, map_delete, map_delete_batch, map_freeze, map_lookup,
-    map_next_key, map_read, map_shape, map_update, map_update_batch, map_update_bytes,
+    MapShape, MapTypes, btf, btf_load, map_create, map_delete, map_delete_batch, map_freeze,
+    map_lookup, map_next_key, map_read, map_shape, map_update, map_update_batch, map_update_bytes,
 };
 #[cfg(test)]
 pub(crate) use program::test_run;

@@ -2,9 +2,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_info, bpf_prog_type,
+};
 
 use super::{bpf_fd, info, object_name, pointer, pointer_mut};
 
@@ -12,6 +14,7 @@ use super::{bpf_fd, info, object_name, pointer, pointer_mut};
 const ATTEMPTS: usize = 32;
 
 /// Loads a program; `log` takes what the verifier says, if it is not empty.
+/// `functions`: which types those of the program have.
 ///
 /// The verifier breaks off with `EAGAIN` when the thread has a signal pending
 /// (`do_check` in kernel/bpf/verifier.c), also one that nobody will see, as of
@@ -22,6 +25,7 @@ pub(crate) fn prog_load(
     attach: Option<bpf_attach_type>,
     instructions: &[bpf_insn],
     license: &CStr,
+    functions: Option<(BorrowedFd<'_>, &[bpf_func_info])>,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -38,6 +42,11 @@ pub(crate) fn prog_load(
         name: [u8; 16],
         ifindex: u32,
         expected_attach_type: u32,
+        types: u32,
+        function_size: u32,
+        functions: u64,
+        function_count: u32,
+        line_size: u32,
     }
     let mut attributes = Attributes {
         kind: kind as u32,
@@ -52,6 +61,11 @@ pub(crate) fn prog_load(
         name: object_name(name),
         ifindex: 0,
         expected_attach_type: attach.map_or(0, |attach| attach as u32),
+        types: functions.map_or(0, |(types, _)| types.as_raw_fd() as u32),
+        function_size: functions.map_or(0, |_| size_of::<bpf_func_info>() as u32),
+        functions: functions.map_or(0, |(_, functions)| pointer(functions)),
+        function_count: functions.map_or(0, |(_, functions)| functions.len() as u32),
+        line_size: 0,
     };
     for _ in 1..ATTEMPTS {
         match bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {
@@ -87,7 +101,7 @@ pub(crate) fn has_set_retval() -> bool {
     let kind = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
     let attach = Some(bpf_attach_type::BPF_CGROUP_INET4_CONNECT);
     let license = c"Apache-2.0";
-    prog_load("probe", kind, attach, &code, license, &mut []).is_ok()
+    prog_load("probe", kind, attach, &code, license, None, &mut []).is_ok()
 }
 
 /// Makes the kernel count calls and time of all programs until it is closed.
@@ -110,8 +124,6 @@ pub(crate) fn test_run(
     segment_size: u32,
     came_by: u32,
 ) -> io::Result<(i32, Vec<u8>)> {
-    use std::os::fd::AsRawFd;
-
     #[repr(C)]
     struct Attributes {
         program: u32,
