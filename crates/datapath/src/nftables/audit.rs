@@ -203,7 +203,9 @@ fn begin(engine: &mut NftEngine, repaired: &mut BTreeSet<String>) -> Result<(Cha
 }
 
 fn base(engine: &NftEngine) -> Vec<Chain> {
-    rules::base(&engine.config.node_addresses, engine.policies.settings.deny)
+    let policies = &engine.policies;
+    let policies = policy::base(policies.settings.deny, policies.generation);
+    rules::base(&engine.config.node_addresses, policies)
 }
 
 /// What rules are for, by chain.

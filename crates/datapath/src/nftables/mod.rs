@@ -9,6 +9,7 @@
 
 mod audit;
 mod class;
+mod commit;
 mod flows;
 mod keys;
 mod pods;
@@ -37,7 +38,7 @@ use ripstop_model::{LocalPod, Protocol};
 use ripstop_netlink::conntrack::Conntrack;
 use ripstop_netlink::nftables::{Family, Nftables};
 use ripstop_netlink::sysctl;
-use ripstop_plan::policy::{PolicyChange, PolicyTables};
+use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, PolicySettings, ResolvedRoute};
@@ -124,6 +125,9 @@ impl NftEngine {
             sources: Sources::default(),
             segments: Segments::default(),
         };
+        if policy::remembers(engine.nftables.get_mut()) {
+            engine.policies.generation = Some(policy::Generation::first());
+        }
         let comment = engine
             .nftables
             .get_mut()
@@ -172,7 +176,7 @@ impl NftEngine {
         self.policies.clear();
         self.sources.clear();
         self.segments.clear();
-        let base = rules::base(&self.config.node_addresses, self.policies.settings.deny);
+        let base = rules::base(&self.config.node_addresses, self.policies.base());
         Ok(Changes::anew(comment, base))
     }
 
@@ -189,22 +193,6 @@ impl NftEngine {
         }
         sysctl::set(ROUTE_LOCALNET, if on { "1" } else { "0" }).map_err(kernel)?;
         Ok(true)
-    }
-
-    /// Sends what was gathered, and begins anew.
-    fn commit(&mut self, changes: &mut Changes) -> Result<(), Error> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::take(changes).into_batch();
-        self.nftables.get_mut().commit(&batch).map_err(refused)
-    }
-
-    /// Large changes are several transactions; each is whole by itself. Rows of
-    /// policies are not: a packet would meet some without the others.
-    fn is_large(&mut self, changes: &Changes) -> bool {
-        const LARGE: usize = 8 << 20;
-        changes.size() > LARGE.min(self.nftables.get_mut().batch_limit() / 2)
     }
 
     /// What is in the kernel becomes what counts as applied.
@@ -363,23 +351,6 @@ impl NftEngine {
             .map(|(frontend, _)| *frontend)
             .collect();
         state::forget_affinities(self.nftables.get_mut(), &forgotten)
-    }
-
-    fn apply_policies(&mut self, change: &PolicyChange) -> Result<(), Error> {
-        // Before, the first audit gets everything.
-        if change.is_empty() || !self.policies.known {
-            return Ok(());
-        }
-        for part in policy::in_turn(change) {
-            let mut changes = Changes::default();
-            let before = self.policies.apply(&mut changes, &part);
-            if let Err(error) = self.commit(&mut changes) {
-                self.policies.undo(&before);
-                self.read_back()?;
-                return Err(error);
-            }
-        }
-        Ok(())
     }
 
     /// Ranges as they are to be.

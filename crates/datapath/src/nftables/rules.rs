@@ -21,12 +21,10 @@ use ripstop_netlink::nftables::{
 };
 
 use super::class::{Class, Outside};
-use super::policy;
 use super::segments;
 use super::sets::{FAMILIES, Set};
 use super::sources;
 use super::sources_nat;
-use crate::engine::Deny;
 
 pub(super) const REFUSE: &str = "refuse";
 /// Every node must choose alike, and after every start.
@@ -386,8 +384,9 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
     rules
 }
 
-/// The chains that are always there. Chains come before those that lead to them.
-pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
+/// The chains that are always there, after those of policies. Chains come before
+/// those that lead to them.
+pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain> {
     let hook = |point, priority, nat| {
         Some(Hook {
             point,
@@ -397,7 +396,7 @@ pub(super) fn base(node_addresses: &[IpAddr], deny: Deny) -> Vec<Chain> {
     };
     // Priorities: before connection tracking; as destination and source NAT of
     // others (include/uapi/linux/netfilter_ipv4.h).
-    let mut chains = policy::base(deny);
+    let mut chains = policies;
     chains.extend([
         Chain {
             name: REFUSE.into(),

@@ -1,8 +1,9 @@
 //! Which version's table it is.
 
 use super::class::{Class, Outside};
+use super::policy::Generation;
 use super::sets::FAMILIES;
-use super::{NftEngine, rules, sets};
+use super::{NftEngine, policy, rules, sets};
 use crate::engine::Deny;
 
 impl NftEngine {
@@ -15,10 +16,10 @@ impl NftEngine {
             affinity: 1,
             ranges: true,
         };
-        let mut text = format!(
-            "{:?}",
-            rules::base(&self.config.node_addresses, Deny::default())
-        );
+        let remembers = self.policies.generation.is_some();
+        let generation = remembers.then_some(Generation::ANY);
+        let policies = policy::base(Deny::default(), generation);
+        let mut text = format!("{:?}", rules::base(&self.config.node_addresses, policies));
         for family in FAMILIES {
             text += &format!("{:?}", rules::class(family, example));
             text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));

@@ -91,6 +91,12 @@ impl Changes {
             && self.gone.is_empty()
     }
 
+    /// Whether elements of some of these sets come or go.
+    pub(super) fn touches(&self, sets: &[Set]) -> bool {
+        let mut touched = self.deleted.keys().chain(self.added.keys());
+        touched.any(|(set, _)| sets.contains(set))
+    }
+
     /// Bytes, about; rather too many.
     pub(super) fn size(&self) -> usize {
         self.size

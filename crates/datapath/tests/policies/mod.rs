@@ -148,6 +148,41 @@ fn connections_follow_changes<E: Engine>() {
         assert_eq!(process.held(), "still there");
         apply(&mut node, &rows.remove());
         assert_eq!(process.held(), "still there");
+        // Now it need not wait for what does not come.
+        let reject = PolicySettings {
+            deny: Deny::Reject,
+            observe: false,
+        };
+        node.run(|engine| engine.set_policy_settings(reject))
+            .unwrap();
+        // By the block that it is in, as long as it is; and by its own address, once
+        // that is known.
+        let block = [net("10.244.0.0/16"), net("fd00:244::/32")];
+        let mut rows = Rows::default();
+        rows.pod(&pod, [INGRESS, NOBODY])
+            .class(block, CLASS)
+            .rule(INGRESS, CLASS, any());
+        let mut closed = rows.clone();
+        closed.class(client.addresses.map(Into::into), OPEN).rule(
+            INGRESS,
+            OPEN,
+            port(Protocol::Udp, 0, u16::MAX),
+        );
+        let mut elsewhere = Rows::default();
+        elsewhere
+            .pod(&pod, [INGRESS, NOBODY])
+            .class(block, OPEN)
+            .rule(INGRESS, OPEN, port(Protocol::Udp, 0, u16::MAX));
+        for denying in [closed, elsewhere] {
+            apply(&mut node, &rows.change());
+            assert_eq!(process.hold(to), to.to_string());
+            assert_eq!(process.held(), "still there");
+            apply(&mut node, &denying.change());
+            assert!(process.held().starts_with("error"));
+            apply(&mut node, &denying.remove());
+        }
+        node.run(|engine| engine.set_policy_settings(PolicySettings::default()))
+            .unwrap();
     }
 }
 

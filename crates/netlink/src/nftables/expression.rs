@@ -15,6 +15,8 @@ pub(super) const VERDICT_CODE: u16 = 1;
 pub(super) const VERDICT_CHAIN: u16 = 2;
 /// Where `immediate` and `lookup` leave a verdict (`NFT_REG_VERDICT`).
 const VERDICT_REGISTER: u32 = 0;
+/// `NFT_CT_SECMARK`.
+const SECURITY_MARK: u32 = 4;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: any free port, so that two clients do not
 /// get the same one at once.
 const FULLY_RANDOM: u32 = 1 << 4;
@@ -81,6 +83,9 @@ pub enum CtKey {
     State,
     /// `IPS_*` bits in the host's byte order, 4 bytes.
     Status,
+    /// 4 bytes that the connection has until it ends; 0 if nobody set them. Only
+    /// where the kernel was built with `CONFIG_NF_CONNTRACK_SECMARK`.
+    SecurityMark,
     /// Transport protocol, 1 byte: for an ICMP error that of what it is about.
     Protocol,
     Source(Family),
@@ -200,6 +205,10 @@ pub enum Expression {
         direction: Option<Direction>,
         to: Register,
     },
+    /// Sets the connection's [`CtKey::SecurityMark`].
+    SetSecurityMark {
+        from: Register,
+    },
     /// The route type (`RTN_*`) of an address, 4 bytes in the host's byte order.
     RouteType {
         of: AddressKind,
@@ -296,7 +305,7 @@ impl Expression {
         match self {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } => "meta",
-            Self::Ct { .. } => "ct",
+            Self::Ct { .. } | Self::SetSecurityMark { .. } => "ct",
             Self::RouteType { .. } => "fib",
             Self::LongestSegment { .. } => "rt",
             Self::ToNetwork { .. } => "byteorder",
@@ -351,6 +360,7 @@ impl Expression {
                 let key = match key {
                     CtKey::State => 0,
                     CtKey::Status => 2,
+                    CtKey::SecurityMark => SECURITY_MARK,
                     CtKey::Protocol => 10,
                     CtKey::SourcePort => 11,
                     CtKey::DestinationPort => 12,
@@ -369,6 +379,9 @@ impl Expression {
                     }
                     None => {}
                 }
+            }
+            Self::SetSecurityMark { from } => {
+                data.u32(2, SECURITY_MARK).u32(4, from.0);
             }
             Self::RouteType { of, to } => {
                 let flag = match of {

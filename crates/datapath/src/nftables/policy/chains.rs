@@ -10,6 +10,7 @@ use ripstop_netlink::nftables::{
 
 use super::super::rules::{Chain, Rule};
 use super::super::sets::FAMILIES;
+use super::generation::Generation;
 use super::judge::{DENIED, Judge, NO_ROOM, Question};
 use super::{DIRECTIONS, FILLER};
 use crate::engine::Deny;
@@ -58,9 +59,12 @@ fn judges(question: Question) -> impl Iterator<Item = Judge> {
     })
 }
 
-/// Chains come before those that lead to them.
-pub(in super::super) fn base(deny: Deny) -> Vec<Chain> {
-    let asked = |question| judges(question).map(Judge::ask);
+fn asked(question: Question) -> impl Iterator<Item = Rule> {
+    judges(question).map(Judge::ask)
+}
+
+/// Chains come before those that lead to them. `generation`: [`Generation`].
+pub(in super::super) fn base(deny: Deny, generation: Option<Generation>) -> Vec<Chain> {
     let mut chains = vec![denied(deny)];
     for question in [Question::Connection, Question::Packet] {
         chains.extend(judges(question).flat_map(Judge::chains));
@@ -70,26 +74,64 @@ pub(in super::super) fn base(deny: Deny) -> Vec<Chain> {
         hook: None,
         rules: asked(Question::Packet).collect(),
     });
-    let state = Register::word(0);
+    chains.push(forward(generation));
+    chains
+}
+
+/// The base chain. What passed it once passes by the connection's mark for as long
+/// as the rules have the same generation, whatever it is about.
+///
+/// Both rules of a generation are in this one chain, and a packet keeps the rules
+/// of a base chain with which it began: so one that was judged by what was there
+/// before a change never marks its connection as one of after it.
+pub(in super::super) fn forward(generation: Option<Generation>) -> Chain {
+    let word = Register::word(0);
     let missing = [
         E::Ct {
             key: CtKey::State,
             direction: None,
-            to: state,
+            to: word,
         },
         E::Mask {
-            value: state,
+            value: word,
             mask: CONNECTION_MISSING.to_ne_bytes().into(),
         },
         E::Compare {
-            value: state,
+            value: word,
             how: Compare::NotEqual,
             with: vec![0; 4],
         },
         E::Verdict(Verdict::Goto(WITHOUT_CONNECTION.into())),
     ];
-    let rules = [Rule::new("without a connection", missing)];
-    chains.push(Chain {
+    let mut rules = vec![Rule::new("without a connection", missing)];
+    if let Some(Generation(number)) = generation {
+        let passed = [
+            E::Ct {
+                key: CtKey::SecurityMark,
+                direction: None,
+                to: word,
+            },
+            E::Compare {
+                value: word,
+                how: Compare::Equal,
+                with: number.to_ne_bytes().into(),
+            },
+            E::Verdict(Verdict::Accept),
+        ];
+        rules.push(Rule::new("passed under the rules of now", passed));
+    }
+    rules.extend(asked(Question::Connection));
+    if let Some(Generation(number)) = generation {
+        let mark = [
+            E::Immediate {
+                value: number.to_ne_bytes().into(),
+                to: word,
+            },
+            E::SetSecurityMark { from: word },
+        ];
+        rules.push(Rule::new("passes", mark));
+    }
+    Chain {
         name: FORWARD.into(),
         // As other people's filters (NF_IP_PRI_FILTER).
         hook: Some(Hook {
@@ -97,17 +139,13 @@ pub(in super::super) fn base(deny: Deny) -> Vec<Chain> {
             priority: 0,
             nat: false,
         }),
-        rules: rules
-            .into_iter()
-            .chain(asked(Question::Connection))
-            .collect(),
-    });
-    chains
+        rules,
+    }
 }
 
 /// All chains with a rule for what found no room.
 pub(super) fn counting() -> impl Iterator<Item = String> {
-    let chains = base(Deny::Drop).into_iter();
+    let chains = base(Deny::Drop, None).into_iter();
     chains
         .filter(|chain| chain.rules.iter().any(|rule| rule.what == NO_ROOM))
         .map(|chain| chain.name)

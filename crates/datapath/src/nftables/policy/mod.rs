@@ -9,6 +9,7 @@ mod blocks;
 mod chains;
 mod classes;
 mod denials;
+mod generation;
 mod judge;
 mod said;
 
@@ -19,6 +20,7 @@ use ripstop_netlink::nftables::{Element, Family};
 use ripstop_plan::policy::{ClassId, Direction, PodPolicies, PolicyChange, PolicyId, PolicyTables};
 
 use super::readback::Raw;
+use super::rules::Chain;
 use super::sets::{FAMILIES, Set};
 use super::write::{Changes, Parts, SetOf, id, is_same_part, parts};
 use super::{keys, readback};
@@ -28,6 +30,7 @@ use said::{Rows, Uses};
 
 pub(super) use chains::{base, denied};
 pub(super) use denials::{connections, denials};
+pub(super) use generation::{Generation, is_supported as remembers};
 
 /// Before what maps give: `chains` says why.
 const FILLER: [u8; 4] = [0; 4];
@@ -53,6 +56,9 @@ pub(super) const SETS: [Set; 6] = [
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     pub(super) settings: PolicySettings,
+    /// Of the rules, as the kernel has them; `None` if it cannot remember which
+    /// ones a connection passed.
+    pub(super) generation: Option<Generation>,
     /// Without classes and attributions. Pods of other nodes may be among them.
     tables: PolicyTables,
     classes: Classes,
@@ -117,10 +123,25 @@ fn is_of(family: Family, class: ClassId) -> bool {
 }
 
 impl Policies {
+    /// What connections passed until now, they have to pass again.
+    pub(super) fn renew(&mut self, changes: &mut Changes) {
+        if let Some(generation) = &mut self.generation {
+            *generation = generation.next();
+            changes.replace_chain(chains::forward(self.generation));
+        }
+    }
+
+    /// The chains, for an empty table.
+    pub(super) fn base(&mut self) -> Vec<Chain> {
+        self.generation = self.generation.map(Generation::next);
+        chains::base(self.settings.deny, self.generation)
+    }
+
     /// Of an empty table.
     pub(super) fn clear(&mut self) {
         *self = Self {
             settings: self.settings,
+            generation: self.generation,
             known: true,
             ..Self::default()
         };
