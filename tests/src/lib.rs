@@ -1,12 +1,14 @@
 //! What whole-lab tests share: labs made by the commands that users type, and
 //! the promise that nothing of them is left.
 
+mod cluster;
 mod lab;
 mod leftovers;
 pub mod load;
 mod machine;
 mod pair;
 
+pub use cluster::Cluster;
 pub use lab::{Lab, Printed, ripstop};
 pub use leftovers::Leftovers;
 pub use machine::{eventually, published, visible_folder, write_manifest};

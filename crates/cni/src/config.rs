@@ -20,17 +20,21 @@ pub struct Config {
     pub valid_attachments: Option<Vec<Attachment>>,
 }
 
-/// One entry of `runtimeConfig.portMappings`.
+/// One entry of `runtimeConfig.portMappings`. containerd writes the names of its
+/// Go fields, which plugins in Go do not tell from those of the conventions
+/// (<https://github.com/containerd/go-cni/blob/main/types.go>).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp` or `udp`, in any case.
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
     /// Absent, empty or unspecified: every address of the node.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     host_ip: String,
 }
 
@@ -59,15 +63,17 @@ struct Raw {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct RawRuntime {
-    port_mappings: Vec<PortMapping>,
+    port_mappings: Option<Vec<PortMapping>>,
     bandwidth: Option<Value>,
-    dns: RawDns,
+    dns: Option<RawDns>,
 }
 
+/// Lists that nobody filled are null in Go's JSON.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawDns {
-    searches: Vec<String>,
+    #[serde(alias = "Searches")]
+    searches: Option<Vec<String>>,
 }
 
 impl Config {
@@ -95,20 +101,20 @@ impl Config {
                  take \"bandwidth\" out of its capabilities",
             ));
         }
-        for mapping in &raw.runtime.port_mappings {
+        let mappings = raw.runtime.port_mappings.unwrap_or_default();
+        for mapping in &mappings {
             mapping.host_ip()?;
         }
+        let dns = raw.runtime.dns.unwrap_or_default();
         Ok(Self {
             version,
             name: raw.name,
             // kubelet writes 0 for ports that are declared without a host port.
-            port_mappings: raw
-                .runtime
-                .port_mappings
+            port_mappings: mappings
                 .into_iter()
                 .filter(|mapping| mapping.host_port != 0)
                 .collect(),
-            dns_search: raw.runtime.dns.searches,
+            dns_search: dns.searches.unwrap_or_default(),
             valid_attachments: raw.valid_attachments,
         })
     }
@@ -207,6 +213,34 @@ mod tests {
             ifname: "eth0".to_owned(),
         };
         assert_eq!(config.valid_attachments, Some(vec![attachment]));
+    }
+
+    #[test]
+    fn a_configuration_as_containerd_writes_it() {
+        let config = read(&json!({
+            "cniVersion": "1.0.0", "name": "ripstop", "type": "ripstop-cni",
+            "runtimeConfig": {
+                "portMappings": [
+                    {"HostPort": 8080, "ContainerPort": 80, "Protocol": "udp", "HostIP": "fd00::1"},
+                ],
+                "dns": {"Servers": ["10.96.0.10"], "Searches": ["a.search.cluster.local"],
+                        "Options": null},
+            },
+        }))
+        .unwrap();
+        let [mapping] = config.port_mappings.as_slice() else {
+            panic!("{config:?}");
+        };
+        assert_eq!((mapping.host_port, mapping.container_port), (8080, 80));
+        assert_eq!(mapping.protocol, "udp");
+        assert_eq!(mapping.host_ip().unwrap(), Some("fd00::1".parse().unwrap()));
+        assert_eq!(config.dns_search, ["a.search.cluster.local"]);
+        let empty = read(&json!({
+            "cniVersion": "1.0.0", "name": "ripstop", "type": "ripstop-cni",
+            "runtimeConfig": {"portMappings": null, "dns": {"Searches": null}},
+        }))
+        .unwrap();
+        assert!(empty.port_mappings.is_empty() && empty.dns_search.is_empty());
     }
 
     #[test]
