@@ -132,6 +132,7 @@ fn slice(port: u16) -> EndpointSlice {
             port,
         }],
         endpoints: vec![SliceEndpoint::new(pod)],
+        proxied: true,
     }
 }
 

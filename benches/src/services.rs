@@ -355,6 +355,7 @@ fn slice(service: usize, addresses: impl IntoIterator<Item = IpAddr>) -> Endpoin
             port: PORT,
         }],
         endpoints: addresses.into_iter().map(SliceEndpoint::new).collect(),
+        proxied: true,
     }
 }
 

@@ -109,6 +109,10 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// Port of the node that says whether it has endpoints of this service.
     pub health_check_node_port: Option<u16>,
+    /// False: no proxy of the nodes is to serve it (labels
+    /// `service.kubernetes.io/service-proxy-name` and `.../headless`). It has its
+    /// names all the same.
+    pub proxied: bool,
 }
 
 impl Service {
@@ -128,6 +132,7 @@ impl Service {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,
+            proxied: true,
         }
     }
 }
@@ -152,6 +157,8 @@ pub struct EndpointSlice {
     pub service: String,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
+    /// As [`Service::proxied`]: false for those of headless services.
+    pub proxied: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

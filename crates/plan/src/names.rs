@@ -154,6 +154,7 @@ mod tests {
                 port,
             }],
             endpoints,
+            proxied: true,
         }
     }
 

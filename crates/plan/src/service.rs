@@ -49,10 +49,11 @@ pub(crate) fn is_node_port(of_claim: u8) -> bool {
 /// Addresses and ports at which the service asks to be reached. Headless and
 /// ExternalName services have no address, hence no row, also if they have
 /// external addresses: kube-proxy skips them. The cluster's DNS addresses are
-/// answered by this node itself and get none either.
+/// answered by this node itself and get none either, nor do services of another
+/// proxy.
 pub(crate) fn asked(service: &Service, config: &PlanConfig) -> Asked {
     let mut asked = Asked::default();
-    if service.cluster_ips.is_empty() {
+    if service.cluster_ips.is_empty() || !service.proxied {
         return asked;
     }
     let mut claim = |kind, address: IpAddr| {
@@ -154,7 +155,8 @@ impl<'a> Rows<'a> {
         let ipv4 = claim.frontend.address.is_ipv4();
         let choice = self.choices.entry((claim.port, ipv4)).or_insert_with(|| {
             let port = &service.ports[claim.port];
-            endpoints::choose(service, self.slices.iter(), port, ipv4, self.here)
+            let slices = self.slices.iter().filter(|slice| slice.proxied);
+            endpoints::choose(service, slices, port, ipv4, self.here)
         });
         let (backends, outside) = match claim.kind {
             FrontendKind::ClusterIp => match service.internal_policy {
@@ -204,7 +206,8 @@ fn nobody(ipv4: bool) -> IpNet {
 
 /// The port at which this node says whether it has endpoints of the service.
 pub(crate) fn health_port(service: &Service) -> Option<u16> {
-    let asked = service.kind == ServiceKind::LoadBalancer
+    let asked = service.proxied
+        && service.kind == ServiceKind::LoadBalancer
         && service.external_policy == TrafficPolicy::Local;
     service.health_check_node_port.filter(|_| asked)
 }
@@ -217,6 +220,7 @@ pub(crate) fn health<'a>(
     here: Here<'_>,
 ) -> HealthCheck {
     let mut local: Vec<IpAddr> = slices
+        .filter(|slice| slice.proxied)
         .flat_map(|slice| &slice.endpoints)
         .filter(|e| is_ready(service, e) && endpoints::is_local(e, here))
         .map(|e| e.address)

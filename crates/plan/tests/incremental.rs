@@ -83,11 +83,12 @@ prop_compose! {
         (publish_not_ready, affinity) in any::<(bool, Option<u32>)>(),
         (internal_policy, external_policy) in (policies(), policies()),
         health_check_node_port in select(vec![None, Some(31000), Some(31001)]),
+        proxied in proptest::bool::weighted(0.9),
     ) -> Service {
         Service {
             kind, headless: cluster_ips.is_empty(), cluster_ips, external_ips, load_balancer_ips,
             load_balancer_source_ranges, ports, publish_not_ready, affinity, internal_policy,
-            external_policy, health_check_node_port, ..Service::new(key)
+            external_policy, health_check_node_port, proxied, ..Service::new(key)
         }
     }
 }
@@ -120,11 +121,12 @@ prop_compose! {
         service in select(SERVICES.to_vec()),
         ports in vec((select(vec!["", "http"]), protocols(), 8080..8082u16), 0..3),
         endpoints in vec(endpoints(), 0..4),
+        proxied in proptest::bool::weighted(0.9),
     ) -> EndpointSlice {
         let ports = ports.into_iter().map(|(name, protocol, port)| SlicePort {
             name: name.to_owned(), protocol, port,
         });
-        EndpointSlice { key, service: service.to_owned(), ports: ports.collect(), endpoints }
+        EndpointSlice { key, service: service.to_owned(), ports: ports.collect(), endpoints, proxied }
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, GroupVersionKind};
@@ -19,6 +18,7 @@ use tracing::info;
 
 use crate::convert::Converted;
 use crate::kinds::Followed;
+use crate::objects::{ServiceCidrObject, ServiceObject};
 use crate::{ApiHealth, Event, ObjectEvent};
 
 /// Objects of one list request: bounds the memory of a first list.
@@ -39,10 +39,10 @@ pub async fn watch(client: Client, health: Arc<ApiHealth>, sink: impl Fn(Event) 
         }
     };
     tokio::join!(
-        follow::<core::Service>(&client, &health, &sink, &first_list_done),
+        follow::<ServiceObject>(&client, &health, &sink, &first_list_done),
         follow::<discovery::EndpointSlice>(&client, &health, &sink, &first_list_done),
         follow::<core::Node>(&client, &health, &sink, &first_list_done),
-        follow::<networking::ServiceCIDR>(&client, &health, &sink, &first_list_done),
+        follow::<ServiceCidrObject>(&client, &health, &sink, &first_list_done),
     );
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn follow<K: Followed>(
             Ok(event) => event,
             Err(error) if K::OPTIONAL && is_missing(&error) => {
                 if std::mem::take(&mut first) {
-                    info!("goes without {}: {error}", K::KIND.name());
+                    info!("the server has no {}, or shows us none", K::KIND.name());
                     health.answers(K::KIND.name());
                     first_list_done();
                 }
@@ -154,6 +154,9 @@ fn start_again(error: &Error) -> Option<Decode> {
     match error {
         Error::InitialListFailed(kube::Error::SerdeError(_))
         | Error::WatchFailed(kube::Error::SerdeError(_)) => Some(Decode::Guarded),
+        // The client takes an event that does not decode for a status that says
+        // nothing, and would go on behind it.
+        Error::WatchFailed(kube::Error::Api(status)) if status.code == 0 => Some(Decode::Guarded),
         // The watcher lists again when a stream ends with "gone", but not when
         // the request for one does.
         Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => {

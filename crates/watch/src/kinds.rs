@@ -5,13 +5,13 @@ use std::hash::Hash;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use ripstop_model::{EndpointSlice, Node, ObjectKey, ObjectKind, ObjectRef, Service, ServiceCidr};
 use serde::de::DeserializeOwned;
 
 use crate::convert::{self, Converted};
+use crate::objects::{ServiceCidrObject, ServiceObject};
 use crate::{Event, ObjectEvent};
 
 /// A kind that the watch follows.
@@ -40,7 +40,7 @@ pub(crate) trait Followed:
     }
 }
 
-impl Followed for core::Service {
+impl Followed for ServiceObject {
     const KIND: ObjectKind = ObjectKind::Service;
     type Model = Service;
     type Key = ObjectKey;
@@ -103,7 +103,7 @@ impl Followed for core::Node {
     }
 }
 
-impl Followed for networking::ServiceCIDR {
+impl Followed for ServiceCidrObject {
     const KIND: ObjectKind = ObjectKind::ServiceCidr;
     /// Since Kubernetes 1.33.
     const OPTIONAL: bool = true;

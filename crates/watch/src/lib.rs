@@ -30,7 +30,7 @@ pub use event::{Event, ObjectEvent};
 pub use follow::watch;
 pub use health::{ApiHealth, ApiState};
 pub use lease::Election;
-pub use objects::{ClusterNetworkPolicyObject, PodObject};
+pub use objects::{ClusterNetworkPolicyObject, PodObject, ServiceCidrObject, ServiceObject};
 pub use policy::watch_policies;
 pub use ranges::give_ranges;
 pub use recorder::{Recorder, Reporter, recorder};

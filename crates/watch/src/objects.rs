@@ -1,12 +1,16 @@
 //! Objects of which only a part is read.
 //!
 //! Pods make up most of a cluster's bytes: what policies do not ask is skipped
-//! while it is decoded. ClusterNetworkPolicies are read as plain values, so that
+//! while it is decoded. Services and ServiceCIDRs are read without their
+//! conditions, as whoever may write a status can write some that do not decode
+//! (`lastTransitionTime: null`). ClusterNetworkPolicies are read as plain values, so that
 //! one of a later version is understood as far as it can be and otherwise fails
 //! closed, as its API demands.
 
 use std::borrow::Cow;
 
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
@@ -61,6 +65,27 @@ pub(crate) struct PodIp {
     pub(crate) ip: String,
 }
 
+/// A Service (v1) as far as the network asks.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceObject {
+    pub metadata: ObjectMeta,
+    pub(crate) spec: Option<core::ServiceSpec>,
+    pub(crate) status: Option<ServiceStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceStatus {
+    pub(crate) load_balancer: Option<core::LoadBalancerStatus>,
+}
+
+/// A ServiceCIDR (networking.k8s.io/v1) without its status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceCidrObject {
+    pub metadata: ObjectMeta,
+    pub(crate) spec: Option<networking::ServiceCIDRSpec>,
+}
+
 /// A ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2).
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ClusterNetworkPolicyObject {
@@ -99,6 +124,8 @@ macro_rules! resources {
 
 resources! {
     PodObject: "", "v1", "Pod", "pods";
+    ServiceObject: "", "v1", "Service", "services";
+    ServiceCidrObject: "networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs";
     ClusterNetworkPolicyObject:
         "policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies";
 }

@@ -280,6 +280,31 @@ async fn objects_that_make_no_sense_leave_the_others_alone() {
     );
 }
 
+/// The first that does not decode comes in the middle of a watch.
+#[tokio::test]
+async fn a_change_that_does_not_decode_is_not_lost_without_a_word() {
+    let mut undecodable = service("worse", 12);
+    undecodable["spec"]["ports"] = json!("eighty");
+    let items = vec![undecodable.clone(), service("good", 4)];
+    let mut watch = start(
+        move |resource, watched, times| match (resource, watched, times) {
+            ("services", false, 0) => list(vec![service("worse", 3), service("good", 4)]),
+            ("services", false, _) => list(items.clone()),
+            ("services", true, 0) => Answer::Events(vec![event("MODIFIED", undecodable.clone())]),
+            (_, false, _) => list(vec![]),
+            (_, true, _) => Answer::Events(vec![]),
+        },
+    )
+    .await;
+    let all = Event::Service(ObjectEvent::Listed([key("worse"), key("good")].into()));
+    let events = watch.until(vec![all.clone(), Event::Synced]).await;
+    assert_eq!(problems(&events), []);
+    let events = watch.until(vec![all]).await;
+    assert_eq!(applied(&events), ["good"]);
+    let unreadable = vec![(Reason::Unreadable, String::new())];
+    assert_eq!(problems(&events), [("worse", unreadable)]);
+}
+
 /// What was told of problems, in order: object, reasons and messages.
 fn problems(events: &[Event]) -> Vec<(&str, Vec<(Reason, String)>)> {
     let mut told = Vec::new();

@@ -1,9 +1,9 @@
 //! The cluster of `cluster.yaml`, read by the code that reads the API's objects.
 
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ripstop_dns::Zone;
 use ripstop_plan::{PlanConfig, Planner};
+use ripstop_watch::ServiceObject;
 use serde_json::{Value, json};
 
 use crate::common::config;
@@ -23,7 +23,7 @@ pub(crate) fn zone() -> Zone {
     for object in cluster.into_iter().chain([kube_dns()]) {
         match object["kind"].as_str() {
             Some("Service") => {
-                let object: Service = serde_json::from_value(object).unwrap();
+                let object: ServiceObject = serde_json::from_value(object).unwrap();
                 planner.upsert_service(ripstop_watch::service(&object).model.unwrap());
             }
             Some("EndpointSlice") => {

@@ -30,6 +30,7 @@ fn slice(service: &str, pods: &[u8]) -> EndpointSlice {
             port: 8080,
         }],
         endpoints: endpoints.collect(),
+        proxied: true,
     }
 }
 
@@ -59,6 +60,32 @@ fn a_change_has_only_the_rows_of_its_object() {
     planner.upsert_slice(slice("s7", &[7, 107]));
     planner.upsert_service(service("s7", 7));
     assert!(planner.take_update().is_empty(), "nothing changed");
+}
+
+#[test]
+fn what_another_proxy_serves_has_no_rows() {
+    let mut planner = Planner::default();
+    planner.upsert_service(service("web", 1));
+    planner.upsert_slice(slice("web", &[2]));
+    let backends = |planner: &mut Planner| {
+        let rows = planner.take_update().rows.frontends.into_values();
+        rows.map(|row| row.map(|row| row.backends.len()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(backends(&mut planner), [Some(1)]);
+    // Its slices alone: nobody is behind it.
+    planner.upsert_slice(EndpointSlice {
+        proxied: false,
+        ..slice("web", &[2])
+    });
+    assert_eq!(backends(&mut planner), [Some(0)]);
+    planner.upsert_slice(slice("web", &[2]));
+    assert_eq!(backends(&mut planner), [Some(1)]);
+    planner.upsert_service(Service {
+        proxied: false,
+        ..service("web", 1)
+    });
+    assert_eq!(backends(&mut planner), [None]);
 }
 
 #[test]

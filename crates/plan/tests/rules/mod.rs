@@ -85,7 +85,7 @@ impl World {
             |ip: &IpAddr| kind != FrontendKind::NodePort && self.config.cluster_dns.contains(ip);
         let served = |ip: &IpAddr| {
             let mut own = service.cluster_ips.iter();
-            own.any(|own| own.is_ipv4() == ip.is_ipv4())
+            service.proxied && own.any(|own| own.is_ipv4() == ip.is_ipv4())
         };
         let all = all.iter().copied();
         all.filter(|ip| served(ip) && !is_dns(ip)).collect()
@@ -176,7 +176,7 @@ impl World {
         ipv4: bool,
     ) -> Vec<(&'a SliceEndpoint, u16)> {
         let mut all = Vec::new();
-        for slice in self.slices_of(service) {
+        for slice in self.slices_of(service).filter(|slice| slice.proxied) {
             let mut ports = slice.ports.iter();
             let target = ports.find(|p| p.name == port.name && p.protocol == port.protocol);
             if let Some(target) = target {
@@ -233,7 +233,7 @@ impl World {
 
     pub(crate) fn health(&self) -> BTreeMap<u16, HealthCheck> {
         let mut health = BTreeMap::new();
-        for service in self.services.values() {
+        for service in self.services.values().filter(|s| s.proxied) {
             let (Some(port), ServiceKind::LoadBalancer, TrafficPolicy::Local) = (
                 service.health_check_node_port,
                 &service.kind,
@@ -242,7 +242,8 @@ impl World {
                 continue;
             };
             let count = |ipv4| {
-                let endpoints = self.endpoints_of(service).filter(|e| {
+                let slices = self.slices_of(service).filter(|slice| slice.proxied);
+                let endpoints = slices.flat_map(|slice| &slice.endpoints).filter(|e| {
                     e.address.is_ipv4() == ipv4
                         && is_ready(service, e)
                         && e.node.as_ref() == Some(&self.config.node)

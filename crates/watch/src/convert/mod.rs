@@ -40,6 +40,19 @@ pub(crate) fn key(meta: &ObjectMeta) -> ObjectKey {
     )
 }
 
+/// Labels by which a service, or a slice, is taken from the nodes' proxies:
+/// whatever their values, as kube-proxy has it.
+/// <https://kubernetes.io/docs/reference/labels-annotations-taints/#servicekubernetesioservice-proxy-name>
+const OWN_PROXY: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
+
+fn has_own_proxy(meta: &ObjectMeta) -> bool {
+    let labels = meta.labels.as_ref();
+    labels.is_some_and(|labels| OWN_PROXY.iter().any(|label| labels.contains_key(*label)))
+}
+
 /// Reads fields of one object, and notes those that make no sense.
 struct Reader {
     object: ObjectRef,

@@ -7,7 +7,8 @@ use ripstop_model::{
     ObjectKey, ObjectKind, ObjectRef, Reason, Service, ServiceKind, ServicePort, TrafficPolicy,
 };
 
-use super::{Converted, Reader, key, listed};
+use super::{Converted, Reader, has_own_proxy, key, listed};
+use crate::objects::{ServiceObject, ServiceStatus};
 
 /// Seconds of `sessionAffinityConfig.clientIP.timeoutSeconds` where it is absent.
 const AFFINITY_DEFAULT: u32 = 10_800;
@@ -15,7 +16,7 @@ const AFFINITY_DEFAULT: u32 = 10_800;
 const AFFINITY_MAX: u32 = 86_400;
 
 /// A service as far as the network needs it.
-pub fn service(object: &core::Service) -> Converted<Service> {
+pub fn service(object: &ServiceObject) -> Converted<Service> {
     let key = key(&object.metadata);
     let mut read = Reader::new(ObjectRef::new(ObjectKind::Service, key.clone()));
     let status = object.status.as_ref();
@@ -23,7 +24,10 @@ pub fn service(object: &core::Service) -> Converted<Service> {
         Some(spec) => read.spec(key, spec, status),
         None => Service::new(key),
     };
-    read.give(spec)
+    read.give(Service {
+        proxied: !has_own_proxy(&object.metadata),
+        ..spec
+    })
 }
 
 impl Reader {
@@ -31,7 +35,7 @@ impl Reader {
         &mut self,
         key: ObjectKey,
         spec: &core::ServiceSpec,
-        status: Option<&core::ServiceStatus>,
+        status: Option<&ServiceStatus>,
     ) -> Service {
         let alias = || ServiceKind::ExternalName(spec.external_name.clone().unwrap_or_default());
         let kinds = [
@@ -107,7 +111,7 @@ impl Reader {
 
     /// Addresses of the load balancer that are for us to answer: those of
     /// `ipMode: Proxy` are its own business (KEP-1860).
-    fn ingress(&mut self, status: Option<&core::ServiceStatus>) -> Vec<IpAddr> {
+    fn ingress(&mut self, status: Option<&ServiceStatus>) -> Vec<IpAddr> {
         let ingress = status
             .and_then(|status| status.load_balancer.as_ref())
             .and_then(|balancer| balancer.ingress.as_deref())

@@ -1,12 +1,12 @@
 //! ServiceCIDR.
 
-use k8s_openapi::api::networking::v1 as networking;
 use ripstop_model::{ObjectKind, ObjectRef, ServiceCidr};
 
 use super::{Converted, Reader};
+use crate::objects::ServiceCidrObject;
 
 /// Ranges of ClusterIPs.
-pub fn service_cidr(object: &networking::ServiceCIDR) -> Converted<ServiceCidr> {
+pub fn service_cidr(object: &ServiceCidrObject) -> Converted<ServiceCidr> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut read = Reader::new(ObjectRef::of_cluster(ObjectKind::ServiceCidr, name.clone()));
     let texts = object.spec.iter().flat_map(|spec| spec.cidrs.iter());

@@ -6,7 +6,7 @@ use ripstop_model::{
     EndpointSlice, EndpointState, ObjectKind, ObjectRef, Reason, SliceEndpoint, SlicePort,
 };
 
-use super::{Converted, Reader, key};
+use super::{Converted, Reader, has_own_proxy, key};
 
 /// Label with the name of the slice's service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -36,6 +36,7 @@ pub fn slice(object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
         service: service.clone(),
         ports,
         endpoints,
+        proxied: !has_own_proxy(&object.metadata),
     })
 }
 

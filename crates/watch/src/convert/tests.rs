@@ -40,6 +40,38 @@ fn a_service_as_the_api_returns_it() {
     assert_eq!(service.ports[1].protocol, Protocol::Udp);
 }
 
+/// As who may write a status can leave it behind.
+#[test]
+fn a_service_with_a_condition_that_does_not_decode() {
+    let object = read(json!({
+        "metadata": {"name": "s", "namespace": "n"},
+        "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.9"]},
+        "status": {
+            "conditions": [{"type": "A", "status": "True", "reason": "B", "message": "",
+                "lastTransitionTime": null}],
+            "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
+        },
+    }));
+    let service = clean(service(&object));
+    assert_eq!(service.load_balancer_ips.len(), 1);
+}
+
+#[test]
+fn labels_that_take_services_and_slices_from_the_proxies() {
+    for (label, proxied) in [
+        ("service.kubernetes.io/service-proxy-name", false),
+        ("service.kubernetes.io/headless", false),
+        ("service.kubernetes.io/other", true),
+    ] {
+        let meta = json!({"name": "a", "namespace": "n",
+            "labels": {label: "", "kubernetes.io/service-name": "a"}});
+        let object = read(json!({"metadata": meta, "spec": {"clusterIPs": ["10.96.0.9"]}}));
+        assert_eq!(clean(service(&object)).proxied, proxied, "{label}");
+        let object = read(json!({"metadata": meta, "addressType": "IPv4", "endpoints": []}));
+        assert_eq!(clean(slice(&object)).proxied, proxied, "{label}");
+    }
+}
+
 #[test]
 fn services_without_an_address_of_their_own() {
     let spec = |spec: Value| {
