@@ -12,7 +12,7 @@ use std::path::Path;
 
 use common::{Node, Pod, ip, net, node, nodes, service, unrestricted};
 use policies::rows::{CLASS, EGRESS, INGRESS, NOBODY, Rows, any, port};
-use ripstop_datapath::ebpf::EbpfEngine;
+use ripstop_datapath::ebpf::{EbpfEngine, Limits};
 use ripstop_datapath::{Datapath, Error};
 use ripstop_model::{HostPort, Protocol};
 use ripstop_netlink::{Netlink, traffic};
@@ -423,6 +423,55 @@ fn a_full_table_names_the_row_and_keeps_the_others() {
     let tables = node.run(|engine| engine.status()).tables;
     assert!(tables.contains(&("frontends", 64, 64)), "{tables:?}");
     assert!(tables.contains(&("backends", 64, 256)), "{tables:?}");
+}
+
+#[test]
+fn tables_grow_under_connections() {
+    let mut node: Node = node("grow");
+    node.limit(Limits::default());
+    let pods = [node.add_pod(), node.add_pod()];
+    let (mut server, mut client) = (pods[1].process(), pods[0].process());
+    server.serve(8080);
+    let to = pods[1].at(8080)[0];
+    let frontend = |n: usize| format!("10.96.{}.{}:{}", n / 8000, n / 100 % 80, n % 100 + 1);
+    let services = |numbers: std::ops::Range<usize>| {
+        let mut change = Change::default();
+        for number in numbers {
+            let one = service(&frontend(number), Protocol::Tcp, &[to]);
+            change.frontends.extend(one.frontends);
+        }
+        change
+    };
+    node.serve("10.96.99.1:80", Protocol::Udp, &[to]);
+    node.run(|engine| engine.apply(&services(0..100))).unwrap();
+    assert_eq!(client.hold(frontend(0)), frontend(0));
+    let says = says(&pods[1], &pods[0], 0);
+    assert_eq!(client.hold_udp("10.96.99.1:80"), says);
+    let mut rows = Rows::default();
+    rows.pod(&pods[1], [INGRESS, NOBODY])
+        .class(pods[0].addresses.map(Into::into), CLASS)
+        .rule(INGRESS, CLASS, any());
+    for class in 0..40_000 {
+        rows.rule(EGRESS, ClassId::from_number(1000 + class), any());
+    }
+    for more in [services(100..20_000), rows.change()] {
+        node.run(|engine| engine.apply(&more)).unwrap();
+        // Who was there goes on, and who is new is led.
+        assert_eq!(client.held(), "still there");
+        assert_eq!(client.held_udp(), says);
+        for number in [0, 50, 19_999] {
+            let to = frontend(number);
+            assert_eq!(client.tcp(&to), format!("{says} peer {to}"));
+        }
+    }
+    // The next engine takes them as they are.
+    node.open();
+    let status = node.run(|engine| engine.status());
+    assert!(status.adopted);
+    assert!(status.tables.contains(&("frontends", 20_001, 65_536)));
+    assert!(status.tables.contains(&("policy_pairs", 40_003, 524_288)));
+    assert_eq!(client.held(), "still there");
+    assert_eq!(client.held_udp(), says);
 }
 
 /// Which rows no answer needs, and which ones stay.

@@ -26,6 +26,9 @@ pub(crate) fn audit(
     // Policies before pods: one without its row gets nothing. Pods before services:
     // a flow that begins by an uplink's program would get no answer from a pod
     // whose program is not there yet.
+    if let Err(error) = engine.grow_for_tables(desired) {
+        audit.failed(error);
+    }
     let policies = &mut engine.policies;
     audit.written(policy::audit(policies, &mut engine.maps, &desired.policy));
     audit.pods(engine, pods);
@@ -94,18 +97,20 @@ impl Audit {
     }
 
     fn services(&mut self, engine: &mut EbpfEngine, desired: &Tables) {
-        let rows = desired
-            .frontends
-            .iter()
-            .map(|(frontend, row)| (key(frontend), Some(wanted(frontend, row))));
         let keys: BTreeSet<ServiceAddress> = desired.frontends.keys().map(key).collect();
         let services = engine.frontends.with_flag(FLAG_HOST_PORT, false);
         let stale: Vec<_> = services
             .filter(|key| !keys.contains(key))
             .map(|key| (key, None))
             .collect();
-        let rows = rows.chain(stale);
-        self.written(engine.frontends.write_services(&engine.maps, rows));
+        self.written(engine.write_growing(|engine| {
+            let rows = desired
+                .frontends
+                .iter()
+                .map(|(frontend, row)| (key(frontend), Some(wanted(frontend, row))));
+            let rows = rows.chain(stale.iter().cloned());
+            engine.frontends.write_services(&engine.maps, rows)
+        }));
     }
 
     fn pods(&mut self, engine: &mut EbpfEngine, pods: &[LocalPod]) {

@@ -18,8 +18,10 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Rows that the tables take. Memory is used for rows that exist, plus eight to
-/// sixteen bytes for each that could, and all of it for the last three.
+/// Rows that the tables take. Memory is used for rows that exist, plus sixteen
+/// bytes for each that could, and all of it for flows and the last two. Tables of
+/// which big clusters have many rows are made smaller at first
+/// ([`Limits::at_first`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Addresses of pods on this node.
@@ -55,6 +57,20 @@ pub struct Limits {
     /// Sockets and the backends that they were led to: as many TCP sockets, and
     /// as many others.
     pub reverse: u32,
+}
+
+impl Limits {
+    /// Rows of the tables before one of them was full.
+    pub(crate) fn at_first(&self) -> Self {
+        Self {
+            frontends: self.frontends.min(16_384),
+            backends: self.backends.min(32_768),
+            maglev: self.maglev.min(8192),
+            policy_pairs: self.policy_pairs.min(32_768),
+            policy_ports: self.policy_ports.min(8192),
+            ..*self
+        }
+    }
 }
 
 impl Default for Limits {

@@ -16,7 +16,8 @@ use ripstop_netlink::traffic::{self, Hook};
 
 use super::pins::Pins;
 use super::programs::{
-    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Program, Programs, SOCKET_HOOKS, TO_OUTSIDE, TO_POD,
+    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, PACKET_HOOKS, Program, Programs, SOCKET_HOOKS,
+    TO_OUTSIDE, TO_POD,
 };
 use super::sys::{self, LinkInfo};
 use crate::Error;
@@ -106,6 +107,21 @@ pub(crate) fn pod(
     let sends = filter(netlink, programs, program, ifindex, Hook::Ingress)?;
     let gets = filter(netlink, programs, TO_POD, ifindex, Hook::Egress)?;
     Ok(sends || gets)
+}
+
+/// Puts other programs of the same names wherever these are on interfaces.
+pub(crate) fn replace(netlink: &mut Netlink, old: &Programs, new: &Programs) -> Result<(), Error> {
+    for link in netlink.links().map_err(failed)? {
+        for hook in HOOKS {
+            let Some(id) = netlink.program(link.index, hook).map_err(failed)? else {
+                continue;
+            };
+            if let Some(name) = PACKET_HOOKS.into_iter().find(|n| old.get(n).id == id) {
+                filter(netlink, new, name, link.index, hook)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// True if a pod's programs are on this interface.

@@ -57,20 +57,64 @@ impl Maps {
     }
 
     /// The pinned tables, if all are there and of the form that this version
-    /// makes; else new ones are pinned in their place.
+    /// makes, grown or not; else new ones are pinned in their place.
     pub(crate) fn adopt_or_create(pins: &Pins, limits: &Limits) -> Result<(Self, bool), Error> {
-        if State::read(pins)?.is_some_and(|state| state.schema == u64::from(SCHEMA))
-            && let Some(maps) = Self::adopt(pins, limits)?
-        {
-            return Ok((maps, true));
+        let at_first = limits.at_first();
+        if State::read(pins)?.is_some_and(|state| state.schema == u64::from(SCHEMA)) {
+            for limits in [&at_first, limits] {
+                if let Some(maps) = Self::adopt(pins, limits)? {
+                    return Ok((maps, true));
+                }
+            }
         }
-        // Whatever happens from here on, the pins are not a set.
-        pins.remove(STATE)?;
-        let maps = Self::create(limits)?;
-        for name in all() {
-            pins.put(&pin(name), maps.get(name))?;
-        }
+        let maps = Self::create(&at_first)?;
+        maps.pin(pins)?;
         Ok((maps, false))
+    }
+
+    /// Pins all tables. From here on the pins are not a set, until the record is
+    /// written.
+    pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Error> {
+        pins.remove(STATE)?;
+        all().try_for_each(|name| pins.put(&pin(name), self.get(name)))
+    }
+
+    /// The same tables, and in the place of those that are smaller new ones with
+    /// their rows. `None` if none is smaller.
+    pub(crate) fn grown(&self, limits: &Limits) -> Result<Option<Self>, Error> {
+        let failed = |name: &str, source| Error::Kernel {
+            operation: format!("let table {name} grow"),
+            source,
+        };
+        let mut grew = false;
+        let mut grown = Self::collect(|name| {
+            let (now, wanted) = (self.get(name), shape(name, limits));
+            if sys::map_shape(now).map_err(|error| failed(name, error))? == wanted {
+                return now.try_clone_to_owned().map_err(|e| failed(name, e));
+            }
+            grew = true;
+            create(name, &wanted).map_err(|error| failed(name, error))
+        })?;
+        if !grew {
+            return Ok(None);
+        }
+        macro_rules! copy {
+            ($($table:ident).+) => {
+                grown.$($table).+.put_rows_of(&self.$($table).+)?
+            };
+        }
+        copy!(frontends);
+        copy!(slots);
+        copy!(maglev);
+        copy!(backends);
+        copy!(policy.pairs);
+        copy!(policy.ports);
+        grown.endpoints.read()?;
+        grown.routes.read()?;
+        grown.ranges.read()?;
+        grown.uplinks.read()?;
+        grown.policy.read()?;
+        Ok(Some(grown))
     }
 
     fn adopt(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {

@@ -9,6 +9,7 @@ mod apart;
 mod audit;
 mod config;
 mod frontends;
+mod grow;
 mod links;
 mod maglev;
 mod maps;
@@ -203,11 +204,11 @@ impl EbpfEngine {
                 })?;
             }
         }
-        let frontends = rows
-            .frontends
-            .into_iter()
-            .map(|(key, wanted)| (key, Some(wanted)));
-        let (written, result) = self.frontends.write_host_ports(&self.maps, frontends);
+        let (written, result) = self.write_growing(|engine| {
+            let frontends = rows.frontends.iter();
+            let frontends = frontends.map(|(key, wanted)| (*key, Some(wanted.clone())));
+            engine.frontends.write_host_ports(&engine.maps, frontends)
+        });
         result?;
         done.extend(written);
         let has_ports = !pod.host_ports.is_empty();
@@ -316,11 +317,15 @@ impl EbpfEngine {
 
 impl Datapath for EbpfEngine {
     fn apply(&mut self, change: &Change) -> Result<(), Error> {
-        let rows = change
-            .frontends
-            .iter()
-            .map(|(frontend, row)| (key(frontend), row.as_ref().map(|row| wanted(frontend, row))));
-        let written = self.frontends.write_services(&self.maps, rows).1;
+        self.grow_for_change(change)?;
+        let written = self.write_growing(|engine| {
+            let rows = change.frontends.iter().map(|(frontend, row)| {
+                let wanted = row.as_ref().map(|row| wanted(frontend, row));
+                (key(frontend), wanted)
+            });
+            engine.frontends.write_services(&engine.maps, rows)
+        });
+        let written = written.1;
         self.disconnect_stranded_if_any();
         let ranges = ranges::apply(&mut self.maps, &change.ranges);
         let policies = self.policies.apply(&mut self.maps, &change.policy);
@@ -402,6 +407,9 @@ impl Datapath for EbpfEngine {
 
     fn status(&self) -> EngineStatus {
         let (maps, frontends) = (&self.maps, &self.frontends);
+        // Of tables that grow: what they can grow to.
+        let limits = &self.config.limits;
+        let most = |(name, rows, _): (_, u64, u64), limit: u32| (name, rows, limit.into());
         EngineStatus {
             mode: "ebpf",
             tables: vec![
@@ -409,19 +417,19 @@ impl Datapath for EbpfEngine {
                 (
                     names::FRONTENDS,
                     frontends.len() as u64,
-                    maps.frontends.limit(),
+                    limits.frontends.into(),
                 ),
                 (
                     names::BACKENDS,
                     frontends.backend_count() as u64,
-                    maps.backends.limit(),
+                    limits.backends.into(),
                 ),
                 maps.routes.usage(),
                 maps.ranges.usage(),
                 maps.policy.pods.usage(),
                 maps.policy.classes.usage(),
-                maps.policy.pairs.usage(),
-                maps.policy.ports.usage(),
+                most(maps.policy.pairs.usage(), limits.policy_pairs),
+                most(maps.policy.ports.usage(), limits.policy_ports),
             ],
             drops: maps.drops().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the drop counters cannot be read");

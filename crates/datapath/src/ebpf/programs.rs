@@ -48,7 +48,8 @@ pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 9] = [
     ("tcp", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
 ];
 
-const PACKET_HOOKS: [&str; 5] = [FROM_POD, FROM_POD_PORTS, TO_POD, FROM_OUTSIDE, TO_OUTSIDE];
+pub(crate) const PACKET_HOOKS: [&str; 5] =
+    [FROM_POD, FROM_POD_PORTS, TO_POD, FROM_OUTSIDE, TO_OUTSIDE];
 
 /// What the kernel says of one of our programs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -105,6 +105,15 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         (refused, result)
     }
 
+    /// Writes all rows of another table.
+    ///
+    /// # Errors
+    /// The first that the kernel said.
+    pub(crate) fn put_rows_of(&self, other: &Self) -> Result<(), Error> {
+        let name = |row| format!("row {row}");
+        self.put_all(&other.rows()?, name).1
+    }
+
     /// Removes many rows at once; those that are not there are no error.
     ///
     /// # Errors
@@ -219,6 +228,11 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
 
     pub(crate) fn rows(&self) -> &BTreeMap<K, V> {
         &self.rows
+    }
+
+    /// Writes all rows that the kernel has in another table; they are not known yet.
+    pub(crate) fn put_rows_of(&self, other: &Self) -> Result<(), Error> {
+        self.table.put_rows_of(&other.table)
     }
 
     /// What is in the kernel now, whatever is known here.

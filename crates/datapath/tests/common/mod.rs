@@ -233,7 +233,7 @@ impl<E: Engine> Node<E> {
         let cgroup = OwnCgroup::new(&name);
         let addresses = own.map(|own| own.addr());
         let config = Config {
-            bpffs: bpffs.0.path().to_owned(),
+            bpffs: bpffs.0.path().join("engine"),
             cgroup_root: cgroup.0.clone(),
             node_addresses: addresses.into(),
             uplinks: vec![eth0],
@@ -265,6 +265,15 @@ impl<E: Engine> Node<E> {
         self.engine = None;
         let opened = self.netns.netns.run(|| E::open(&self.config)).unwrap();
         self.engine = Some(opened.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// Starts anew, with tables of this size.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        let old = Box::new(self.engine.take().expect("an engine is open"));
+        let gone = self.netns.netns.run(|| old.dismantle()).unwrap();
+        gone.unwrap();
+        self.config.limits = limits;
+        self.open();
     }
 
     /// Runs in the node's namespace, as the agent would.

@@ -96,6 +96,15 @@ impl PolicyMaps {
         })
     }
 
+    /// Takes what is in the kernel for what is known.
+    pub(crate) fn read(&mut self) -> Result<(), Error> {
+        self.pods.read()?;
+        self.classes.read()?;
+        self.pairs.read()?;
+        self.ports.read()?;
+        self.own.read()
+    }
+
     /// Packets that were stopped and found no room among the denials.
     pub(crate) fn denials_lost(&self) -> io::Result<u64> {
         sum_per_cpu(self.denials_lost.as_fd(), 0)

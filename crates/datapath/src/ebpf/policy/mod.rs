@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ripstop_abi::{
     Address, CLASS_V4, ClassKey, Endpoint, NO_POLICY, POLICY_REJECTS, PolicyPod, PolicyState,
 };
-use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, RuleRow, kernel};
+use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PortTable, RuleRow, kernel};
 
 pub(crate) use audit::audit;
 pub(crate) use collector::Collector;
@@ -74,11 +74,7 @@ impl Policies {
     /// # Errors
     /// What the kernel said.
     pub(crate) fn read(maps: &mut PolicyMaps, before: &Self) -> Result<Self, Error> {
-        maps.pods.read()?;
-        maps.classes.read()?;
-        maps.pairs.read()?;
-        maps.ports.read()?;
-        maps.own.read()?;
+        maps.read()?;
         let mut policies = Self {
             ports: Ports::read(&mut maps.ports, maps.pairs.rows().values())?,
             state: maps.state.get(&0)?.unwrap_or_default(),
@@ -99,6 +95,21 @@ impl Policies {
         // Zero is of connections that have none yet.
         self.state.generation = self.state.generation.wrapping_add(1).max(1);
         maps.state.put(&0, &self.state, || "generation".into())
+    }
+
+    /// Whether these rows may be more than the tables take, beside those that are
+    /// there.
+    pub(crate) fn may_not_fit<'r>(
+        maps: &PolicyMaps,
+        rules: impl Iterator<Item = &'r (PolicyId, ClassId)>,
+        ports: impl Iterator<Item = &'r PortTable>,
+    ) -> bool {
+        let pairs = maps.pairs.rows();
+        let new = rules.filter(|pair| !pairs.contains_key(&kernel::pair_key(**pair)));
+        // Each node has up to eight ranges, or as many nodes below it.
+        let nodes: usize = ports.map(|table| table.0.len() / 4 + 2).sum();
+        let full = |(_, rows, limit): (_, u64, u64), more: usize| rows + more as u64 > limit;
+        full(maps.pairs.usage(), new.count()) || full(maps.ports.usage(), nodes)
     }
 
     /// Whether packets of a pod's address are looked at.

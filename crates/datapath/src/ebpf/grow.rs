@@ -1,0 +1,96 @@
+//! Tables that are full get more room while packets flow: copies of them, with
+//! programs of their own, take the places of those that are there.
+
+use ripstop_abi::names;
+use ripstop_plan::policy::PolicyTables;
+use ripstop_plan::{Change, Tables};
+
+use super::maps::State;
+use super::policy::Policies;
+use super::programs::Programs;
+use super::{EbpfEngine, SCHEMA, constants, links};
+use crate::Error;
+
+/// What was written, and the first error.
+pub(crate) type Written = (Vec<String>, Result<(), Error>);
+
+impl EbpfEngine {
+    /// Writes, and if a table was full that can grow, again: what did not fit the
+    /// first time is as it was then.
+    pub(crate) fn write_growing(&mut self, write: impl Fn(&mut Self) -> Written) -> Written {
+        const GROW: [&str; 4] = [
+            names::FRONTENDS,
+            names::BACKENDS,
+            names::SLOTS,
+            names::MAGLEV,
+        ];
+        let (mut done, result) = write(self);
+        let is_full =
+            |error: &Error| matches!(error, Error::TableFull { table, .. } if GROW.contains(table));
+        if !result.as_ref().is_err_and(is_full) {
+            return (done, result);
+        }
+        match self.grow() {
+            Ok(true) => {
+                let (more, result) = write(self);
+                done.extend(more);
+                (done, result)
+            }
+            Ok(false) => (done, result),
+            Err(error) => (done, Err(error)),
+        }
+    }
+
+    /// Before rows of policies are written: those that do not fit close pods.
+    pub(crate) fn grow_for_change(&mut self, change: &Change) -> Result<(), Error> {
+        let (rules, ports) = (&change.policy.rules, &change.policy.ports);
+        let set = rules
+            .iter()
+            .filter_map(|(pair, row)| row.as_ref().map(|_| pair));
+        let ports = ports.values().flatten().map(AsRef::as_ref);
+        if Policies::may_not_fit(&self.maps.policy, set, ports) {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// Likewise.
+    pub(crate) fn grow_for_tables(&mut self, desired: &Tables) -> Result<(), Error> {
+        let PolicyTables { rules, ports, .. } = &desired.policy;
+        let ports = ports.values().map(AsRef::as_ref);
+        if Policies::may_not_fit(&self.maps.policy, rules.keys(), ports) {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// Gives all tables the rows that they may have. False if they have them.
+    ///
+    /// What is counted by backend and frontend until the last program is in its
+    /// place may be lost; nothing else is that programs write.
+    fn grow(&mut self) -> Result<bool, Error> {
+        let Some(maps) = self.maps.grown(&self.config.limits)? else {
+            return Ok(false);
+        };
+        let constants = constants()?;
+        let programs = Programs::load(&maps, &constants)?;
+        maps.pin(&self.pins)?;
+        programs.pin(&self.pins)?;
+        // Before this all of ours are attached by the first audit.
+        if !self.takeover_pending {
+            links::replace(&mut self.netlink, &self.programs, &programs)?;
+            if !self.handing_over {
+                links::sockets(&self.pins, &programs, &self.cgroup)?;
+            }
+        }
+        self.maps = maps;
+        self.programs = programs;
+        let state = State {
+            schema: SCHEMA.into(),
+            digest: Programs::digest(&constants),
+        };
+        state.write(&self.pins)?;
+        tracing::info!("tables of the datapath have grown: one was full");
+        Ok(true)
+    }
+}
