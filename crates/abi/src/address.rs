@@ -48,6 +48,12 @@ impl Address {
         }
     }
 
+    /// Nobody's: `0.0.0.0` or `::`.
+    #[inline(always)]
+    pub fn is_unspecified(&self) -> bool {
+        self.words[3] == 0 && (self.is_v4() || self.words == [0; 4])
+    }
+
     /// The four bytes of an IPv4 address; meaningless if it is none.
     #[inline(always)]
     pub const fn v4_word(&self) -> u32 {

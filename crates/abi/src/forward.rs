@@ -1,17 +1,18 @@
 //! Packets of pods and for pods: where they go. What is addressed to a pod is
 //! decided here; everything else is [`crate::crossing`]'s.
 
-use crate::Address;
 use crate::crossing::{self, Direct, Packed, decided_from_outside, decided_from_pod};
 use crate::packet::Packet;
 use crate::policy::{Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, denied_to_pod, sent_by};
 use crate::service::Services;
-use crate::table::{Endpoint, Flow, FlowKey, Route, Uplink, Work};
+use crate::table::{Endpoint, Flow, FlowKey, RANGE_NODE, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{
-    ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6,
-    TCP_ACK, TCP_SYN, Tcp,
+    ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_FRAGMENT, IPPROTO_ICMPV6,
+    IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6, Ports, TCP_ACK, TCP_SYN, TUNNEL_PORT,
+    Tcp,
 };
+use crate::{Address, Port};
 
 /// The tables that packets are looked up in.
 pub trait Tables: Services + Connections {
@@ -70,13 +71,15 @@ pub trait Tables: Services + Connections {
 /// pod has some, so its packets to pods may be answers to translated ones.
 #[inline(always)]
 pub fn from_pod<P: Packet>(packet: &mut P, tables: &impl Tables, host_ports: bool) -> FinalVerdict {
-    if !packet.is_for_this_link() {
-        return Verdict::Stack.into();
-    }
-    match packet.protocol() {
-        ETH_P_IP => pod_sent::<Ipv4, P>(packet, tables, host_ports),
-        ETH_P_IPV6 => pod_sent::<Ipv6, P>(packet, tables, host_ports),
-        _ => Verdict::Stack.into(),
+    match (packet.is_for_this_link(), packet.protocol()) {
+        (true, ETH_P_IP) => pod_sent::<Ipv4, P>(packet, tables, host_ports),
+        (true, ETH_P_IPV6) => pod_sent::<Ipv6, P>(packet, tables, host_ports),
+        (false, ETH_P_IP) => pod_called::<Ipv4, P>(packet, tables),
+        (false, ETH_P_IPV6) => pod_called::<Ipv6, P>(packet, tables),
+        (_, ETH_P_ARP) => Verdict::Stack.into(),
+        // Also tags within tags: the kernel takes off those of no VLAN (priority
+        // tags), however many, and goes on with what is inside.
+        _ => Verdict::Drop(DropReason::Unreadable).into(),
     }
 }
 
@@ -153,6 +156,63 @@ fn sender<'t, P: Packet, T: Tables>(
     (endpoint.ifindex == packet.ifindex()).then_some(endpoint)
 }
 
+/// Whether a packet that stays on the pod's link may be from `source`: an address of
+/// links, nobody's yet (RFC 4861, 4.3), or the pod's own.
+#[inline(always)]
+fn may_say<P: Packet>(packet: &P, tables: &impl Tables, source: &Address) -> bool {
+    !source.is_routed() || source.is_unspecified() || sender(packet, tables, source).is_some()
+}
+
+/// From a pod to everybody on its link, or in a VLAN, of which there is none here.
+/// What is for one of elsewhere does not come this way.
+#[inline(always)]
+fn pod_called<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return Verdict::Stack.into();
+    };
+    let (source, destination) = (frame.ip.source(), frame.ip.destination());
+    if destination.is_routed() || !may_say(packet, tables, &source) {
+        return Verdict::Drop(DropReason::Spoofed).into();
+    }
+    Verdict::Stack.into()
+}
+
+/// Whether a packet may be one for a tunnel between nodes, in which anybody could
+/// be the sender: by its port, or because that cannot be seen.
+#[inline(always)]
+fn may_be_tunnelled<H: Ip, P: Packet>(packet: &mut P) -> bool
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return true;
+    };
+    let (plain, v4) = (frame.ip.is_plain(), frame.ip.source().is_v4());
+    let (mut protocol, mut at) = (frame.ip.protocol(), H::TRANSPORT);
+    if !v4 && protocol == IPPROTO_FRAGMENT {
+        // Two bytes of it are where ports would be: what is in parts, and nothing.
+        let Some(part) = packet.at::<Ports>(at) else {
+            return true;
+        };
+        protocol = (part.source().host() >> 8) as u8;
+        at += 8;
+    }
+    match protocol {
+        // A later part of a datagram has something else there, and is nothing
+        // without the first.
+        IPPROTO_UDP if plain => packet
+            .at::<Ports>(at)
+            .is_none_or(|ports| ports.destination() == Port::from_host(TUNNEL_PORT)),
+        IPPROTO_UDP => true,
+        IPPROTO_TCP | IPPROTO_SCTP | IPPROTO_ICMPV6 => false,
+        // An extension header of IPv6, which anything may be behind.
+        _ => !v4,
+    }
+}
+
 /// From a pod, and nothing that a router looks at the destination of alone.
 #[inline(always)]
 fn pod_sent_other<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
@@ -166,7 +226,13 @@ where
     let (plain, hops) = (frame.ip.is_plain(), frame.ip.hops());
     // Nobody sends these on (RFC 4291, 2.5.6; RFC 3927, 2.7).
     if plain && !(source.is_routed() && destination.is_routed()) {
-        return Verdict::Stack.into();
+        return match may_say(packet, tables, &source) {
+            true => Verdict::Stack.into(),
+            false => Verdict::Drop(DropReason::Spoofed).into(),
+        };
+    }
+    if tables.range(&destination) == RANGE_NODE && may_be_tunnelled::<H, P>(packet) {
+        return Verdict::Drop(DropReason::Spoofed).into();
     }
     match sender(packet, tables, &source) {
         None => Verdict::Drop(DropReason::Spoofed).into(),
@@ -211,6 +277,12 @@ where
                 }
             }
         }
+    }
+    if matches!(direct, Direct::No)
+        && may_be_tunnelled::<H, P>(packet)
+        && tables.range(&destination) == RANGE_NODE
+    {
+        return Verdict::Drop(DropReason::Spoofed).into();
     }
     let act = match direct {
         Direct::No => crossing::from_pod::<H, P>(packet, tables, &destination, of_sender),

@@ -11,10 +11,15 @@ pub const ETH_LEN: usize = size_of::<Ethernet>();
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 pub const IPPROTO_SCTP: u8 = 132;
+/// Header of a part of an IPv6 packet (RFC 8200, 4.5).
+pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
+/// Of the nodes' tunnel: VXLAN's (RFC 7348).
+pub(crate) const TUNNEL_PORT: u16 = 4789;
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_ICMPV6: u8 = 58;
 
 /// EtherTypes, in network order.
+pub(crate) const ETH_P_ARP: u16 = 0x0806_u16.to_be();
 pub(crate) const ETH_P_IP: u16 = 0x0800_u16.to_be();
 pub const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
 

@@ -111,6 +111,20 @@ pub fn derive_names(container_id: &str, ifname: &str) -> (String, Mac) {
     (format!("{HOST_PREFIX}{:013x}", hash >> 12), mac)
 }
 
+/// Makes the node's end of a link, in the calling thread's namespace, deaf to
+/// routers: a node that believes them although it is one (`accept_ra` 2) would
+/// believe a pod. To be called before anything moves on the link.
+///
+/// # Errors
+/// If the setting cannot be written.
+pub fn ignore_routers(host_ifname: &str) -> Result<(), sysctl::Error> {
+    match sysctl::set(&format!("net/ipv6/conf/{host_ifname}/accept_ra"), "0") {
+        // A kernel without IPv6.
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// True if [`PodLink::open`] came to its end for this host end, and
 /// [`PodLink::close`] has not begun. Nothing else is looked at: what a pod does to
 /// its own interface later is its business.

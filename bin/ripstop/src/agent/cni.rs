@@ -205,6 +205,7 @@ fn restore(
         match found.filter(pod::is_finished) {
             Some(link) => {
                 record.pod.host_ifindex = link.index;
+                pod::ignore_routers(&link.name)?;
                 link_of(&record).restore(netlink, link.index)?;
                 for &address in &record.pod.addresses {
                     allocator.claim(address)?;

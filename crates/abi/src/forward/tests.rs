@@ -175,14 +175,56 @@ fn frames_for_others_are_left_alone() {
         let mut other = packet(&mut bytes, UPLINK, 0);
         other.link = [2; 6];
         assert_eq!(
-            from_pod(&mut other, &tables(), true).verdict(),
-            Verdict::Stack
-        );
-        assert_eq!(
             from_outside(&mut other, &tables()).verdict(),
             Verdict::Stack
         );
         assert_eq!(bytes, sample.bytes());
+    }
+}
+
+/// As of a frame for everybody on the link, or in a VLAN.
+#[test]
+fn a_pod_calls_to_its_link_only() {
+    let call = |source, destination| {
+        let mut bytes = Sample::udp((source, 1), (destination, 5353)).bytes();
+        let mut called = packet(&mut bytes, NEIGHBOUR, 0);
+        called.link = [2; 6];
+        from_pod(&mut called, &tables(), true).verdict()
+    };
+    let spoofed = Verdict::Drop(DropReason::Spoofed);
+    for (names, (group, nobody)) in FAMILIES
+        .iter()
+        .zip([("224.0.0.251", "0.0.0.0"), ("ff02::fb", "::")])
+    {
+        assert_eq!(call(names.neighbour, group), Verdict::Stack);
+        assert_eq!(call(nobody, group), Verdict::Stack);
+        assert_eq!(call(names.pod, group), spoofed);
+        for to in [names.pod, names.node, names.client] {
+            assert_eq!(call(names.neighbour, to), spoofed);
+        }
+    }
+}
+
+#[test]
+fn a_pod_speaks_no_tunnel_with_nodes() {
+    let mut tables = tables();
+    for names in &FAMILIES {
+        let key = RouteKey {
+            prefix_len: 128,
+            address: address(names.node),
+        };
+        tables.ranges.push((key, RANGE_NODE));
+        for (to, port, refused) in [
+            (names.node, 4789, true),
+            (names.node, 4788, false),
+            (names.client, 4789, false),
+        ] {
+            let mut bytes = Sample::udp((names.neighbour, 1), (to, port)).bytes();
+            let mut sent = packet(&mut bytes, NEIGHBOUR, 0);
+            let verdict = from_pod(&mut sent, &tables, true).verdict();
+            let spoofed = verdict == Verdict::Drop(DropReason::Spoofed);
+            assert_eq!(spoofed, refused, "{to}:{port}");
+        }
     }
 }
 

@@ -408,7 +408,7 @@ pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain
             hook: hook(HookPoint::Prerouting, -300, false),
             rules: FAMILIES
                 .into_iter()
-                .map(sources::guard)
+                .flat_map(sources::guards)
                 .chain([guard()])
                 .collect(),
         },

@@ -121,26 +121,41 @@ impl Sources {
     }
 }
 
-/// Drops what pods send from addresses that are not theirs; those of the link
-/// itself are everybody's.
-pub(super) fn guard(family: Family) -> Rule {
-    let word = Register::word;
-    let (offset, length) = match family {
-        Family::V4 => (12, 4),
-        Family::V6 => (8, 16),
-    };
-    let source = |length, to| E::Payload {
+/// Drops what pods send from addresses that are not theirs, or in a tunnel's packet
+/// as if they were a node, in which anybody could be the sender. Addresses of the
+/// link itself are everybody's.
+pub(super) fn guards(family: Family) -> Vec<Rule> {
+    let mut rules = vec![not_own(family), tunnelled(family)];
+    if family == Family::V6 {
+        rules.push(from_nobody());
+    }
+    rules
+}
+
+fn word(number: u32) -> Register {
+    Register::word(number)
+}
+
+fn compare(value: Register, how: Compare, with: &[u8]) -> E {
+    E::Compare {
+        value,
+        how,
+        with: with.to_vec(),
+    }
+}
+
+fn network(offset: u32, length: u32, to: Register) -> E {
+    E::Payload {
         header: Header::Network,
         offset,
         length,
         to,
-    };
-    let compare = |value, how, with: &[u8]| E::Compare {
-        value,
-        how,
-        with: with.to_vec(),
-    };
-    let mut steps = vec![
+    }
+}
+
+/// It comes by a pod's link, whose index is then in the first word.
+fn by_pod_link(family: Family) -> [E; 4] {
+    [
         E::Meta {
             key: MetaKey::Family,
             to: word(0),
@@ -155,13 +170,76 @@ pub(super) fn guard(family: Family) -> Rule {
             key: word(0),
             not: false,
         },
+    ]
+}
+
+fn drops(steps: Vec<E>) -> Rule {
+    let end = [E::Counter, E::Verdict(Verdict::Drop)];
+    Rule::new(WHAT, steps.into_iter().chain(end))
+}
+
+/// VXLAN to the cluster, where none but nodes speak it with nodes.
+fn tunnelled(family: Family) -> Rule {
+    const UDP: u8 = 17;
+    const PORT: u16 = 4789;
+    let (offset, length) = match family {
+        Family::V4 => (16, 4),
+        Family::V6 => (24, 16),
+    };
+    let within = |set: Set, not| E::Contains {
+        set: set.name(family).into(),
+        key: word(1),
+        not,
+    };
+    let mut steps = by_pod_link(family).to_vec();
+    steps.extend([
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: word(1),
+        },
+        compare(word(1), Compare::Equal, &[UDP]),
+        E::Payload {
+            header: Header::Transport,
+            offset: 2,
+            length: 2,
+            to: word(1),
+        },
+        compare(word(1), Compare::Equal, &PORT.to_be_bytes()),
+        network(offset, length, word(1)),
+        within(Set::ClusterRanges, false),
+        within(Set::PodRanges, true),
+        within(Set::ServiceRanges, true),
+    ]);
+    drops(steps)
+}
+
+/// Who has no address yet asks groups only (RFC 4861, 4.3; RFC 3810, 5.2.13).
+fn from_nobody() -> Rule {
+    let mut steps = by_pod_link(Family::V6).to_vec();
+    steps.extend([
+        network(8, 16, word(1)),
+        compare(word(1), Compare::Equal, &[0; 16]),
+        network(24, 1, word(1)),
+        compare(word(1), Compare::NotEqual, &[0xff]),
+    ]);
+    drops(steps)
+}
+
+fn not_own(family: Family) -> Rule {
+    let (offset, length) = match family {
+        Family::V4 => (12, 4),
+        Family::V6 => (8, 16),
+    };
+    let source = |length, to| network(offset, length, to);
+    let mut steps = by_pod_link(family).to_vec();
+    steps.extend([
         source(length, word(1)),
         E::Contains {
             set: Set::PodSources.name(family).into(),
             key: word(0),
             not: true,
         },
-    ];
+    ]);
     if family == Family::V6 {
         // fe80::/10, and no address yet.
         steps.extend([
@@ -174,8 +252,7 @@ pub(super) fn guard(family: Family) -> Rule {
             compare(word(1), Compare::NotEqual, &[0; 16]),
         ]);
     }
-    steps.extend([E::Counter, E::Verdict(Verdict::Drop)]);
-    Rule::new(WHAT, steps)
+    drops(steps)
 }
 
 /// Packets that were dropped here.

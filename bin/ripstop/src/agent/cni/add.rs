@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ripstop_cni_types::{AddResult, Code, Error, Interface, Ip, Route};
-use ripstop_host::pod::{HOST_MAC, derive_names, gateway};
+use ripstop_host::pod::{HOST_MAC, derive_names, gateway, ignore_routers};
 use ripstop_host::records::Record;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_netlink::Netlink;
@@ -57,6 +57,12 @@ impl CniServer {
         };
         record.pod.host_ifindex = ends.host;
         self.attachments.linked(&record);
+        if let Err(error) = ignore_routers(&record.pod.host_ifname) {
+            let refused = refused("link", &error);
+            self.attachments.leaving(&record);
+            self.reaper.delete(record);
+            return Err(refused);
+        }
         let linked = start.elapsed().as_micros();
 
         // Before anything moves on the link, so that nothing ever moves but what
