@@ -44,7 +44,9 @@ enum Kept {
 
 fn switch_under_load(kept: Kept) {
     let lab = Lab::pair();
-    let node = &lab.get(&["node", "node1"])["status"]["addresses"][0]["address"];
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let node = text(&lab.get(&["node", "node1"])["status"]["addresses"][0]["address"]);
+    let far = text(&lab.get(&["pod", "far"])["status"]["podIP"]);
     let from = [
         From {
             what: "a pod's",
@@ -54,7 +56,12 @@ fn switch_under_load(kept: Kept) {
         From {
             what: "from outside,",
             place: &["--outside"],
-            to: format!("{}/30080", node.as_str().unwrap()),
+            to: format!("{node}/30080"),
+        },
+        From {
+            what: "the node's own,",
+            place: &["node/node1"],
+            to: format!("{far}/80"),
         },
     ];
     let stop = AtomicBool::new(false);
@@ -69,7 +76,9 @@ fn switch_under_load(kept: Kept) {
             for from in &from {
                 loops.push(Loop::start(&lab, from, "datagrams", NEW_UDP));
             }
-            loops.push(Loop::start(&lab, &from[1], "connections", NEW_TCP));
+            for from in &from[1..] {
+                loops.push(Loop::start(&lab, from, "connections", NEW_TCP));
+            }
         }
         for engine in ["nftables", "ebpf", "nftables", "ebpf"] {
             if kept == Kept::OfEachEngine {

@@ -218,7 +218,7 @@ fn flood(place: &Place, word: &[u8], stop: &AtomicBool, sent: &AtomicU64) {
 }
 
 /// Sees every frame of a namespace, on links that are still to come as well.
-fn sniffer(netns: &Netns) -> OwnedFd {
+pub(crate) fn sniffer(netns: &Netns) -> OwnedFd {
     let open = || {
         socket(
             AddressFamily::Packet,
@@ -234,7 +234,7 @@ fn sniffer(netns: &Netns) -> OwnedFd {
 }
 
 /// Frames with `word` that come by.
-fn count(sniffer: &OwnedFd, word: &[u8]) -> u64 {
+pub(crate) fn count(sniffer: &OwnedFd, word: &[u8]) -> u64 {
     let mut frame = [0; 256];
     let mut found = 0;
     while let Ok(length) = recv(sniffer.as_raw_fd(), &mut frame, MsgFlags::empty()) {

@@ -3,12 +3,16 @@
 
 mod boutique;
 mod leak;
+mod names;
 mod objects;
+mod packets;
 mod probes;
 #[path = "../../../crates/plan/tests/policy/reference.rs"]
 mod reference;
 mod scenarios;
 mod stage;
+mod switch;
+mod town;
 mod truth;
 
 /// The engines that enforce policies, as `--datapath` has them.

@@ -103,7 +103,7 @@ fn bound(at: SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket
 /// Echoes what comes, until told to stop.
 fn serve(tcp: &[TcpListener], udp: &[UdpSocket], stop: &AtomicBool) {
     let mut open: Vec<TcpStream> = Vec::new();
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     while !stop.load(Ordering::Relaxed) {
         for listener in tcp {
             while let Ok((stream, _)) = listener.accept() {

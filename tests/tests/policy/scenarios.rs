@@ -1,139 +1,16 @@
 //! What policies promise besides who reaches whom at first: connections that are
 //! there, replies, a pod's own traffic, nodes, services, and what is said of it.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 
-use ripstop_tests::{Lab, eventually, write_manifest};
+use ripstop_tests::{eventually, write_manifest};
 use serde_json::Value;
 
 use crate::ENGINES;
-use crate::probes::{Kind, Reach, Servers};
-use crate::stage::{self, Place};
-
-const PODS: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: client, labels: {app: client}}
-spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: near, labels: {app: web}}
-spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity], ports: [{containerPort: 80}]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: far, labels: {app: web}}
-spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity], ports: [{containerPort: 80}]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: host, labels: {app: web}}
-spec: {nodeName: node2, hostNetwork: true, containers: [{name: main, image: client, command: [sleep, infinity]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {type: NodePort, selector: {app: web, real: only}, ports: [{port: 8000, targetPort: 80, nodePort: 30080}]}
-";
-
-/// Isolates `web` and lets `rules` in.
-fn ingress(rules: &str) -> String {
-    format!(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web}}\n\
-         spec: {{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{rules}]}}\n"
-    )
-}
-
-const FROM_CLIENT: &str = "{from: [{podSelector: {matchLabels: {app: client}}}]}";
-
-struct Town {
-    engine: &'static str,
-    lab: Lab,
-    client: Place,
-    near: Place,
-    far: Place,
-    host: Place,
-    node1: Place,
-    outside: Place,
-    _servers: Servers,
-}
-
-impl Town {
-    fn new(engine: &'static str, more: &[&str]) -> Self {
-        let manifest = write_manifest(PODS);
-        let args = ["--nodes", "2", "--datapath", engine, "-f"];
-        let args = [&args[..], &[manifest.path().to_str().unwrap()], more].concat();
-        let lab = Lab::up(&args);
-        let pod = |name| stage::pod(&lab, "default", name);
-        let places = ["client", "near", "far", "host"].map(pod);
-        let node1 = stage::node(&lab, "node1");
-        let outside = stage::outside(&lab);
-        let servers = places.iter().chain([&node1, &outside]).collect::<Vec<_>>();
-        let servers = Servers::start(&servers, &[80, 81]);
-        let [client, near, far, host] = places;
-        Self {
-            engine,
-            client,
-            near,
-            far,
-            host,
-            node1,
-            outside,
-            _servers: servers,
-            lab,
-        }
-    }
-
-    fn expect(&self, from: &Place, to: &Place, port: u16, expected: Reach) {
-        for kind in [Kind::Tcp, Kind::Udp] {
-            for address in &to.addresses {
-                let to_address = SocketAddr::new(*address, port);
-                let found = from.reach(kind, to_address, expected == Reach::Open);
-                assert_eq!(
-                    found, expected,
-                    "{}: {} to {} {kind:?} {address} {port}",
-                    self.engine, from.name, to.name
-                );
-            }
-        }
-    }
-
-    fn expect_tcp(&self, from: &Place, to: SocketAddr, expected: Reach) {
-        let found = from.reach(Kind::Tcp, to, expected == Reach::Open);
-        assert_eq!(found, expected, "{}: {} to {to}", self.engine, from.name);
-    }
-
-    fn policy(&self, yaml: &str) {
-        stage::apply(
-            &self.lab,
-            yaml,
-            (yaml.matches("kind: NetworkPolicy").count(), 0),
-        );
-    }
-
-    fn no_policy(&self) {
-        self.lab.kubectl(&["delete", "networkpolicies", "--all"]);
-        stage::planned(&self.lab, (0, 0));
-    }
-
-    fn connect(&self, from: &Place, to: &Place) -> TcpStream {
-        let to = SocketAddr::new(to.addresses[0], 80);
-        let stream = from.netns.run(|| TcpStream::connect(to));
-        let stream = stream.unwrap().unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(500)))
-            .unwrap();
-        stream
-    }
-}
-
-/// Whether something sent comes back.
-fn echoes(mut stream: &TcpStream) -> bool {
-    stream.write_all(b"echo").is_ok() && stream.read_exact(&mut [0; 4]).is_ok()
-}
+use crate::probes::{Kind, Reach};
+use crate::stage;
+use crate::town::{FROM_CLIENT, Town, echoes, ingress};
 
 #[test]
 fn what_policies_promise() {
@@ -417,13 +294,7 @@ fn cluster_policies_come_first_and_last() {
     for engine in ENGINES {
         let town = Town::new(engine, &[]);
         let lab = &town.lab;
-        let crd = write_manifest(CLUSTER_NETWORK_POLICY);
-        lab.kubectl(&["apply", "-f", crd.path().to_str().unwrap()]);
-        eventually("the API has the kind", || {
-            lab.try_kubectl(&["get", "clusternetworkpolicies"])
-                .ok
-                .then_some(())
-        });
+        stage::know_cluster_policies(lab);
         let rules = |tier: &str, rule: &str| {
             format!(
                 "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
@@ -463,21 +334,3 @@ fn cluster_policies_come_first_and_last() {
         }
     }
 }
-
-/// The kind without its schema: what the agent does with a policy is the agent's.
-const CLUSTER_NETWORK_POLICY: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: clusternetworkpolicies.policy.networking.k8s.io
-  annotations: {api-approved.kubernetes.io: 'https://github.com/kubernetes-sigs/network-policy-api/pull/300'}
-spec:
-  group: policy.networking.k8s.io
-  scope: Cluster
-  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies, singular: clusternetworkpolicy, shortNames: [cnp]}
-  versions:
-  - name: v1alpha2
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";

@@ -128,3 +128,32 @@ pub(crate) fn nodes(lab: &Lab) -> Vec<String> {
         .filter_map(|one| one.file_name().into_string().ok());
     names.collect()
 }
+
+/// Makes the API know ClusterNetworkPolicies.
+pub(crate) fn know_cluster_policies(lab: &Lab) {
+    let crd = write_manifest(CLUSTER_NETWORK_POLICY);
+    lab.kubectl(&["apply", "-f", crd.path().to_str().unwrap()]);
+    eventually("the API has the kind", || {
+        lab.try_kubectl(&["get", "clusternetworkpolicies"])
+            .ok
+            .then_some(())
+    });
+}
+
+/// The kind without its schema: what the agent does with a policy is the agent's.
+const CLUSTER_NETWORK_POLICY: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusternetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: 'https://github.com/kubernetes-sigs/network-policy-api/pull/300'}
+spec:
+  group: policy.networking.k8s.io
+  scope: Cluster
+  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies, singular: clusternetworkpolicy, shortNames: [cnp]}
+  versions:
+  - name: v1alpha2
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
