@@ -39,10 +39,10 @@ pub use crossing::{decided_from_outside, decided_from_pod};
 pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
 pub use packet::{ChecksumChange, Covered, Packet};
 pub use policy::{
-    BY_DAMAGE, BY_DEFAULT, BY_ITSELF, CLASS_V4, CLASS_V6, ClassKey, Connection, ConnectionKey,
-    Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome, POLICY_REJECTS,
-    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Question, judge,
-    policed, policy_names,
+    BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
+    ConnectionKey, Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome,
+    POLICY_OBSERVES, POLICY_REJECTS, PairKey, PairRow, Policing, PolicyPod, PolicyState,
+    PolicyTables, PortNode, Question, judge, policed, policy_names,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
 pub use table::*;

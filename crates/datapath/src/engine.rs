@@ -174,6 +174,14 @@ pub trait Datapath: Send {
     /// If tables cannot be read.
     fn connections(&self) -> Result<Vec<Connection>, Error>;
 
+    /// The same, and those that have ended not long ago: under
+    /// [`PolicySettings::observe`], who asks every 5 s sees each that began, unless
+    /// there are so many that the kernel's table has no room.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn observed(&self) -> Result<Vec<Connection>, Error>;
+
     /// Another engine has everything, and is about to get the flows of this one:
     /// from here on new flows are left to it. An audit takes that back.
     ///

@@ -256,6 +256,19 @@ fn a_policy_is_only_tried(town: &Town) {
     let annotated = policy.replace("metadata: {name: web}", annotated);
     stage::apply(&town.lab, &annotated, (0, 0));
     tried(&[]);
+    // Shorter than the time between two looks.
+    for _ in 0..20 {
+        drop(town.connect(&town.client, &town.near));
+    }
+    eventually("short connections are counted", || {
+        let words = ["policy", "dry-run", "-o", "json"];
+        let said: Value = serde_json::from_str(&town.lab.agent("node1", &words).stdout).ok()?;
+        let denied = said["denied"].as_array()?;
+        let ours = denied.iter().filter(|one| one["from"] == "default/client");
+        let most = ours.filter_map(|one| one["connections"].as_u64()).max()?;
+        // The one that is kept as well.
+        (most >= 21).then_some(())
+    });
     // Without the annotation it is enforced.
     town.lab
         .kubectl(&["annotate", "networkpolicy", "web", "ripstop.io/dry-run-"]);

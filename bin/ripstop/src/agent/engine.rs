@@ -265,6 +265,10 @@ impl Datapath for Current {
         self.engine.connections()
     }
 
+    fn observed(&self) -> Result<Vec<Connection>, Error> {
+        self.engine.observed()
+    }
+
     fn dismantle(self: Box<Self>) -> Result<(), Error> {
         self.engine.dismantle()
     }

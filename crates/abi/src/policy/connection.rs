@@ -45,6 +45,10 @@ const FIN_POD: u32 = 4;
 const FIN_OTHER: u32 = 8;
 /// Somebody who may be anybody says that it is over.
 const RESET: u32 = 16;
+/// Its last packet has been seen; the row stays to be read.
+const OVER: u32 = 32;
+/// Seconds for which it does: who reads looks more often.
+const SEEN: u32 = 12;
 
 /// What a packet says of its connection.
 pub(crate) mod marks {
@@ -146,6 +150,18 @@ impl Connection {
         self.flags & (REPLIED | FIN_POD | FIN_OTHER | RESET) == REPLIED
     }
 
+    /// Its last packet has been seen.
+    #[inline(always)]
+    pub const fn has_ended(&self) -> bool {
+        self.flags & OVER != 0
+    }
+
+    /// The last packet was seen, while somebody reads what connections there are.
+    #[inline(always)]
+    pub(super) fn end(&mut self, now: u32) {
+        self.touch(self.flags | OVER, now);
+    }
+
     /// What the rules of a generation said; `None` if those are other ones.
     #[inline(always)]
     pub(super) fn outcome(&self, generation: u32) -> Option<Outcome> {
@@ -189,6 +205,7 @@ impl Connection {
         const ICMP: u32 = IPPROTO_ICMP as u32;
         const ICMPV6: u32 = IPPROTO_ICMPV6 as u32;
         match protocol {
+            TCP if self.has_ended() => SEEN,
             TCP if self.flags & (FIN_POD | FIN_OTHER | RESET) != 0 => 120,
             TCP if replied => 5 * DAY,
             TCP => 60,
@@ -218,7 +235,7 @@ impl Connection {
             flags |= RESET;
         } else if marks & ENDS != 0 {
             flags |= if out { FIN_POD } else { FIN_OTHER };
-        } else if flags & (FIN_POD | FIN_OTHER) == FIN_POD | FIN_OTHER {
+        } else if flags & (FIN_POD | FIN_OTHER) == FIN_POD | FIN_OTHER || flags & OVER != 0 {
             // This acknowledges the second end.
             return Next::Ends;
         } else if out {
@@ -246,12 +263,14 @@ impl Connection {
 pub struct PolicyState {
     /// Another one with every change of the rules.
     pub generation: u32,
-    /// [`POLICY_REJECTS`].
+    /// [`POLICY_REJECTS`], [`POLICY_OBSERVES`].
     pub flags: u32,
 }
 
 /// Who is denied gets an answer.
 pub const POLICY_REJECTS: u32 = 1;
+/// Rows of connections that have ended stay for a while.
+pub const POLICY_OBSERVES: u32 = 2;
 
 /// Packets that policies stopped.
 #[repr(C)]
@@ -259,7 +278,7 @@ pub const POLICY_REJECTS: u32 = 1;
 pub struct DenialKey {
     pub pod: Address,
     pub other: Address,
-    /// [`Outcome::by`].
+    /// [`Outcome::by`], or [`crate::BY_NO_CONNECTION`].
     pub by: u64,
     /// Of the connection's destination.
     pub port: Port,

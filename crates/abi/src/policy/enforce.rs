@@ -8,10 +8,11 @@ use crate::policy::connection::marks::{
     BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, LOCAL, NODE, OUT, RESETS,
 };
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_REJECTS, Policing, PolicyState,
+    Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_OBSERVES, POLICY_REJECTS,
+    Policing, PolicyState,
 };
 use crate::policy::read::read;
-use crate::policy::{NO_POLICY, Outcome, PolicyTables, judge_side};
+use crate::policy::{BY_NO_CONNECTION, NO_POLICY, Outcome, PolicyTables, judge_side};
 use crate::table::{Endpoint, Flow, RENUMBERED, TRACKED, TRANSLATED};
 use crate::verdict::DropReason;
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
@@ -162,7 +163,7 @@ where
     if answer != ALLOWED && sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination) {
         return ALLOWED;
     }
-    if answer == DropReason::Policy as u32 {
+    if answer == DropReason::Policy as u32 || answer == DropReason::NoConnection as u32 {
         tables.count_denied(&policing.denial, policing.now);
     }
     answer
@@ -271,6 +272,9 @@ fn known<'t, T: Tables>(
 fn goes_on(tables: &impl Tables, policing: &Policing, row: &mut Connection, marks: u32) -> u32 {
     if marks & ERROR == 0 {
         match row.next(marks) {
+            Next::Ends if tables.policy_state().flags & POLICY_OBSERVES != 0 => {
+                row.end(policing.now);
+            }
             Next::Ends => tables.forget_connection(&policing.key),
             Next::Stays { flags } => row.touch(flags, policing.now),
         }
@@ -327,7 +331,9 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 
     }
     if !outcome.is_allowed() {
         if policing.key.protocol == u32::from(IPPROTO_TCP) && marks & BEGINS == 0 {
-            // In the middle of what is not known: nobody asks for a rule here.
+            // In the middle of what is not known: no rule is about it.
+            let inward = policing.inward != 0;
+            policing.denial.set(&policing.key, inward, BY_NO_CONNECTION);
             return DropReason::NoConnection as u32;
         }
         return denied_by(policing, outcome);

@@ -11,8 +11,8 @@ mod read;
 mod rows;
 
 pub use connection::{
-    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_REJECTS, Policing,
-    PolicyState,
+    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_OBSERVES, POLICY_REJECTS,
+    Policing, PolicyState,
 };
 pub use enforce::{Connections, policed};
 pub(crate) use enforce::{
@@ -38,6 +38,8 @@ pub const BY_ITSELF: u64 = 2;
 /// [`Outcome::by`]: a row is missing. Tables that are incomplete let nothing
 /// pass.
 pub const BY_DAMAGE: u64 = 3;
+/// [`DenialKey::by`]: it is in the middle of a connection that is not known.
+pub const BY_NO_CONNECTION: u64 = 4;
 
 const IPPROTO_SCTP: u8 = 132;
 /// Levels of port nodes: eight ranges each, 8^6 is more than there are ports.

@@ -481,7 +481,11 @@ impl Datapath for EbpfEngine {
     }
 
     fn connections(&self) -> Result<Vec<Connection>, Error> {
-        policy::connections(&self.maps.policy, readback::now())
+        policy::connections(&self.maps.policy, readback::now(), false)
+    }
+
+    fn observed(&self) -> Result<Vec<Connection>, Error> {
+        policy::connections(&self.maps.policy, readback::now(), true)
     }
 
     fn take_connections(&mut self, connections: &[Connection]) -> Result<(), Error> {

@@ -504,7 +504,11 @@ impl Datapath for NftEngine {
     }
 
     fn connections(&self) -> Result<Vec<Connection>, Error> {
-        policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses)
+        policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses, false)
+    }
+
+    fn observed(&self) -> Result<Vec<Connection>, Error> {
+        policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses, true)
     }
 
     fn retire(&mut self) -> Result<(), Error> {

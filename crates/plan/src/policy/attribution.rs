@@ -51,6 +51,9 @@ pub enum Attribution {
     },
     /// The pod is here, its object (with its labels) is not yet: nothing passes.
     UnknownPod { pod: ObjectKey },
+    /// The packet is in the middle of a TCP connection that is not known, and its
+    /// beginning would be denied. An engine's word: no row of the plan has it.
+    NoConnection,
 }
 
 impl Attribution {
@@ -58,6 +61,7 @@ impl Attribution {
         match self {
             Self::Default => AttributionId::DEFAULT,
             Self::Itself => AttributionId::ITSELF,
+            Self::NoConnection => AttributionId::NO_CONNECTION,
             other => AttributionId::of(other),
         }
     }
@@ -100,6 +104,7 @@ impl fmt::Display for Attribution {
                     None => Ok(()),
                 }
             }
+            Self::NoConnection => f.write_str("no connection is known that it is of"),
             Self::UnknownPod { pod } => write!(f, "pod {pod} is not known yet"),
         }
     }

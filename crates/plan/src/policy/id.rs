@@ -94,6 +94,7 @@ impl PortsId {
 impl AttributionId {
     pub(super) const DEFAULT: Self = Self(ripstop_abi::BY_DEFAULT);
     pub(super) const ITSELF: Self = Self(ripstop_abi::BY_ITSELF);
+    pub(super) const NO_CONNECTION: Self = Self(ripstop_abi::BY_NO_CONNECTION);
 
     pub(super) fn of(content: &impl Hash) -> Self {
         Self((hash_of(content) >> 2).max(16))

@@ -20,7 +20,8 @@ use super::{drops, name_of};
 use crate::agent::effects::{Effects, lock};
 use crate::agent::feed::Feed;
 
-/// Between two looks at connections, while a policy of the API is tried.
+/// Between two looks at connections, while a policy of the API is tried: no more
+/// than `Datapath::observed` says, so that none is missed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// For how long connections of all pods are remembered after they were asked for.
 const OBSERVED: Duration = Duration::from_secs(30);
@@ -233,7 +234,7 @@ pub(crate) fn look(feed: &mut Feed, effects: &Effects) {
         return;
     }
     feed.dry_run.looked = Some(Instant::now());
-    let denied = match connections(effects) {
+    let denied = match observed(effects) {
         Ok(connections) => denied(feed, &feed.dry_run.policies, &connections),
         Err(error) => return tracing::warn!("dry run: {error:#}"),
     };
@@ -251,7 +252,7 @@ pub(super) fn dry_run(
     effects: &Effects,
     manifests: &[Value],
 ) -> Result<DryRunView> {
-    let connections = connections(effects)?;
+    let connections = observed(effects)?;
     let (policies, seen) = match manifests {
         [] => {
             let tried = &feed.dry_run.policies;
@@ -280,14 +281,22 @@ pub(super) fn dry_run(
     });
     Ok(DryRunView {
         policies,
-        connections: connections.len(),
+        connections: going_on(effects)?,
         denied: views.collect(),
     })
 }
 
-fn connections(effects: &Effects) -> Result<Vec<Connection>> {
-    let connections = lock(&effects.datapath).connections();
+/// Connections that go on, and those that began and ended since the last look.
+fn observed(effects: &Effects) -> Result<Vec<Connection>> {
+    let connections = lock(&effects.datapath).observed();
     connections.context("reading the kernel's connections")
+}
+
+fn going_on(effects: &Effects) -> Result<usize> {
+    let connections = lock(&effects.datapath).connections();
+    Ok(connections
+        .context("reading the kernel's connections")?
+        .len())
 }
 
 /// Connections that are allowed and would not be.

@@ -112,10 +112,14 @@ fn name_of(planner: &PolicyPlanner, address: IpAddr) -> Option<String> {
 
 /// What an id of the kernel's rows stands for.
 fn attribution(feed: &Feed, id: AttributionId) -> String {
-    match feed.attribution(id) {
+    const ALWAYS: [Attribution; 3] = [
+        Attribution::Itself,
+        Attribution::Default,
+        Attribution::NoConnection,
+    ];
+    let always = || ALWAYS.iter().find(|one| one.id() == id);
+    match feed.attribution(id).or_else(always) {
         Some(known) => known.to_string(),
-        None if id == Attribution::Itself.id() => Attribution::Itself.to_string(),
-        None if id == Attribution::Default.id() => Attribution::Default.to_string(),
         None => "a rule that is no more".to_owned(),
     }
 }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::Sample;
 use ripstop_abi::{
-    CLASS_V4, CLASS_V6, ClassKey, NO_POLICY, Outcome, POLICY_REJECTS, PairKey, PairRow, PolicyPod,
-    PortNode, Verdict,
+    CLASS_V4, CLASS_V6, ClassKey, NO_POLICY, Outcome, POLICY_OBSERVES, POLICY_REJECTS, PairKey,
+    PairRow, PolicyPod, PortNode, Verdict,
 };
 
 use super::super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, TO_OUTSIDE, TO_POD};
@@ -139,7 +139,10 @@ impl Both {
         }
         let state = &mut self.memory.policy_state;
         state.generation += 1;
-        state.flags = if rules.rejects { POLICY_REJECTS } else { 0 };
+        state.flags = match rules.rejects {
+            true => POLICY_REJECTS,
+            false => POLICY_OBSERVES,
+        };
         policy.state.put(&0, state, String::new).unwrap();
     }
 

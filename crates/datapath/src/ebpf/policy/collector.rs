@@ -83,9 +83,10 @@ fn collect(
 ) -> Result<bool, Error> {
     let rows = connections.rows()?;
     let is_many = rows.len() as u64 > connections.limit() / 2;
-    let over = rows
-        .iter()
-        .filter(|(key, row)| row.is_over(key.protocol, now));
+    let over = rows.iter().filter(|(key, row)| {
+        // Room for others comes before what is only to be seen.
+        row.is_over(key.protocol, now) || (is_many && row.has_ended())
+    });
     let over: Vec<ConnectionKey> = over.map(|(key, _)| *key).collect();
     connections.remove_all(&over)?;
     let rows = denials.rows()?;

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ripstop_abi::{
-    Address, CLASS_V4, ClassKey, Endpoint, NO_POLICY, POLICY_REJECTS, PolicyPod, PolicyState,
+    Address, CLASS_V4, ClassKey, Endpoint, NO_POLICY, POLICY_OBSERVES, POLICY_REJECTS, PolicyPod,
+    PolicyState,
 };
 use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PortTable, RuleRow, kernel};
 
@@ -285,10 +286,12 @@ impl Policies {
     /// If the kernel cannot be told.
     pub(crate) fn set(&mut self, maps: &mut Maps, settings: PolicySettings) -> Result<(), Error> {
         self.observe = settings.observe;
-        self.state.flags = match settings.deny {
-            Deny::Drop => 0,
-            Deny::Reject => POLICY_REJECTS,
-        };
+        let flags = [
+            (settings.deny == Deny::Reject, POLICY_REJECTS),
+            (settings.observe, POLICY_OBSERVES),
+        ];
+        let set = flags.iter().filter(|(is_set, _)| *is_set);
+        self.state.flags = set.map(|(_, flag)| flag).sum();
         maps.policy
             .state
             .put(&0, &self.state, || "settings".into())?;

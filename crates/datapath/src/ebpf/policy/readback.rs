@@ -53,14 +53,18 @@ pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
     Ok(found)
 }
 
-/// Those that go on, each once. Sorted.
+/// Those that go on, each once, or those that have ended as well. Sorted.
 ///
 /// # Errors
 /// What the kernel said.
-pub(crate) fn connections(maps: &PolicyMaps, now: u32) -> Result<Vec<Connection>, Error> {
+pub(crate) fn connections(
+    maps: &PolicyMaps,
+    now: u32,
+    ended: bool,
+) -> Result<Vec<Connection>, Error> {
     let mut found = BTreeSet::new();
     for (key, row) in maps.connections.rows()? {
-        if row.is_over(key.protocol, now) {
+        if row.is_over(key.protocol, now) || (row.has_ended() && !ended) {
             continue;
         }
         let pod = socket(key.pod, key.pod_port);

@@ -64,14 +64,16 @@ fn read(family: Family, key: &[u8]) -> Option<Denial> {
     })
 }
 
-/// Connections that one of these pods opened or answers.
+/// Connections that one of these pods opened or answers; `ended`: also those that
+/// connection tracking only remembers, for 10 s at least (nf_conntrack-sysctl).
 pub(in super::super) fn connections<P>(
     conntrack: &mut Conntrack,
     pods: &BTreeMap<IpAddr, P>,
+    ended: bool,
 ) -> Result<Vec<Connection>, Error> {
     let is_ours = |connection: &ripstop_netlink::conntrack::Connection| {
         let ends = [connection.original.source, connection.reply.source];
-        !connection.is_over && ends.iter().any(|end| pods.contains_key(&end.ip()))
+        (ended || !connection.is_over) && ends.iter().any(|end| pods.contains_key(&end.ip()))
     };
     let found = conntrack.list_all(is_ours).map_err(refused)?;
     let connections = found.into_iter().map(|connection| {

@@ -97,6 +97,9 @@ impl Datapath for Remembers {
     fn connections(&self) -> Result<Vec<Connection>, Error> {
         Ok(Vec::new())
     }
+    fn observed(&self) -> Result<Vec<Connection>, Error> {
+        Ok(Vec::new())
+    }
     fn take_connections(&mut self, _: &[Connection]) -> Result<(), Error> {
         Ok(())
     }
