@@ -5,6 +5,7 @@ mod compare_policies;
 pub mod ebpf;
 mod engine;
 pub mod nftables;
+mod ports;
 mod state;
 
 pub use compare::difference;

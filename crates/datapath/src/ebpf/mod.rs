@@ -529,7 +529,7 @@ fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
 
 /// What the programs are told of this node.
 fn constants() -> Result<Constants, Error> {
-    let (first_port, ports) = uplinks::ports();
+    let (first_port, ports) = crate::ports::of_flows();
     Ok(Constants {
         first_port,
         ports,

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use ripstop_netlink::nftables::{AddressKind, CtKey, Direction, Expression as E, Family, MetaKey};
+use ripstop_netlink::nftables::{
+    AddressKind, CtKey, Direction, Expression as E, Family, MetaKey, Register,
+};
 
 use super::keys;
 use super::rules::{LOCAL_ROUTE, Rule, Words, differs, equal, is_translated};
@@ -16,18 +18,24 @@ pub(super) fn rules(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
     let translated = is_translated(word);
     // The node's address, as the plan has it: an interface may have others, or
     // none.
-    let as_node = || match node {
-        Some(node) => vec![
-            E::Immediate {
-                value: keys::address(*node),
-                to: words.found(),
-            },
-            E::Snat {
+    let ports = ports(words);
+    let as_node = || {
+        let address = node.map(|node| {
+            let value = keys::address(*node);
+            let to = words.found();
+            E::Immediate { value, to }
+        });
+        let registers = ports.registers;
+        let translate = match node {
+            Some(_) => E::Snat {
                 family,
                 address: words.found(),
+                ports: registers,
             },
-        ],
-        None => vec![E::Masquerade],
+            None => E::Masquerade { ports: registers },
+        };
+        let steps = address.into_iter().chain(ports.steps.clone());
+        steps.chain([translate]).collect::<Vec<_>>()
     };
     let start = |steps: &mut Vec<E>| {
         steps.extend(words.is_family());
@@ -147,8 +155,11 @@ pub(super) fn rules(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
             key: word,
             not: true,
         },
-        E::Masquerade,
     ]);
+    let egress = egress.chain(ports.steps.clone());
+    let egress = egress.chain([E::Masquerade {
+        ports: ports.registers,
+    }]);
     vec![
         Rule::new("a pod to itself", hairpin),
         Rule::new("from loopback", loopback),
@@ -156,4 +167,28 @@ pub(super) fn rules(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
         Rule::new("a pod of another node", elsewhere),
         Rule::new("out of the cluster", egress),
     ]
+}
+
+/// Ports to choose from, at the end of a rule: in the place of what was asked
+/// about.
+struct Ports {
+    steps: [E; 2],
+    registers: [Register; 2],
+}
+
+fn ports(words: Words) -> Ports {
+    let (first, count) = crate::ports::of_flows();
+    let registers = [words.frontend(), words.port()];
+    let load = |port: u32, to| E::Immediate {
+        // It is one: the sum is at most the highest. Two bytes, as `nft list` wants.
+        value: (port as u16).to_be_bytes().to_vec(),
+        to,
+    };
+    Ports {
+        steps: [
+            load(first, registers[0]),
+            load(first + count - 1, registers[1]),
+        ],
+        registers,
+    }
 }

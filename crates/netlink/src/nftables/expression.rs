@@ -289,13 +289,17 @@ pub enum Expression {
         address: Register,
         port: Register,
     },
-    /// The packet's source; a free port.
+    /// The packet's source; a free port, from the first to the last of these
+    /// registers.
     Snat {
         family: Family,
         address: Register,
+        ports: [Register; 2],
     },
     /// As `Snat`, to the address of the interface by which it leaves.
-    Masquerade,
+    Masquerade {
+        ports: [Register; 2],
+    },
     Reject(Refusal),
     Counter,
 }
@@ -318,7 +322,7 @@ impl Expression {
             Self::Hash { .. } => "hash",
             Self::Dynamic { .. } => "dynset",
             Self::Dnat { .. } | Self::Snat { .. } => "nat",
-            Self::Masquerade => "masq",
+            Self::Masquerade { .. } => "masq",
             Self::Reject(_) => "reject",
             Self::Counter => "counter",
         }
@@ -497,15 +501,23 @@ impl Expression {
                     .u32(3, address.0)
                     .u32(5, port.0);
             }
-            Self::Snat { family, address } => {
+            Self::Snat {
+                family,
+                address,
+                ports: [first, last],
+            } => {
                 // NFT_NAT_SNAT
                 data.u32(1, 0)
                     .u32(2, family.number().into())
                     .u32(3, address.0)
+                    .u32(5, first.0)
+                    .u32(6, last.0)
                     .u32(7, FULLY_RANDOM);
             }
-            Self::Masquerade => {
-                data.u32(1, FULLY_RANDOM);
+            Self::Masquerade {
+                ports: [first, last],
+            } => {
+                data.u32(1, FULLY_RANDOM).u32(2, first.0).u32(3, last.0);
             }
             Self::Reject(Refusal::Reset) => {
                 data.u32(1, 1).u8(2, 0);
