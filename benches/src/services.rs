@@ -23,6 +23,8 @@ use crate::throughput::figure;
 
 /// Endpoints of every service, unless it is said.
 const ENDPOINTS: usize = 2;
+/// Addresses for clients outside.
+const OUTSIDE: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
 /// Changes of one endpoint that are timed.
 const CHANGES: usize = 200;
 
@@ -84,9 +86,12 @@ fn measure_engine<E: Engine>(repetitions: usize, seconds: &str, report: &mut Rep
             goal: "0.95".into(),
         });
     }
-    for (services, endpoints) in [(1, 10_000), (5_000, 50)] {
+    for (services, endpoints, outside) in
+        [(1, 10_000, false), (1, 10_000, true), (5_000, 50, false)]
+    {
         report.progress(&format!("{}: {services} x {endpoints}", E::NAME));
         let mut world = World::<E>::new(bench, "endpoints")?;
+        world.outside = outside;
         let loaded = world.fill(services, endpoints);
         let ours = match &loaded {
             Ok(time) => format!("{:.0} ms, {}", time.as_secs_f64() * 1e3, world.memory()?),
@@ -94,8 +99,9 @@ fn measure_engine<E: Engine>(repetitions: usize, seconds: &str, report: &mut Rep
         };
         report.add(Row {
             what: format!(
-                "{}: {services} services with {endpoints} endpoints, written",
-                E::NAME
+                "{}: {services} services{} with {endpoints} endpoints, written",
+                E::NAME,
+                world.at()
             ),
             ours,
             peer: String::new(),
@@ -164,8 +170,9 @@ fn changes<E: Engine>(world: &mut World<E>, report: &mut Report) -> Result<()> {
     };
     report.add(Row {
         what: format!(
-            "{}: one endpoint changed at {services} services with {endpoints}",
-            E::NAME
+            "{}: one endpoint changed at {services} services{} with {endpoints}",
+            E::NAME,
+            world.at()
         ),
         ours: format!(
             "p50 {:.2} ms, p99 {:.2} ms until {until}",
@@ -228,6 +235,8 @@ struct World<'a, E> {
     planner: Planner,
     services: usize,
     endpoints: usize,
+    /// Services have addresses for clients outside, too.
+    outside: bool,
     bench: &'a str,
 }
 
@@ -249,6 +258,7 @@ impl<'a, E: Engine> World<'a, E> {
             planner,
             services: 0,
             endpoints: 0,
+            outside: false,
             bench,
         })
     }
@@ -256,7 +266,7 @@ impl<'a, E: Engine> World<'a, E> {
     /// Gives the planner all objects; how long until the last one is reached.
     fn fill(&mut self, services: usize, endpoints: usize) -> Result<Duration> {
         let objects: Vec<_> = (0..services)
-            .map(|n| (service(n), slice(n, addresses(endpoints))))
+            .map(|n| (self.service(n), slice(n, addresses(endpoints))))
             .collect();
         self.services = services;
         self.endpoints = endpoints;
@@ -272,6 +282,23 @@ impl<'a, E: Engine> World<'a, E> {
             _ => now()?,
         };
         Ok(reached - start)
+    }
+
+    fn service(&self, number: usize) -> Service {
+        let mut service = service(number);
+        if self.outside {
+            service.external_ips = OUTSIDE.into_iter().map(IpAddr::from).collect();
+        }
+        service
+    }
+
+    /// For the report.
+    fn at(&self) -> &'static str {
+        if self.outside {
+            " at two addresses for clients outside, too,"
+        } else {
+            ""
+        }
     }
 
     fn apply(&mut self) -> Result<()> {

@@ -116,7 +116,7 @@ pub(super) fn audit(
     let mut pending = Vec::new();
     for (frontend, row) in rows {
         let before = engine.frontends.get(&frontend);
-        let after = row.map(|(row, port)| Placed::new(row, port, before));
+        let after = row.map(|(row, port)| Placed::new(row, port, before, &mut engine.tables));
         if before == after.as_ref() {
             continue;
         }

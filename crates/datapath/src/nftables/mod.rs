@@ -82,6 +82,7 @@ pub struct NftEngine {
     /// As the kernel has them.
     frontends: BTreeMap<Frontend, Placed>,
     classes: BTreeMap<(Family, Class), usize>,
+    tables: spread::Tables,
     /// Classes that nobody is of since the last change.
     retired: BTreeSet<(Family, Class)>,
     intervals: BTreeMap<SetOf, BTreeSet<Interval>>,
@@ -115,6 +116,7 @@ impl NftEngine {
             localnet_was_off: false,
             frontends: BTreeMap::new(),
             classes: BTreeMap::new(),
+            tables: spread::Tables::default(),
             retired: BTreeSet::new(),
             intervals: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -242,7 +244,7 @@ impl NftEngine {
         let mut pending = Vec::new();
         for (frontend, row) in rows {
             let before = self.frontends.get(&frontend);
-            let after = row.map(|(row, port)| Placed::new(row, port, before));
+            let after = row.map(|(row, port)| Placed::new(row, port, before, &mut self.tables));
             if before == after.as_ref() {
                 continue;
             }
@@ -273,9 +275,10 @@ impl NftEngine {
             *self.classes.entry(key).or_default() += 1;
         }
         let before = self.frontends.remove(&frontend);
-        let elements = |placed: Option<&Placed>, beside: Option<&Placed>| {
-            let same = beside.map_or(&[][..], |placed| &placed.inside);
-            placed.map_or(Vec::new(), |placed| placed.elements_beside(&frontend, same))
+        let elements = |placed: Option<&Placed>, beside| {
+            placed.map_or(Vec::new(), |placed| {
+                placed.elements_beside(&frontend, beside)
+            })
         };
         changes.replace(
             family,

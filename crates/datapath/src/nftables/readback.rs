@@ -12,7 +12,7 @@ use super::ranges::{self, Interval};
 use super::rows::{Placed, Read};
 use super::sets::{ALL, FAMILIES, Set};
 use super::write::{ElementId, SetOf, id};
-use super::{TABLE, keys, refused};
+use super::{TABLE, keys, refused, spread};
 use crate::engine::Error;
 
 /// Elements as they are, without those that packets made.
@@ -103,8 +103,9 @@ fn take(
 
 /// The frontends of which the kernel has a whole row.
 pub(super) fn placed(read: &BTreeMap<Frontend, Read>) -> BTreeMap<Frontend, Placed> {
+    let mut tables = spread::Tables::default();
     read.iter()
-        .filter_map(|(frontend, read)| Some((*frontend, read.placed()?)))
+        .filter_map(|(frontend, read)| Some((*frontend, read.placed(&mut tables)?)))
         .collect()
 }
 

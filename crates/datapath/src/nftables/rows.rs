@@ -22,12 +22,17 @@ pub(super) struct Placed {
     pub(super) inside: Vec<Backend>,
     /// Of [`Outside::Local`].
     pub(super) local: Vec<Backend>,
-    /// Slots by which clients from outside are spread; 0 if they are not.
-    spread: u32,
+    /// How clients from outside are spread over the row's backends.
+    spread: spread::Table,
 }
 
 impl Placed {
-    pub(super) fn new(row: FrontendRow, host_port: bool, before: Option<&Self>) -> Self {
+    pub(super) fn new(
+        row: FrontendRow,
+        host_port: bool,
+        before: Option<&Self>,
+        tables: &mut spread::Tables,
+    ) -> Self {
         let none: &[Backend] = &[];
         let inside = before.map_or(none, |p| &p.inside);
         let known = before.map_or(none, |p| &p.row.backends);
@@ -44,9 +49,11 @@ impl Placed {
             && row.kind != FrontendKind::ClusterIp
             && row.backends.len() > 1;
         let spread = if spreads {
-            spread::size(row.backends.len(), before.map_or(0, |p| p.spread))
+            let before = before.map_or(0, |placed| placed.spread.size());
+            let size = spread::size(row.backends.len(), before);
+            tables.of(&row.backends, size)
         } else {
-            0
+            spread::Table::default()
         };
         Self {
             row,
@@ -66,7 +73,7 @@ impl Placed {
                 OutsideClass::Same
             }
             Outside::Local(local) => OutsideClass::Local(count(local.len())),
-            Outside::Cluster if self.spread != 0 => OutsideClass::Spread(self.spread),
+            Outside::Cluster if self.spread.size() != 0 => OutsideClass::Spread(self.spread.size()),
             Outside::Cluster => OutsideClass::Same,
         };
         Class {
@@ -79,18 +86,19 @@ impl Placed {
 
     /// Everything that the kernel has of it.
     pub(super) fn elements(&self, frontend: &Frontend) -> Vec<(Set, Element)> {
-        self.elements_beside(frontend, &[])
+        self.elements_beside(frontend, None)
     }
 
-    /// The same, without slots that are as they are there.
+    /// The same, without what there is one of for each backend or slot and is as
+    /// it is there: of ten thousand, few change.
     pub(super) fn elements_beside(
         &self,
         frontend: &Frontend,
-        same: &[Backend],
+        beside: Option<&Self>,
     ) -> Vec<(Set, Element)> {
         let key = keys::frontend(frontend);
         let class = self.class();
-        let mut elements = Vec::with_capacity(2 + self.inside.len().saturating_sub(same.len()));
+        let mut elements = Vec::new();
         let with = |rest: &[u8]| [&key[..], rest].concat();
         let slot = |slot: usize| {
             let slot = keys::slot(u32::try_from(slot).unwrap_or(u32::MAX));
@@ -101,41 +109,38 @@ impl Placed {
             ..Element::pair(key.clone(), keys::result(frontend, &class.encode()))
         };
         elements.push((Set::Services, service));
+        let mut add = |set, index, backend| {
+            let data = keys::result(frontend, &keys::backend(backend));
+            elements.push((set, Element::pair(slot(index), data)));
+        };
+        let not_there = |there: Option<&[Backend]>, index: usize, backend: &Backend| {
+            there.and_then(|there| there.get(index)) != Some(backend)
+        };
         for (index, backend) in self.inside.iter().enumerate() {
-            if same.get(index) == Some(backend) {
-                continue;
+            if not_there(beside.map(|b| &b.inside[..]), index, backend) {
+                add(Set::Slots, index, backend);
             }
-            let pair = Element::pair(slot(index), keys::result(frontend, &keys::backend(backend)));
-            elements.push((Set::Slots, pair));
         }
-        match class.outside {
-            OutsideClass::Same => {}
-            OutsideClass::Spread(size) => {
-                // By the sorted list, which every node has.
-                let table = spread::table(&self.row.backends, size);
-                elements.extend(table.into_iter().enumerate().map(|(index, chosen)| {
-                    let data = keys::result(frontend, &keys::backend(&self.row.backends[chosen]));
-                    (Set::Outer, Element::pair(slot(index), data))
-                }));
+        for (index, backend) in self.spread.backends(&self.row.backends).enumerate() {
+            let there = beside.and_then(|b| b.spread.backend(&b.row.backends, index));
+            if there != Some(backend) {
+                add(Set::Outer, index, backend);
             }
-            OutsideClass::Local(_) => {
-                for (index, backend) in self.local.iter().enumerate() {
-                    let pair =
-                        Element::pair(slot(index), keys::result(frontend, &keys::backend(backend)));
-                    elements.push((Set::Outer, pair));
-                }
+        }
+        for (index, backend) in self.local.iter().enumerate() {
+            if not_there(beside.map(|b| &b.local[..]), index, backend) {
+                add(Set::Outer, index, backend);
             }
         }
         if matches!(class.outside, OutsideClass::Local(_)) {
             elements.push((Set::Preserved, Element::key(key.clone())));
         }
-        if class.affinity != 0 {
-            let mut members: Vec<_> = self.inside.iter().chain(&self.local).collect();
-            members.sort_unstable();
-            members.dedup();
-            let member = |backend| Element::key(with(&keys::backend(backend)));
-            elements.extend(members.into_iter().map(|b| (Set::Members, member(b))));
-        }
+        let members = only_in_first(
+            &self.members(),
+            &beside.map(Self::members).unwrap_or_default(),
+        );
+        let member = |backend| Element::key(with(&keys::backend(&backend)));
+        elements.extend(members.into_iter().map(|b| (Set::Members, member(b))));
         let ranges = IpNet::aggregate(&self.row.source_ranges);
         for range in ranges {
             let client = |ip: IpAddr| with(&keys::address(ip));
@@ -148,6 +153,17 @@ impl Placed {
             }
         }
         elements
+    }
+
+    /// Those that clients may hold, sorted.
+    fn members(&self) -> Vec<Backend> {
+        if self.row.affinity.unwrap_or_default() == 0 {
+            return Vec::new();
+        }
+        let mut members: Vec<Backend> = self.backends().copied().collect();
+        members.sort_unstable();
+        members.dedup();
+        members
     }
 
     /// Says whose it is, to people and to [`read_comment`].
@@ -245,7 +261,7 @@ pub(super) struct Read {
 
 impl Read {
     /// The row; `None` if it is not whole.
-    pub(super) fn placed(&self) -> Option<Placed> {
+    pub(super) fn placed(&self, tables: &mut spread::Tables) -> Option<Placed> {
         let class = self.class?;
         let (kind, host_port, service) = read_comment(&self.comment)?;
         let backends = |slots: &BTreeMap<u32, (Backend, u64)>| -> Vec<Backend> {
@@ -274,15 +290,16 @@ impl Read {
             affinity: (class.affinity != 0).then_some(class.affinity),
             source_ranges,
         };
+        let spread = match class.outside {
+            OutsideClass::Spread(size) => tables.of(&row.backends, size),
+            OutsideClass::Same | OutsideClass::Local(_) => spread::Table::default(),
+        };
         let placed = Placed {
             row,
             host_port,
             inside,
             local,
-            spread: match class.outside {
-                OutsideClass::Spread(slots) => slots,
-                OutsideClass::Same | OutsideClass::Local(_) => 0,
-            },
+            spread,
         };
         // Else something of it is missing.
         (placed.class() == class).then_some(placed)

@@ -2,6 +2,8 @@
 //! comes: Maglev (Eisenbud et al., NSDI 2016, section 3.4). Every node that has
 //! the same backends has the same table.
 
+use std::sync::Arc;
+
 use ripstop_plan::Backend;
 
 use super::keys;
@@ -39,8 +41,63 @@ fn hash(seed: u8, bytes: &[u8]) -> u64 {
     (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// For each slot the index of its backend, in a sorted list; without slots if
+/// nothing is spread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table(Arc<[u32]>);
+
+impl Table {
+    fn new(backends: &[Backend], size: u32) -> Self {
+        let number = |index| u32::try_from(index).unwrap_or(u32::MAX);
+        match backends {
+            [] => Self::default(),
+            _ => Self(table(backends, size).into_iter().map(number).collect()),
+        }
+    }
+
+    /// Number of slots.
+    pub(super) fn size(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Of each slot. `backends`: those that the table was made from.
+    pub(super) fn backends<'b>(
+        &self,
+        backends: &'b [Backend],
+    ) -> impl Iterator<Item = &'b Backend> {
+        self.0
+            .iter()
+            .filter_map(|index| backends.get(*index as usize))
+    }
+
+    /// Of one slot.
+    pub(super) fn backend<'b>(&self, backends: &'b [Backend], slot: usize) -> Option<&'b Backend> {
+        backends.get(*self.0.get(slot)? as usize)
+    }
+}
+
+/// The table that was made last: a service has the same one at each of its
+/// addresses.
+#[derive(Debug, Default)]
+pub(super) struct Tables(Option<(Vec<Backend>, Table)>);
+
+impl Tables {
+    pub(super) fn of(&mut self, backends: &[Backend], size: u32) -> Table {
+        match &self.0 {
+            Some((made_from, table)) if table.size() == size && made_from == backends => {
+                table.clone()
+            }
+            _ => {
+                let table = Table::new(backends, size);
+                self.0 = Some((backends.to_vec(), table.clone()));
+                table
+            }
+        }
+    }
+}
+
 /// For each slot the index of its backend; `backends` are not empty.
-pub(super) fn table(backends: &[Backend], size: u32) -> Vec<usize> {
+fn table(backends: &[Backend], size: u32) -> Vec<usize> {
     let size = u64::from(size);
     let mut next: Vec<(u64, u64)> = backends
         .iter()

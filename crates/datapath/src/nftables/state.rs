@@ -7,9 +7,9 @@ use ripstop_plan::{Backend, Frontend};
 
 use super::class::Outside;
 use super::readback::{self, connections};
-use super::rows::Read;
+use super::rows::{Placed, Read};
 use super::sets::{FAMILIES, Set};
-use super::{TABLE, keys, refused};
+use super::{TABLE, keys, refused, spread};
 use crate::engine::Error;
 use crate::state::{BackendState, FrontendState};
 
@@ -26,12 +26,14 @@ pub(super) fn services(nftables: &mut Nftables) -> Result<Vec<FrontendState>, Er
     }
     let traffic = traffic(nftables)?;
     let read = readback::frontends(&raw);
+    let mut tables = spread::Tables::default();
     Ok(read
         .into_iter()
         .filter_map(|(frontend, read)| {
             let held = held.get(&frontend).copied().unwrap_or_default();
             let bytes = traffic.get(&frontend);
-            state(frontend, &read, held, bytes.unwrap_or(&none))
+            let placed = read.placed(&mut tables)?;
+            state(frontend, &read, &placed, held, bytes.unwrap_or(&none))
         })
         .collect())
 }
@@ -39,10 +41,13 @@ pub(super) fn services(nftables: &mut Nftables) -> Result<Vec<FrontendState>, Er
 fn state(
     frontend: Frontend,
     read: &Read,
+    placed: &Placed,
     affinities_held: u64,
     bytes: &BTreeMap<Backend, u64>,
 ) -> Option<FrontendState> {
-    let placed = read.placed().filter(|placed| !placed.host_port)?;
+    if placed.host_port {
+        return None;
+    }
     let class = read.class?;
     let inside = connections(&read.slots);
     let outer = connections(&read.outer);
@@ -90,7 +95,7 @@ fn state(
         outside,
         affinity: placed.row.affinity,
         affinities_held,
-        source_ranges: placed.row.source_ranges,
+        source_ranges: placed.row.source_ranges.clone(),
         refused,
     })
 }
