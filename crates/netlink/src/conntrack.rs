@@ -10,6 +10,8 @@ use crate::{Error, Netlink};
 const NEW: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const GET_COUNTERS: u16 = 1 << 8 | 4;
+const GET_SIZE: u16 = 1 << 8 | 5;
 const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const CREATE: u16 = 0x400 | 0x200;
@@ -74,6 +76,26 @@ impl Connection {
     }
 }
 
+/// What connection tracking counted in its network namespace, of everybody's
+/// packets, since the namespace was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets of new connections for which there was no room.
+    pub full: u64,
+    /// Packets of new connections that others were quicker than.
+    pub clashed: u64,
+    /// Connections without an answer yet that were forgotten to make room.
+    pub evicted: u64,
+}
+
+/// How full the table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub connections: u64,
+    /// Of the network namespace; `None` if the kernel does not say (before 4.18).
+    pub limit: Option<u64>,
+}
+
 /// A socket for the connections of a network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
@@ -122,6 +144,50 @@ impl Conntrack {
                 keep(&connection).then_some(connection)
             },
         )
+    }
+
+    /// The sum over all processors.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn counters(&mut self) -> Result<Counters, Error> {
+        let counted = self.netlink.dump_with(
+            "count connections that failed",
+            |buffer, sequence| emit(buffer, GET_COUNTERS, REQUEST | DUMP, sequence, 0, &[]),
+            |message| Some(read_counters(message.payload)),
+        )?;
+        Ok(counted
+            .iter()
+            .fold(Counters::default(), |sum, one| Counters {
+                full: sum.full + one.full,
+                clashed: sum.clashed + one.clashed,
+                evicted: sum.evicted + one.evicted,
+            }))
+    }
+
+    /// How full the table is.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn size(&mut self) -> Result<Size, Error> {
+        const OPERATION: &str = "count connections";
+        let sequence = self.netlink.sequences(1);
+        let mut bytes = Vec::new();
+        emit(&mut bytes, GET_SIZE, REQUEST, sequence, 0, &[]);
+        self.netlink.send(&bytes)?;
+        loop {
+            for message in messages(self.netlink.receive_datagram()?) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                if message.kind == NLMSG_ERROR {
+                    crate::socket::outcome(OPERATION, |_| false, message)?;
+                }
+                return read_size(message.payload).ok_or_else(|| Error::Malformed {
+                    operation: OPERATION.to_owned(),
+                });
+            }
+        }
     }
 
     /// Forgets connections; those that are gone are no error.
@@ -277,6 +343,38 @@ fn range(to: &mut Attributes, kind: u16, end: SocketAddr) {
     });
 }
 
+/// Attributes that are numbers, behind `struct nfgenmsg`.
+fn numbers(payload: &[u8]) -> impl Iterator<Item = (u16, u64)> {
+    let rest = payload.get(4..).unwrap_or_default();
+    attributes(rest).filter_map(|(kind, value)| {
+        let number = <[u8; 4]>::try_from(value).ok()?;
+        Some((kind, u32::from_be_bytes(number).into()))
+    })
+}
+
+/// Of one processor (`enum ctattr_stats_cpu`).
+fn read_counters(payload: &[u8]) -> Counters {
+    let mut counters = Counters::default();
+    for (kind, number) in numbers(payload) {
+        match kind {
+            9 => counters.clashed = number,
+            10 => counters.full = number,
+            11 => counters.evicted = number,
+            _ => {}
+        }
+    }
+    counters
+}
+
+/// `enum ctattr_stats_global`.
+fn read_size(payload: &[u8]) -> Option<Size> {
+    let of = |wanted| numbers(payload).find(|(kind, _)| *kind == wanted);
+    Some(Size {
+        connections: of(1)?.1,
+        limit: of(2).map(|(_, limit)| limit),
+    })
+}
+
 /// `port`: what stands for ports that there are none of.
 fn read(payload: &[u8], port: Option<u16>) -> Option<Connection> {
     let (mut original, mut reply, mut state) = (None, None, 0);
@@ -363,10 +461,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn counters_are_read_by_their_numbers() {
+        let mut body = Attributes::default();
+        body.u32(2, 5).u32(9, 1).u32(10, 2).u32(11, 3).u32(12, 9);
+        let payload = [&[0; 4], body.as_bytes()].concat();
+        let expect = Counters {
+            full: 2,
+            clashed: 1,
+            evicted: 3,
+        };
+        assert_eq!(read_counters(&payload), expect);
+        let mut body = Attributes::default();
+        body.u32(1, 7);
+        let read = |body: &Attributes| read_size(&[&[0; 4], body.as_bytes()].concat());
+        let expect = |limit| {
+            Some(Size {
+                connections: 7,
+                limit,
+            })
+        };
+        assert_eq!(read(&body), expect(None));
+        body.u32(2, 262_144);
+        assert_eq!(read(&body), expect(Some(262_144)));
+        assert_eq!(read(&Attributes::default()), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let _ = read(&bytes, None);
+            let _ = read_counters(&bytes);
+            let _ = read_size(&bytes);
         }
     }
 }

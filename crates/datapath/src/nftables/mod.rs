@@ -452,6 +452,13 @@ impl Datapath for NftEngine {
         let backends: usize = self.frontends.values().map(|p| p.inside.len()).sum();
         // Without an answer nobody would see the rest, either.
         let spoofed = sources::dropped(&mut self.nftables.borrow_mut()).unwrap_or_default();
+        let mut conntrack = self.conntrack.borrow_mut();
+        let counters = conntrack.counters().unwrap_or_default();
+        let connections = conntrack.size().ok();
+        let connections = connections.map(|size| {
+            let limit = size.limit.unwrap_or(u32::MAX.into());
+            ("connections", size.connections, limit)
+        });
         let policies = self.policies.rows();
         let policies = policies.map(|(name, rows)| (name, count(rows), u32::MAX.into()));
         EngineStatus {
@@ -464,8 +471,15 @@ impl Datapath for NftEngine {
             ]
             .into_iter()
             .chain(policies)
+            .chain(connections)
             .collect(),
-            drops: vec![("spoofed", spoofed)],
+            // The last three are connection tracking's, of all packets of the node.
+            drops: vec![
+                ("spoofed", spoofed),
+                ("connections_full", counters.full),
+                ("connections_clashed", counters.clashed),
+                ("connections_evicted", counters.evicted),
+            ],
             adopted: self.adopted,
         }
     }
