@@ -7,6 +7,7 @@ use ripstop_model::Protocol;
 use ripstop_netlink::conntrack::{Connection, Conntrack, Tuple};
 use ripstop_plan::{Backend, Frontend};
 
+use super::refuse::CLOSED_PORT;
 use super::refused;
 use super::rows::Placed;
 use crate::engine::Error;
@@ -82,6 +83,8 @@ pub(super) fn list(
         .iter()
         // Its ports may be another connection's soon, which needs no translation.
         .filter(|connection| !connection.is_over)
+        // Of one that was refused there is nothing to go on with.
+        .filter(|connection| connection.reply.source.port() != CLOSED_PORT)
         .filter_map(|connection| {
             let Connection {
                 original, reply, ..

@@ -17,6 +17,7 @@ mod policy;
 mod preflight;
 mod ranges;
 mod readback;
+mod refuse;
 mod rows;
 mod rules;
 mod schema;

@@ -17,10 +17,11 @@ use std::net::IpAddr;
 
 use ripstop_netlink::nftables::{
     AddressKind, Compare, CtKey, Direction, Expression as E, Family, Header, Hook, HookPoint,
-    MetaKey, Refusal, Register, Update, Verdict,
+    MetaKey, Register, Update, Verdict,
 };
 
 use super::class::{Class, Outside};
+use super::refuse;
 use super::segments;
 use super::sets::{FAMILIES, Set};
 use super::sources;
@@ -96,7 +97,7 @@ impl Words {
     pub(super) fn found(self) -> Register {
         Register::word(2 * self.address() + 2)
     }
-    fn found_port(self) -> Register {
+    pub(super) fn found_port(self) -> Register {
         Register::word(3 * self.address() + 2)
     }
 
@@ -193,7 +194,7 @@ impl Words {
     }
 
     /// Leads to the backend that was chosen.
-    fn dnat(self) -> E {
+    pub(super) fn dnat(self) -> E {
         E::Dnat {
             family: self.0,
             address: self.found(),
@@ -401,7 +402,7 @@ pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain
         Chain {
             name: REFUSE.into(),
             hook: None,
-            rules: refuse(),
+            rules: refuse::rules(),
         },
         Chain {
             name: "guard".into(),
@@ -454,22 +455,6 @@ pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain
         },
     ]);
     chains
-}
-
-fn refuse() -> Vec<Rule> {
-    let word = Register::word(0);
-    let tcp = [
-        E::Meta {
-            key: MetaKey::Protocol,
-            to: word,
-        },
-        equal(word, [TCP]),
-        E::Reject(Refusal::Reset),
-    ];
-    vec![
-        Rule::new("TCP", tcp),
-        Rule::new("others", [E::Reject(Refusal::PortUnreachable)]),
-    ]
 }
 
 /// Loopback addresses may be routed on a node with ports on them: not from

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{Pod, ip, net, service, unrestricted};
+use crate::common::{Node, Pod, ip, net, service, unrestricted};
 use crate::policies::rows::{CLASS, EGRESS, INGRESS, Rows, any, port};
+use crate::policies::serving;
 use crate::services::{SERVICES, node, nodes, ranges, says};
 use ripstop_datapath::nftables::NftEngine;
-use ripstop_datapath::{Datapath, Error};
+use ripstop_datapath::{Datapath, EngineStatus, Error};
 use ripstop_model::{HostPort, Protocol};
 use ripstop_plan::policy::Direction;
 use ripstop_plan::{FrontendKind, Outside, Tables};
@@ -64,16 +65,28 @@ fn nobody_there_is_refused_at_once() {
         assert_eq!(client.tcp(to), "error: ConnectionRefused");
         assert_eq!(client.udp_connected(to), "error: ConnectionRefused");
         assert_eq!(node.process().tcp(to), "error: ConnectionRefused");
+        assert_eq!(node.process().udp_connected(to), "error: ConnectionRefused");
     }
     // Addresses of the range that are no service's, and other ports of one.
     for to in ["10.96.7.7:80", "[fd00:96::77]:80", "10.96.0.5:81"] {
         assert_eq!(client.tcp(to), "error: ConnectionRefused");
         assert_eq!(client.udp_connected(to), "error: ConnectionRefused");
         assert_eq!(node.process().tcp(to), "error: ConnectionRefused");
+        assert_eq!(node.process().udp_connected(to), "error: ConnectionRefused");
     }
+    assert_eq!(node.run(|engine| engine.flows()).unwrap(), []);
     let states = node.run(|engine| engine.services()).unwrap();
     let refused: Vec<_> = states.iter().map(|state| state.refused).collect();
-    assert_eq!(refused, [2, 1, 2, 1]);
+    assert_eq!(refused, [2, 2, 2, 2]);
+    // One socket of the node, before and after there is somebody.
+    let _server = serving(&pod);
+    for (family, to) in SERVICES.into_iter().enumerate() {
+        let mut here = node.process();
+        here.send_from(20_000);
+        assert_eq!(here.udp_connected(to), "error: ConnectionRefused");
+        node.serve(to, Protocol::Udp, &[pod.at(8080)[family]]);
+        assert!(!here.udp_connected(to).starts_with("error"));
+    }
 }
 
 #[test]
@@ -414,4 +427,40 @@ fn firewalls_of_others_are_seen() {
          add chain ip filter INPUT { type filter hook input priority 0; policy drop; }",
     );
     assert_eq!(seen(), ["chain FORWARD of table ip filter"]);
+}
+
+/// Connection tracking's own limit. It is the machine's, which a test leaves as it
+/// is: with a small one (`nf_conntrack_max`) this one fills the table.
+#[test]
+fn a_full_table_of_connections_is_told() {
+    let mut node = node::<NftEngine>("full");
+    let (a, b) = (node.add_pod(), node.add_pod());
+    let _server = serving(&b);
+    let mut client = a.process();
+    let status = |node: &mut Node<NftEngine>| node.run(|engine| engine.status());
+    let used = |status: &EngineStatus| {
+        let mut tables = status.tables.iter();
+        tables.find(|table| table.0 == "connections").copied()
+    };
+    let (_, before, limit) = used(&status(&mut node)).unwrap();
+    assert!(limit > 0);
+    let to = b.at(8080)[0];
+    assert_eq!(client.hold(to), to.to_string());
+    let (_, after, _) = used(&status(&mut node)).unwrap();
+    assert!(after > before, "{before} {after}");
+    if limit > 200 {
+        eprintln!("skipped: a table of {limit} connections is not filled (nf_conntrack_max)");
+        return;
+    }
+    let ports = 20_000..20_000 + u16::try_from(limit).unwrap() + 8;
+    let refused = ports.filter(|port| {
+        client.send_from(*port);
+        client.udp(to).starts_with("error")
+    });
+    assert!(refused.count() > 0);
+    let drops = status(&mut node).drops;
+    let full = drops
+        .iter()
+        .find(|(reason, _)| *reason == "connections_full");
+    assert!(full.is_some_and(|(_, count)| *count > 0), "{drops:?}");
 }

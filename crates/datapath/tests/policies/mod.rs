@@ -19,7 +19,7 @@ fn apply<E: Engine>(node: &mut Node<E>, change: &Change) {
     node.run(|engine| engine.apply(change)).unwrap();
 }
 
-fn serving(pod: &Pod) -> crate::common::process::Process {
+pub(crate) fn serving(pod: &Pod) -> crate::common::process::Process {
     let mut server = pod.process();
     server.serve(8080);
     server
