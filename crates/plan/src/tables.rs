@@ -47,8 +47,9 @@ pub enum FrontendKind {
     LoadBalancer,
 }
 
-/// What becomes of packets to a frontend that come from outside the cluster:
-/// neither from a pod nor from this node.
+/// What becomes of packets to a frontend that come from outside: neither from
+/// this node nor from one of its pods. Pods of other nodes are clients like any
+/// other to [`Outside::Local`] (who asks a NodePort has chosen a node).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outside {
     /// To [`FrontendRow::backends`], with this node's address as source, so that

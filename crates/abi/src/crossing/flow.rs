@@ -87,15 +87,14 @@ pub(super) fn open(
         return Packed::DONE;
     }
     let flags = frontend.flags();
-    // Pods of other nodes are not outside of the cluster: they get all of it.
+    // To a NodePort pods of other nodes are clients like any other: who chooses a
+    // node gets what is there (`externalTrafficPolicy` in the API's reference).
     let from = if !outside {
         From::Pod
     } else if flags & FLAG_LOCAL == 0 {
         From::Outside
-    } else if flags & FLAG_HOST_PORT != 0 || tables.range(&key.source) != RANGE_PODS {
-        From::OutsideToHere
     } else {
-        From::Pod
+        From::OutsideToHere
     };
     let client = (key.source, key.source_port);
     let Chosen { key: id, backend } = match behind(tables, frontend, client, from) {
@@ -129,9 +128,10 @@ pub(super) fn open(
         }
     }
     // Who answers must answer by this node: whom the client's own address leads
-    // elsewhere, or to itself, gets the node's.
+    // elsewhere, straight to a pod of another node, or to itself, gets the node's.
     let own = if outside {
-        from != From::OutsideToHere && !itself
+        let straight = || flags & FLAG_HOST_PORT == 0 && tables.range(&key.source) == RANGE_PODS;
+        !itself && (from != From::OutsideToHere || straight())
     } else {
         to == key.source
     };

@@ -379,15 +379,17 @@ fn local_node_ports_keep_the_client() {
             let answer = make((names.pod, 8080), (names.client, 1000));
             let outside = make((names.node, 30_082), (names.client, 1000));
             assert_eq!(turns(&tables, POD, &answer, &outside), OUT);
-            // Pods of other nodes are of the cluster: the node speaks for them.
+            // To pods of other nodes pods answer straight: the node speaks for them.
             let request = make((names.far_pod, 1000), (names.node, 30_082));
             let mut bytes = request.bytes();
             assert_eq!(through(&tables, &mut bytes, UPLINK), DELIVER);
             // Who is to be elsewhere is not led there.
-            let elsewhere = make((names.client, 1000), (names.node, 30_083));
-            let mut bytes = elsewhere.bytes();
-            let dropped = Verdict::Drop(DropReason::NoLocalBackend);
-            assert_eq!(through(&tables, &mut bytes, UPLINK), dropped);
+            for client in [names.client, names.far_pod] {
+                let elsewhere = make((client, 1000), (names.node, 30_083));
+                let mut bytes = elsewhere.bytes();
+                let dropped = Verdict::Drop(DropReason::NoLocalBackend);
+                assert_eq!(through(&tables, &mut bytes, UPLINK), dropped);
+            }
         }
     }
 }

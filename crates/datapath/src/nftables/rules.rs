@@ -177,11 +177,16 @@ impl Words {
 
     /// The packet's source is neither a pod's nor this node's.
     pub(super) fn is_from_outside(self) -> [E; 4] {
+        self.is_neither_of(Set::PodRanges)
+    }
+
+    /// The packet's source is neither in the set nor this node's.
+    fn is_neither_of(self, pods: Set) -> [E; 4] {
         let word = self.client();
         [
             self.source(word),
             E::Contains {
-                set: self.set(Set::PodRanges),
+                set: self.set(pods),
                 key: word,
                 not: true,
             },
@@ -259,8 +264,13 @@ pub(super) fn class(family: Family, class: Class) -> Vec<Chain> {
     }
     let mut chains = Vec::new();
     if let Some(name) = class.outside_chain(family) {
+        // Pods of other nodes have chosen a node like any other client.
+        let inside = match class.outside {
+            Outside::Local(_) => Set::Pods,
+            Outside::Same | Outside::Spread(_) => Set::PodRanges,
+        };
         let steps = words
-            .is_from_outside()
+            .is_neither_of(inside)
             .into_iter()
             .chain([E::Verdict(Verdict::Goto(name.clone()))]);
         rules.push(Rule::new("from outside", steps));

@@ -10,18 +10,21 @@ impl NftEngine {
     /// What the table is like that this version makes: a word that differs when
     /// it is another.
     pub(super) fn schema(&self) -> String {
-        let example = Class {
+        let examples = [Outside::Spread(31), Outside::Local(2)].map(|outside| Class {
             backends: 2,
-            outside: Outside::Spread(31),
+            outside,
             affinity: 1,
             ranges: true,
-        };
+        });
         let remembers = self.policies.generation.is_some();
         let generation = remembers.then_some(Generation::ANY);
         let policies = policy::base(Deny::default(), generation);
         let mut text = format!("{:?}", rules::base(&self.config.node_addresses, policies));
         for family in FAMILIES {
-            text += &format!("{:?}", rules::class(family, example));
+            text += &format!(
+                "{:?}",
+                examples.map(|example| rules::class(family, example))
+            );
             text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
         }
         let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);

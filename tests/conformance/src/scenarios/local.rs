@@ -27,8 +27,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::new(
         "external-traffic-local-inside",
-        "externalTrafficPolicy Local binds clients from outside alone: pods and nodes reach all endpoints.",
+        "externalTrafficPolicy Local does not bind pods at their own node, nor the node: they reach all endpoints.",
         external_traffic_local_inside,
+    ),
+    Scenario::new(
+        "external-traffic-local-other-node",
+        "externalTrafficPolicy Local binds pods at NodePorts of other nodes, as clients from outside.",
+        external_traffic_local_other_node,
     ),
     Scenario::new(
         "load-balancer-local",
@@ -116,6 +121,21 @@ fn external_traffic_local_inside(stage: &Stage<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// "Clients sending to a NodePort from within the cluster may need to take traffic
+/// policy into account when picking a node" (the API's reference).
+fn external_traffic_local_other_node(stage: &Stage<'_>) -> Result<()> {
+    let spec = json!({"type": "NodePort", "externalTrafficPolicy": "Local"});
+    let service = stage.service_of(&FAR, &spec)?;
+    let client = stage.from(&Place::pod(CLIENT))?;
+    let there = service.frontend(Kind::NodePort, "tcp", FAR.node)?;
+    eventually("an answer", || client.tcp(there)?.answered()?.by(FAR.name))?;
+    let elsewhere = service.frontend(Kind::NodePort, "tcp", NODES[2])?;
+    let client = client.expecting_silence();
+    eventually("silence of a node without an endpoint", || {
+        client.tcp(elsewhere)?.silent()
+    })
 }
 
 fn load_balancer_local(stage: &Stage<'_>) -> Result<()> {
