@@ -33,7 +33,7 @@ impl Generation {
 }
 
 /// Whether connections have such a mark: a table with a rule about it is made and
-/// removed in one transaction, which nobody sees.
+/// removed in one transaction, and no packet meets it.
 pub(in super::super) fn is_supported(nftables: &mut Nftables) -> bool {
     const NAME: &str = "ripstop-try";
     let word = Register::word(0);
