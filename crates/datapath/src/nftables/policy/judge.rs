@@ -357,14 +357,21 @@ impl Judge {
             .chain([self.others_allowed(class)])
     }
 
-    /// All that decides, twice. A packet on its way may see a side of before a
-    /// change, and rows of after it: none. The second time it sees the side of now.
-    /// Chains come before those that lead to them.
+    /// All that decides; for connections twice. A packet on its way may see a side
+    /// of before a change, and rows of after it: none. The second time it sees the
+    /// side of now. (Each rule that looks into a map costs every new element of it,
+    /// which the kernel holds against all of them: so there are no more than need
+    /// be.) Chains come before those that lead to them.
     pub(super) fn chains(self) -> Vec<Chain> {
-        let mut chains = vec![self.chain("deny", self.deny())];
         // Closed, not whole, or not allowed.
-        chains.extend(self.judge("-again", "deny"));
-        chains.extend(self.judge("", "judge-again"));
+        let mut chains = vec![self.chain("deny", self.deny())];
+        match self.question {
+            Question::Connection => {
+                chains.extend(self.judge("-again", "deny"));
+                chains.extend(self.judge("", "judge-again"));
+            }
+            Question::Packet => chains.extend(self.judge("", "deny")),
+        }
         chains
     }
 
