@@ -7,8 +7,6 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ripstop_plan::NodeRanges;
 use ripstop_watch::Election;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
 
 use crate::agent;
 
@@ -64,13 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 }
             }
         };
-        // The first process of a container ends by signals that it asks for alone.
-        let mut told = signal(SignalKind::terminate()).context("signals")?;
-        let end = async {
-            told.recv().await;
-        };
-        election.run(client.clone(), work, end).await;
-        info!("the controller ends");
+        election.run(client.clone(), work).await;
         Ok(ExitCode::SUCCESS)
     })
 }

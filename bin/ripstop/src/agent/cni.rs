@@ -32,6 +32,7 @@ use ripstop_netlink::{Netlink, link};
 use super::local_pods::{PodInput, PodTeller};
 use super::names::Names;
 use attachments::{Attachments, key_of};
+pub(crate) use connection::check_peer;
 use reaper::Reaper;
 
 /// The engine, shared with the rest of the agent.

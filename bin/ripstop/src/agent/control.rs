@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cni::CniServer;
+use super::cni::{CniServer, check_peer};
 use super::engine::Kind;
 use super::feed::Input;
 use super::machine;
@@ -128,6 +128,7 @@ fn accept(listener: &UnixListener, sources: &Arc<Sources>, main: &Sender<Input>)
 }
 
 fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std::io::Result<()> {
+    check_peer(&stream)?;
     stream.set_write_timeout(Some(Duration::from_secs(2)))?;
     stream.set_read_timeout(Some(QUESTION))?;
     let mut text = Vec::new();

@@ -6,7 +6,11 @@ mod install;
 mod node;
 mod rights;
 
-use std::net::{IpAddr, SocketAddr};
+use std::fs::{Permissions, set_permissions};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -144,6 +148,41 @@ fn it_waits_for_its_pod_range() {
     });
     agent.until("synced", |s| s["synced"] == true);
     eventually("it is ready for pods", || node.cni_socket().exists());
+}
+
+/// Who is not root gets no word, also where somebody opened the folder to all.
+#[test]
+fn its_sockets_answer_only_root() {
+    let node = TestNode::new("peer");
+    let agent = node.start_agent();
+    agent.until("synced", |s| s["synced"] == true);
+    let dir = node.run_dir();
+    let mut folders = vec![dir.join("agent.sock"), dir.join("cni.sock")];
+    folders.extend([dir.clone(), dir.parent().unwrap().to_owned()]);
+    for path in folders {
+        set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    }
+    for socket in ["agent.sock", "cni.sock"] {
+        let ask = |user: u32| {
+            let path = dir.join(socket);
+            let asking = std::thread::spawn(move || {
+                // SAFETY: takes numbers. Without the C library, which would change
+                // the user of every thread.
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+                assert_eq!(changed, 0);
+                let mut stream = UnixStream::connect(path).unwrap();
+                // Who is not answered may have been hung up on meanwhile.
+                let _ = stream.write_all(b"{}\n");
+                let _ = stream.shutdown(Shutdown::Write);
+                let mut answer = String::new();
+                let _ = stream.read_to_string(&mut answer);
+                answer
+            });
+            asking.join().unwrap()
+        };
+        assert_eq!(ask(65534), "", "{socket}");
+        assert!(ask(0).starts_with('{'), "{socket}");
+    }
 }
 
 /// Flags that make no sense end the agent with a sentence.

@@ -103,6 +103,7 @@ fn valid_ifname(name: &str) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -115,6 +116,32 @@ mod tests {
             ifname: ifname.to_owned(),
             args: String::new(),
             config: json!({"cniVersion": version, "name": "n"}),
+        }
+    }
+
+    proptest! {
+        /// Whatever a runtime says: what is let through is fit to be a file's and an
+        /// interface's name.
+        #[test]
+        fn what_passes_can_be_a_name(
+            id in "(\\PC|[a-z0-9./_-]){0,210}",
+            ifname in "(\\PC|[a-z0-9./:]){0,18}",
+            args in "([A-Z0-9_]{0,20}=?[^;]{0,10};?){0,5}",
+            version in "(\\PC{0,8}|[01]\\.[0-4]\\.[01])",
+            command in "(ADD|DEL|CHECK|GC|STATUS|\\PC{0,6})",
+            capability in "(dns|portMappings|\\PC{0,5})",
+            value in "\\PC{0,20}",
+        ) {
+            let mut request = request(&command, &id, &ifname, &version);
+            request.args = args;
+            request.config["runtimeConfig"] = json!({capability: value});
+            if let Ok(call) = Call::read(&request) {
+                let key = &call.key;
+                prop_assert!(!key.container_id.contains('/') && key.container_id.len() <= 200);
+                prop_assert!(!key.container_id.starts_with('.'));
+                prop_assert!(!key.ifname.contains('/') && key.ifname.len() <= MAX_IFNAME);
+                prop_assert!(!matches!(key.ifname.as_str(), "" | "." | ".."));
+            }
         }
     }
 

@@ -62,15 +62,25 @@ fn accept(server: &Arc<CniServer>, listener: &UnixListener) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether who connected is root, or whoever the agent is: also where somebody has
+/// opened the folder of the sockets to others.
+///
+/// # Errors
+/// If not.
+pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    let uid = getsockopt(stream, PeerCredentials)?.uid();
+    if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("user {uid} may not ask the agent"),
+        ));
+    }
+    Ok(())
+}
+
 impl CniServer {
     fn answer(&self, stream: &UnixStream) -> io::Result<()> {
-        let peer = getsockopt(stream, PeerCredentials)?;
-        if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
-            let uid = peer.uid();
-            return Err(io::Error::other(format!(
-                "user {uid} may not use the CNI socket"
-            )));
-        }
+        check_peer(stream)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = Vec::new();
