@@ -12,8 +12,8 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
     DenialKey, DenialRow, Endpoint, Flow, FlowKey, FragmentKey, Frontend, Led, MaglevRow, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress, Slots,
-    SlotsKey, SocketState, Uplink, Work,
+    PairRow, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress,
+    ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
 
 /// A set of backends and an address: `ripstop_abi::SourceKey` after its length.
@@ -73,6 +73,8 @@ pub(crate) static OWN_ADDRESSES: HashMap<Address, u32> =
 #[map(name = "connections")]
 pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "shares")]
+pub(crate) static SHARES: HashMap<ShareKey, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "fragments")]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "denials")]

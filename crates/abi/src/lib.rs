@@ -42,7 +42,7 @@ pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
     ConnectionKey, Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome,
     POLICY_OBSERVES, POLICY_REJECTS, PairKey, PairRow, Policing, PolicyPod, PolicyState,
-    PolicyTables, PortNode, Question, judge, policed, policy_names,
+    PolicyTables, PortNode, Question, ShareKey, judge, policed, policy_names,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
 pub use table::*;

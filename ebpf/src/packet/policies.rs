@@ -3,15 +3,15 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, FragmentKey,
-    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode,
+    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
 };
 
 use super::apart;
 use crate::maps::{
     CONNECTIONS, DENIALS, DENIALS_LOST, FRAGMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
-    POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE,
+    POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
 };
-use crate::services::{Kernel, add};
+use crate::services::{Kernel, add, add32};
 
 impl PolicyTables for Kernel {
     #[inline(always)]
@@ -63,13 +63,47 @@ impl Connections for Kernel {
 
     #[inline(always)]
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool {
-        CONNECTIONS.insert(key, row, 0).is_ok()
+        let limit = SHARES.get_ptr(&ShareKey::default());
+        let share = ShareKey::new(key, row);
+        let used = SHARES.get_ptr_mut(&share);
+        if let (Some(limit), Some(used)) = (limit, used) {
+            // SAFETY: each is one load of one word.
+            let (limit, used) = unsafe { (limit.read_volatile(), used.read_volatile()) };
+            if used >= limit {
+                return false;
+            }
+        }
+        if CONNECTIONS.insert(key, row, 0).is_err() {
+            return false;
+        }
+        match used {
+            // SAFETY: aligned, and only ever added to while it is in the table.
+            Some(used) => unsafe { add32(used, 1) },
+            // Without room it is not limited; whoever counts the rows sees them.
+            None => drop(SHARES.insert(&share, &1, 0)),
+        }
+        true
     }
 
     #[inline(always)]
     fn forget_connection(&self, key: &ConnectionKey) {
+        let Some(row) = self.connection(key) else {
+            return;
+        };
+        let share = ShareKey::new(key, row);
         // Another CPU may have been first.
-        let _ = CONNECTIONS.remove(key);
+        if CONNECTIONS.remove(key).is_err() {
+            return;
+        }
+        if let Some(used) = SHARES.get_ptr_mut(&share) {
+            // SAFETY: aligned; counted anew now and then, so that it matters to
+            // nobody if two CPUs find the last one.
+            unsafe {
+                if used.read_volatile() > 0 {
+                    add32(used, u32::MAX);
+                }
+            }
+        }
     }
 
     #[inline(always)]

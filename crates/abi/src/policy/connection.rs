@@ -322,6 +322,27 @@ pub struct FragmentKey {
     pub protocol: u32,
 }
 
+/// Whose connections are counted together: those that a pod began, and those that
+/// others began with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShareKey {
+    /// Nobody's address: how many rows each may have.
+    pub pod: Address,
+    /// 1: others began them.
+    pub inward: u32,
+}
+
+impl ShareKey {
+    #[inline(always)]
+    pub fn new(key: &ConnectionKey, row: &Connection) -> Self {
+        Self {
+            pod: key.pod,
+            inward: row.is_inward().into(),
+        }
+    }
+}
+
 /// Room for what a packet is asked about: a program's own stack is too small.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -402,5 +423,6 @@ table_rows! {
     DenialKey: 48,
     DenialRow: 16,
     FragmentKey: 40,
+    ShareKey: 20,
     Policing: 248,
 }

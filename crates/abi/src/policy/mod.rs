@@ -12,7 +12,7 @@ mod rows;
 
 pub use connection::{
     Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_OBSERVES, POLICY_REJECTS,
-    Policing, PolicyState,
+    Policing, PolicyState, ShareKey,
 };
 pub use enforce::{Connections, policed};
 pub(crate) use enforce::{

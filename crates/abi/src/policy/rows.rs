@@ -20,6 +20,8 @@ pub mod policy_names {
     pub const OWN: &str = "own_addresses";
     /// [`crate::ConnectionKey`] -> [`crate::Connection`].
     pub const CONNECTIONS: &str = "connections";
+    /// [`crate::ShareKey`] -> rows among the connections.
+    pub const SHARES: &str = "shares";
     /// [`crate::FragmentKey`] -> seconds since boot, least recently used goes
     /// first.
     pub const FRAGMENTS: &str = "fragments";

@@ -9,7 +9,7 @@ use aya_obj::generated::bpf_map_type::{
 };
 use ripstop_abi::{
     Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PortNode, policy_names as names,
+    PairRow, Policing, PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
 };
 
 use crate::Error;
@@ -29,12 +29,13 @@ pub(crate) struct PolicyMaps {
     /// Written by programs.
     pub(crate) connections: Table<ConnectionKey, Connection>,
     pub(crate) denials: Table<DenialKey, DenialRow>,
+    pub(crate) shares: Table<ShareKey, u32>,
     denials_lost: OwnedFd,
     fragments: OwnedFd,
     policing: OwnedFd,
 }
 
-pub(crate) const ALL: [&str; 11] = [
+pub(crate) const ALL: [&str; 12] = [
     names::PODS,
     names::CLASSES,
     names::PAIRS,
@@ -46,6 +47,7 @@ pub(crate) const ALL: [&str; 11] = [
     names::DENIALS_LOST,
     names::FRAGMENTS,
     names::POLICING,
+    names::SHARES,
 ];
 
 /// Addresses of this node.
@@ -76,6 +78,7 @@ impl PolicyMaps {
             denials_lost: map(names::DENIALS_LOST)?,
             fragments: map(names::FRAGMENTS)?,
             policing: map(names::POLICING)?,
+            shares: table!(names::SHARES),
         })
     }
 
@@ -92,6 +95,7 @@ impl PolicyMaps {
             names::DENIALS_LOST => self.denials_lost.as_fd(),
             names::FRAGMENTS => self.fragments.as_fd(),
             names::POLICING => self.policing.as_fd(),
+            names::SHARES => self.shares.as_fd(),
             _ => return None,
         })
     }
@@ -126,6 +130,8 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> Option<MapShape> {
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
         names::FRAGMENTS => of::<FragmentKey, u32>(LRU, FRAGMENTS, 0),
         names::POLICING => of::<u32, Policing>(PER_CPU, 1, 0),
+        // Both ways of each pod, and who says how many.
+        names::SHARES => of::<ShareKey, u32>(HASH, 2 * limits.endpoints + 1, NO_PREALLOC),
         _ => return None,
     })
 }
