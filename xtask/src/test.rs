@@ -20,14 +20,24 @@ const TOOLS: &[(&str, &str)] = &[
     ("wget", "/usr/bin/wget"),
 ];
 
+/// What tests of a real cluster look for (tests/src/cluster.rs).
+const CLUSTER: &str = "RIPSTOP_TEST_CLUSTER";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Test the cluster that KUBECONFIG leads to, which runs Ripstop, and nothing
+    /// else: pods, services, names and policies, in namespaces of their own.
+    #[arg(long)]
+    cluster: bool,
     /// Passed to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo_args: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.cluster {
+        return cluster(args);
+    }
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the tests make namespaces and load eBPF programs: run them as root \
@@ -37,4 +47,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The two programs, which whole-lab tests start, also as an image has them.
     image::programs(true)?;
     checked(cargo().args(["test", "--workspace"]).args(&args.cargo_args))
+}
+
+/// Needs kubectl, and neither root nor anything of this machine.
+fn cluster(args: &Args) -> Result<()> {
+    let filter = &args.cargo_args;
+    let test = ["test", "--package", "ripstop-tests", "--test", "cluster"];
+    // Its tests make pods on every node: one after the other.
+    let harness = ["--", "--nocapture", "--test-threads=1"];
+    let mut test_command = cargo();
+    test_command.env(CLUSTER, "1").args(test).args(filter);
+    if !filter.iter().any(|word| word == "--") {
+        test_command.args(harness);
+    }
+    checked(&mut test_command)
 }

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use ripstop_plan::NodeRanges;
 use ripstop_watch::Election;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
 
 use crate::agent;
 
@@ -62,7 +64,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 }
             }
         };
-        election.run(client.clone(), work).await;
+        // The first process of a container ends by signals that it asks for alone.
+        let mut told = signal(SignalKind::terminate()).context("signals")?;
+        let end = async {
+            told.recv().await;
+        };
+        election.run(client.clone(), work, end).await;
+        info!("the controller ends");
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -32,26 +32,42 @@ pub struct Election {
 struct Seen {
     spec: Option<LeaseSpec>,
     at: Instant,
+    /// The last attempt failed.
+    refused: bool,
 }
 
 impl Election {
     /// Runs `work` whenever this process leads, and drops it when it does not
-    /// lead any more. For ever.
-    pub async fn run<F: Future<Output = ()>>(&self, client: Client, mut work: impl FnMut() -> F) {
+    /// lead any more. Until `end`, then the Lease is another's.
+    pub async fn run<F: Future<Output = ()>>(
+        &self,
+        client: Client,
+        work: impl FnMut() -> F,
+        end: impl Future<Output = ()>,
+    ) {
         let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
-        let mut seen = Seen {
-            spec: None,
-            at: Instant::now(),
-        };
+        tokio::select! {
+            () = self.lead(&leases, work) => {}
+            () = end => match timeout(RETRY, self.release(&leases)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "the Lease ends by itself"),
+                Err(_) => debug!("the Lease ends by itself"),
+            },
+        }
+    }
+
+    /// For ever.
+    async fn lead<F: Future<Output = ()>>(&self, leases: &Api<Lease>, mut work: impl FnMut() -> F) {
+        let mut seen = Seen::now(None);
         loop {
-            if !self.holds(&leases, &mut seen).await {
+            if !self.holds(leases, &mut seen).await {
                 sleep(RETRY).await;
                 continue;
             }
             info!(identity = self.identity, "leading");
             tokio::select! {
                 () = work() => {}
-                () = self.renew(&leases, &mut seen) => {
+                () = self.renew(leases, &mut seen) => {
                     warn!("not leading any more: the Lease could not be renewed");
                 }
             }
@@ -81,14 +97,38 @@ impl Election {
     /// Whether the Lease is ours, which it becomes if nobody else holds it.
     async fn holds(&self, leases: &Api<Lease>, seen: &mut Seen) -> bool {
         match self.try_hold(leases, seen).await {
-            Ok(holds) => holds,
+            Ok(holds) => {
+                seen.refused = false;
+                holds
+            }
             // Somebody else was faster.
             Err(kube::Error::Api(status)) if status.code == 409 => false,
             Err(error) => {
-                debug!(%error, "Lease {}/{}", self.namespace, self.name);
+                // Said once: rights may come, the API may come back.
+                if !std::mem::replace(&mut seen.refused, true) {
+                    warn!(%error, "Lease {}/{}", self.namespace, self.name);
+                }
                 false
             }
         }
+    }
+
+    /// Gives up a Lease that is ours, so that the next one leads at once.
+    async fn release(&self, leases: &Api<Lease>) -> kube::Result<()> {
+        let Some(mut lease) = leases.get_opt(&self.name).await? else {
+            return Ok(());
+        };
+        let Some(spec) = &mut lease.spec else {
+            return Ok(());
+        };
+        if spec.holder_identity.as_ref() != Some(&self.identity) {
+            return Ok(());
+        }
+        // As client-go has it: an empty name is refused.
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        let params = PostParams::default();
+        leases.replace(&self.name, &params, &lease).await.map(drop)
     }
 
     async fn try_hold(&self, leases: &Api<Lease>, seen: &mut Seen) -> kube::Result<bool> {
@@ -144,6 +184,7 @@ impl Seen {
         Self {
             spec,
             at: Instant::now(),
+            refused: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use world::{Pod, World};
 #[test]
 fn pods_reach_each_other_under_their_own_addresses() {
     let Some(world) = World::up() else { return };
-    for client in &world.pods {
+    for client in world.clients() {
         for server in &world.pods {
             for address in &server.addresses {
                 let said = world.must_ask(client, &world::url(address, 8080));
@@ -54,7 +54,7 @@ fn a_service_leads_to_all_of_its_pods() {
             .map(|address| world::url(address, u16::try_from(node_port).unwrap())),
     );
     let all: BTreeSet<&str> = world.pods.iter().map(|pod| pod.name.as_str()).collect();
-    for client in &world.pods {
+    for client in world.clients() {
         for frontend in &frontends {
             world.cluster.eventually(frontend, || {
                 let said = world.ask_often(client, frontend, 12 * all.len());
@@ -72,7 +72,7 @@ fn a_service_leads_to_all_of_its_pods() {
 #[test]
 fn a_service_follows_its_pods() {
     let Some(world) = World::up() else { return };
-    let client = &world.pods[0];
+    let client = &world.asker;
     world.must_ask(client, "http://web/");
     // Nobody answers any more, and a client learns it at once.
     let selector = |app: &str| format!(r#"{{"spec": {{"selector": {{"app": "{app}"}}}}}}"#);
@@ -106,7 +106,7 @@ fn names_are_known_in_every_pod() {
         .flat_map(|pod| pod.addresses.iter().filter(is_served).cloned())
         .collect();
     let namespace = world.cluster.namespace();
-    for client in &world.pods {
+    for client in world.clients() {
         for (name, wanted) in [
             (format!("web.{namespace}.svc.cluster.local"), &cluster_ips),
             (format!("headless.{namespace}.svc.cluster.local"), &behind),

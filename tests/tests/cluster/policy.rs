@@ -17,7 +17,7 @@ spec:
 #[test]
 fn a_policy_lets_in_whom_it_names_and_nobody_else() {
     let Some(world) = World::up() else { return };
-    let (client, server) = (&world.pods[0], world.pods.last().unwrap());
+    let (client, server) = (&world.asker, &world.pods[0]);
     let ask_all = |answers: bool| {
         for address in &server.addresses {
             let url = url(address, 8080);
@@ -52,7 +52,7 @@ fn a_policy_lets_in_whom_it_names_and_nobody_else() {
 #[test]
 fn a_pod_that_may_only_ask_for_names_reaches_nothing_else() {
     let Some(world) = World::up() else { return };
-    let client = &world.pods[0];
+    let client = &world.asker;
     world.must_ask(client, "http://web/");
     world.cluster.apply(
         "

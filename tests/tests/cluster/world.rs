@@ -19,7 +19,10 @@ exec httpd -f -p '[::]:8080' -h /tmp/site
 
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
+    /// One on each node.
     pub(crate) pods: Vec<Pod>,
+    /// One more, which is behind no service.
+    pub(crate) asker: Pod,
 }
 
 pub(crate) struct Pod {
@@ -52,7 +55,22 @@ impl World {
             .iter()
             .map(Pod::of)
             .collect();
-        Some(Self { cluster, pods })
+        cluster.kubectl(&[
+            "wait",
+            "pod/asker",
+            "--for=condition=Ready",
+            "--timeout=180s",
+        ]);
+        let asker = Pod::of(&cluster.get(&["pod", "asker"]));
+        Some(Self {
+            cluster,
+            pods,
+            asker,
+        })
+    }
+
+    pub(crate) fn clients(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().chain([&self.asker])
     }
 
     pub(crate) fn ask(&self, client: &Pod, url: &str) -> Printed {
@@ -105,7 +123,22 @@ fn wget(url: &str) -> String {
 }
 
 fn manifest(image: &str) -> String {
-    let server = SERVER.replace('\n', "\n          ");
+    let spec = |indent: &str| {
+        let server = SERVER.replace('\n', &format!("\n{indent}    "));
+        format!(
+            "terminationGracePeriodSeconds: 0
+{indent}containers:
+{indent}- name: main
+{indent}  image: {image}
+{indent}  command:
+{indent}  - sh
+{indent}  - -c
+{indent}  - |{server}
+{indent}  ports: [{{containerPort: 8080}}]
+{indent}  readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}"
+        )
+    };
+    let (template, pod) = (spec("      "), spec("  "));
     format!(
         "
 apiVersion: apps/v1
@@ -116,16 +149,13 @@ spec:
   template:
     metadata: {{labels: {{app: everywhere}}}}
     spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: {image}
-        command:
-        - sh
-        - -c
-        - |{server}
-        ports: [{{containerPort: 8080}}]
-        readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+      {template}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: asker}}
+spec:
+  {pod}
 ---
 apiVersion: v1
 kind: Service

@@ -9,6 +9,9 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+use ripstop_tests::eventually;
+use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::ENGINES;
@@ -31,6 +34,7 @@ fn what_has_no_ports() {
         echoes(&town);
         errors(&town);
         datagrams_in_parts(&town);
+        the_middle_of_nothing(&town);
     }
 }
 
@@ -141,6 +145,58 @@ fn datagrams_in_parts(town: &Town) {
         std::thread::sleep(BRIEF);
         assert!(count(&sniffer, FORBIDDEN) >= 3, "{}", town.engine);
         town.policy(&ingress("{ports: [{port: 80, protocol: UDP}]}"));
+    }
+    town.no_policy();
+}
+
+/// A segment of a connection that never began is stopped, and told of.
+/// (Of a pod that is restricted one way alone it may be from before its policies,
+/// and the pod's own.)
+fn the_middle_of_nothing(town: &Town) {
+    town.policy(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{ports: [{port: 80}]}]
+",
+    );
+    for (node, server) in [("node1", &town.near), ("node2", &town.far)] {
+        for address in &server.addresses {
+            let to = SocketAddr::new(*address, 81);
+            let opened = town.client.netns.run(|| {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+                // As if it were connected: no packet goes out, nor with the end of
+                // the repair (TCP_REPAIR_OFF_NO_WP).
+                setsockopt(&socket, sockopt::TcpRepair, &1)?;
+                socket.connect(&to.into())?;
+                setsockopt(&socket, sockopt::TcpRepair, &u32::MAX)?;
+                Ok::<_, std::io::Error>(socket)
+            });
+            let socket = opened.expect("the namespace").expect("a socket in repair");
+            socket.send(b"in the middle").expect("sent");
+            let by = eventually("it is told of", || {
+                let printed = town.lab.agent(node, &["policy", "drops", "-o", "json"]);
+                let all: Value = serde_json::from_str(&printed.stdout).ok()?;
+                let drops = all[0]["drops"].as_array()?.clone();
+                let ours = drops.into_iter().find(|one| {
+                    one["address"] == address.to_string()
+                        && one["other"] == "default/client"
+                        && one["protocol"] == "TCP"
+                        && one["direction"] == "ingress"
+                })?;
+                ours["by"].as_str().map(str::to_owned)
+            });
+            let expected = match town.engine {
+                "ebpf" => "no connection is known that it is of",
+                // Connection tracking takes it for the beginning of one.
+                _ => "isolated by default/web, allowed by none",
+            };
+            assert_eq!(by, expected, "{}: {to}", town.engine);
+        }
     }
     town.no_policy();
 }

@@ -57,4 +57,6 @@ fn one_controller_gives_ranges_and_another_goes_on() {
         .get::<Lease>(Some("kube-system"), "ripstop-controller");
     let transitions = lease.unwrap().spec.clone().unwrap().lease_transitions;
     assert_eq!(transitions, Some(1));
+    assert!(second.end().success());
+    assert_eq!(holder(), None, "the next one need not wait");
 }

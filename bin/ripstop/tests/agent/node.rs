@@ -370,6 +370,17 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+
+    /// Tells it to end, as a runtime does.
+    pub(crate) fn end(mut self) -> std::process::ExitStatus {
+        let id = i32::try_from(self.child.id()).unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(id),
+            nix::sys::signal::Signal::SIGTERM,
+        )
+        .unwrap();
+        self.child.wait().unwrap()
+    }
 }
 
 impl Drop for Agent {

@@ -1,10 +1,10 @@
 //! The kernel's rows of policies against the plan's.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ripstop_abi::{Address, ClassKey, PairKey};
-use ripstop_plan::policy::{PolicyChange, PolicyTables, PortsId, kernel};
+use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PolicyTables, PortsId, kernel};
 
 use super::Policies;
 use crate::Error;
@@ -47,20 +47,26 @@ pub(crate) fn audit(
 
 /// Removes pairs and classes of which the plan knows nothing.
 fn remove_stale(maps: &mut Maps, desired: &PolicyTables) -> Result<(), Error> {
-    let rules = desired.rules.keys();
-    let pairs: BTreeSet<PairKey> = rules.map(|pair| kernel::pair_key(*pair)).collect();
-    let nets = desired.classes.keys();
-    let classes: BTreeSet<ClassKey> = nets.map(|net| kernel::class_key(*net)).collect();
     let tables = &mut maps.policy;
     let mut result = Ok(());
+    let is_wanted = |key: &PairKey| {
+        let policy = PolicyId::from_number(key.policy);
+        let pair = (policy, ClassId::from_number(key.class));
+        desired.rules.contains_key(&pair)
+    };
     let rows = tables.pairs.rows().keys();
-    let stale: Vec<_> = rows.filter(|key| !pairs.contains(key)).copied().collect();
+    let stale: Vec<_> = rows.filter(|key| !is_wanted(key)).copied().collect();
     for key in stale {
         result = result.and(tables.pairs.remove(&key).map(drop));
     }
-    let is_base = |key: &ClassKey| BASES.iter().any(|(base, _)| base == key);
+    // A key that is no prefix is nobody's, nor is one with bits beyond its prefix.
+    let is_wanted = |key: &ClassKey| {
+        let net = kernel::class_net(*key).filter(|net| kernel::class_key(*net) == *key);
+        net.is_some_and(|net| desired.classes.contains_key(&net))
+            || BASES.iter().any(|(base, _)| base == key)
+    };
     let rows = tables.classes.rows().keys();
-    let stale = rows.filter(|key| !classes.contains(key) && !is_base(key));
+    let stale = rows.filter(|key| !is_wanted(key));
     for key in stale.copied().collect::<Vec<_>>() {
         result = result.and(tables.classes.remove(&key).map(drop));
     }
@@ -94,17 +100,13 @@ fn difference(
         lines.push(format!("ports {:x} (removed)", id.number()));
         change.ports.insert(id, None);
     }
+    let ports = desired.ports.keys();
+    let roots = ports.filter_map(|id| Some((policies.ports.root(*id)?, *id)));
+    let by_root: HashMap<u32, PortsId> = roots.collect();
     for (pair, row) in &desired.rules {
         let known = tables.pairs.rows().get(&kernel::pair_key(*pair));
-        let known = known.and_then(|known| {
-            let id = |root| {
-                desired
-                    .ports
-                    .keys()
-                    .find(|id| policies.ports.root(**id) == Some(root))
-            };
-            kernel::read_pair(known, |root| id(root).copied())
-        });
+        let known =
+            known.and_then(|known| kernel::read_pair(known, |root| by_root.get(&root).copied()));
         if known.as_ref() != Some(&**row) {
             lines.push(format!("rule of {:?} for {:?}", pair.0, pair.1));
             change.rules.insert(*pair, Some(row.clone()));
