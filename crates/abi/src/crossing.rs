@@ -6,8 +6,11 @@
 //! service behind it changes.
 
 mod flow;
+mod read;
 
-use flow::{begin, follow, open, step_aside};
+pub use flow::begun;
+use flow::{OWN, follow, open, step_aside};
+use read::{has_ports, marks, read, segment_of};
 
 use crate::Address;
 use crate::answer;
@@ -16,10 +19,10 @@ use crate::packet::Packet;
 use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, got_by};
 use crate::quoted;
 use crate::table::{
-    Endpoint, FLOW_LEAVES, FLOW_REPLY, Flow, FlowKey, Frontend, RANGE_OUTSIDE, RANGE_SERVICES,
-    Route, ServiceAddress, Work,
+    Endpoint, FLOW_LEAVES, FLOW_REPLY, Flow, FlowKey, Frontend, RANGE_NODE, RANGE_OUTSIDE,
+    RANGE_SERVICES, Route, ServiceAddress, Work,
 };
-use crate::translate::{Segment, clamp, finish, rewrite, segment};
+use crate::translate::{clamp, finish, rewrite, segment};
 use crate::verdict::{Aside, DropReason, FinalVerdict, Verdict};
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
 
@@ -82,7 +85,7 @@ pub(crate) fn from_pod<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
-    let read = read::<H, P>(packet, tables, destination);
+    let read = read::<H, P>(packet, tables, destination, true);
     let translated = of_sender & TRANSLATED_SENDER;
     Packed(tables.decided_from_pod(read | translated, packet.ifindex()))
 }
@@ -98,70 +101,8 @@ pub(crate) fn from_outside<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
-    let read = read::<H, P>(packet, tables, destination);
+    let read = read::<H, P>(packet, tables, destination, false);
     Packed(tables.decided_from_outside(read, packet.ifindex()))
-}
-
-/// What a packet is, in a word, beside what is put into [`Work`]. The lowest bit is
-/// [`TRANSLATED_SENDER`].
-mod marks {
-    /// The parts of a [`Segment`](crate::translate::Segment).
-    pub(super) const BEGINS: u32 = 1 << 1;
-    pub(super) const SYNCHRONIZES: u32 = 1 << 2;
-    pub(super) const ENDS: u32 = 1 << 3;
-    /// It has no ports, for the reason whose number is in the highest byte.
-    pub(super) const NOTHING: u32 = 1 << 4;
-    /// Nor has it, and its key is that of answers to what it quotes.
-    pub(super) const QUOTES: u32 = 1 << 5;
-    pub(super) const REASON: u32 = 24;
-}
-
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-fn read<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, destination: &Address) -> u32
-where
-    Frame<H>: Header,
-{
-    let Some(work) = tables.work() else {
-        return marks::NOTHING;
-    };
-    work.destination = *destination;
-    match segment::<H, P>(packet, &mut work.key) {
-        Ok(segment) => {
-            work.payload = segment.payload;
-            let mark = |is: bool, mark| if is { mark } else { 0 };
-            mark(segment.begins, marks::BEGINS)
-                | mark(segment.synchronizes, marks::SYNCHRONIZES)
-                | mark(segment.ends, marks::ENDS)
-        }
-        Err(reason) => {
-            let quotes = quoted::answers_to_quoted::<H, P>(packet, &mut work.key).is_some();
-            let kind = if quotes {
-                marks::NOTHING | marks::QUOTES
-            } else {
-                marks::NOTHING
-            };
-            kind | (reason as u32) << marks::REASON
-        }
-    }
-}
-
-/// What was read, which means something if there are ports: of a choice between
-/// this and something else the compiler would copy what was never written, which
-/// older verifiers refuse.
-#[inline(always)]
-const fn segment_of(work: &Work, read: u32) -> Segment {
-    Segment {
-        begins: read & marks::BEGINS != 0,
-        synchronizes: read & marks::SYNCHRONIZES != 0,
-        ends: read & marks::ENDS != 0,
-        payload: work.payload,
-    }
-}
-
-#[inline(always)]
-const fn has_ports(read: u32) -> bool {
-    read & marks::NOTHING == 0
 }
 
 /// The flow whose answers the packet quotes.
@@ -218,6 +159,7 @@ pub fn decided_from_pod(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
         match tables.range(&work.destination) {
             RANGE_SERVICES if has_ports(read) => refuse(DropReason::NoService),
             RANGE_SERVICES => dropped(DropReason::from_index(read >> marks::REASON)),
+            RANGE_NODE if read & marks::TUNNELLED != 0 => dropped(DropReason::Spoofed),
             _ => Packed::STACK,
         }
     }
@@ -589,8 +531,9 @@ where
     flow.ifindex = link;
     flow.source = address;
     flow.bytes = 0;
-    match begin(link, tables, work, true, FLOW_LEAVES) {
-        Packed::SEND => rewrite::<H, P>(packet, &work.key, &work.flow),
+    let begun = tables.begun(link, OWN | FLOW_LEAVES);
+    match (begun, tables.work()) {
+        (Packed::SEND, Some(work)) => rewrite::<H, P>(packet, &work.key, &work.flow),
         _ => Err(DropReason::PortsExhausted),
     }
 }

@@ -1,9 +1,12 @@
 //! Packets of pods and for pods: where they go. What is addressed to a pod is
 //! decided here; everything else is [`crate::crossing`]'s.
 
-use crate::crossing::{self, Direct, Packed, decided_from_outside, decided_from_pod};
+use crate::answer;
+use crate::crossing::{self, Direct, Packed, begun, decided_from_outside, decided_from_pod};
 use crate::packet::Packet;
-use crate::policy::{Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, denied_to_pod, sent_by};
+use crate::policy::{
+    Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
+};
 use crate::service::Services;
 use crate::table::{Endpoint, Flow, FlowKey, RANGE_NODE, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
@@ -48,8 +51,16 @@ pub trait Tables: Services + Connections {
     /// # Errors
     /// Likewise.
     fn claim(&self, key: &FlowKey, flow: &Flow) -> Result<bool, DropReason>;
-    /// [`decided_from_pod`]. In the kernel a function that the verifier walks
-    /// through once, whoever calls it; so is the next one.
+    /// [`begun`]. In the kernel a function that the verifier walks through once,
+    /// whoever calls it; so are the next ones.
+    #[inline(always)]
+    fn begun(&self, ifindex: u32, kind: u32) -> u64
+    where
+        Self: Sized,
+    {
+        begun(self, ifindex, kind)
+    }
+    /// [`decided_from_pod`].
     #[inline(always)]
     fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64
     where
@@ -139,7 +150,9 @@ where
         return Verdict::Stack.into();
     }
     match denied_to_pod::<H, P>(packet, tables, came_by == 0) {
-        // Who sent it is behind the stack.
+        Some(reason) if answers(tables, reason) => {
+            answer::refuse::<H, P>(packet, reason, true).into()
+        }
         Some(reason) => Verdict::Drop(reason).into(),
         None => Verdict::Stack.into(),
     }
@@ -183,7 +196,7 @@ where
 /// Whether a packet may be one for a tunnel between nodes, in which anybody could
 /// be the sender: by its port, or because that cannot be seen.
 #[inline(always)]
-fn may_be_tunnelled<H: Ip, P: Packet>(packet: &mut P) -> bool
+pub(crate) fn may_be_tunnelled<H: Ip, P: Packet>(packet: &mut P) -> bool
 where
     Frame<H>: Header,
 {
@@ -277,12 +290,6 @@ where
                 }
             }
         }
-    }
-    if matches!(direct, Direct::No)
-        && may_be_tunnelled::<H, P>(packet)
-        && tables.range(&destination) == RANGE_NODE
-    {
-        return Verdict::Drop(DropReason::Spoofed).into();
     }
     let act = match direct {
         Direct::No => crossing::from_pod::<H, P>(packet, tables, &destination, of_sender),

@@ -35,7 +35,7 @@ mod wire;
 pub use address::{Address, Port};
 #[cfg(not(target_arch = "bpf"))]
 pub use bytes::PacketBytes;
-pub use crossing::{decided_from_outside, decided_from_pod};
+pub use crossing::{begun, decided_from_outside, decided_from_pod};
 pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
 pub use packet::{ChecksumChange, Covered, Packet};
 pub use policy::{

@@ -13,7 +13,7 @@ use std::path::Path;
 use common::{Node, Pod, ip, net, node, nodes, service, unrestricted};
 use policies::rows::{CLASS, EGRESS, INGRESS, NOBODY, Rows, any, port};
 use ripstop_datapath::ebpf::{EbpfEngine, Limits};
-use ripstop_datapath::{Datapath, Error};
+use ripstop_datapath::{Datapath, Deny, Error, PolicySettings};
 use ripstop_model::{HostPort, Protocol};
 use ripstop_netlink::{Netlink, traffic};
 use ripstop_plan::policy::ClassId;
@@ -506,6 +506,42 @@ fn a_full_table_of_connections_refuses_new_ones() {
     // Who asks the pod gets answers: they pass by themselves.
     for to in a.at(8080) {
         assert!(!other.tcp(to).starts_with("error"));
+    }
+}
+
+/// Whose packets the host's stack sends to the pod.
+#[test]
+fn who_is_denied_behind_the_stack_is_told() {
+    let [mut one, other] = services::nodes::<EbpfEngine>("behind");
+    let pod = one.add_pod();
+    let mut server = pod.process();
+    server.serve(8080);
+    let mut rows = Rows::default();
+    rows.pod(&pod, [INGRESS, NOBODY]);
+    one.run(|engine| engine.apply(&rows.change())).unwrap();
+    // As by a link that is no uplink.
+    one.run(|_| {
+        let mut netlink = Netlink::new().unwrap();
+        let links = netlink.links().unwrap();
+        let eth0 = links.iter().find(|link| link.name == "eth0").unwrap();
+        let gone = traffic::detach(eth0.index, traffic::Hook::Ingress);
+        netlink.execute([gone]).unwrap();
+    });
+    let mut outside = other.process();
+    for to in pod.at(8080) {
+        assert!(outside.is_dropped(to));
+    }
+    let reject = PolicySettings {
+        deny: Deny::Reject,
+        observe: false,
+    };
+    one.run(|engine| engine.set_policy_settings(reject))
+        .unwrap();
+    for to in pod.at(8080) {
+        assert_eq!(outside.tcp(to), "error: ConnectionRefused");
+        // "Administratively prohibited", as each family has it.
+        let told = ["error: HostUnreachable", "error: PermissionDenied"];
+        assert!(told.contains(&outside.udp_connected(to).as_str()));
     }
 }
 

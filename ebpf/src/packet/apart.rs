@@ -5,6 +5,13 @@
 
 use crate::services::Kernel;
 
+/// [`ripstop_abi::begun`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn begun(ifindex: u32, kind: u32) -> u64 {
+    ripstop_abi::begun(&Kernel, ifindex, kind)
+}
+
 /// [`ripstop_abi::decided_from_pod`].
 #[unsafe(no_mangle)]
 #[inline(never)]

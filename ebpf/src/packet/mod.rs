@@ -188,6 +188,14 @@ impl Packet for Skb {
     }
 }
 
+/// The exit of what goes out by another link than it came in by: back by that one.
+#[inline(always)]
+fn answer(packet: &Skb, reason: u32) -> i32 {
+    count(reason);
+    // SAFETY: without parameters.
+    unsafe { bpf_redirect_neigh(packet.came_by(), ptr::null_mut(), 0, 0) as i32 }
+}
+
 /// The one exit of every packet hook.
 #[inline(always)]
 fn exit(packet: &Skb, outcome: FinalVerdict) -> i32 {

@@ -106,6 +106,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn begun(&self, ifindex: u32, kind: u32) -> u64 {
+        apart::begun(ifindex, kind)
+    }
+
+    #[inline(always)]
     fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64 {
         apart::decided_from_pod(read, ifindex)
     }

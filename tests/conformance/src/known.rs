@@ -8,8 +8,6 @@ use crate::engine::{Engine, Family, Stack};
 use crate::matrix::{Column, Matrix, Row, Verdict};
 use crate::path::Path;
 
-const BOTH: &[Family] = &[Family::Ipv4, Family::Ipv6];
-
 /// Cells of one scenario that fail for one reason.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -23,15 +21,7 @@ struct Known {
     why: &'static str,
 }
 
-const KNOWN: &[Known] = &[Known {
-    engine: Engine::Ebpf,
-    stacks: &[Stack::Dual],
-    families: BOTH,
-    scenario: "spread-udp",
-    paths: &[Path::OutsideToNear],
-    sometimes: true,
-    why: "about one of a thousand first datagrams from outside gets no answer",
-}];
+const KNOWN: &[Known] = &[];
 
 impl Known {
     fn matches(&self, row: &Row, column: Column) -> bool {

@@ -616,6 +616,24 @@ fn flows_outlive_their_service_and_datagrams_their_backend() {
 }
 
 #[test]
+fn a_port_is_found_among_many_that_are_taken() {
+    for names in &FAMILIES {
+        let mut tables = tables();
+        tables.ports = (FIRST_PORT, 256);
+        let request = |port| Sample::udp((names.client, port), (names.node, 30_080));
+        for port in 1..12 {
+            let verdict = through(&tables, &mut request(port).bytes(), UPLINK);
+            assert_eq!(verdict, DELIVER);
+        }
+        // The same chances again: each of those ports is tried.
+        tables.random.set(0);
+        let verdict = through(&tables, &mut request(12).bytes(), UPLINK);
+        assert_eq!(verdict, DELIVER);
+        assert_eq!(tables.flows.borrow().len(), 24);
+    }
+}
+
+#[test]
 fn ports_run_out_one_day_and_come_back() {
     let names = &FAMILIES[0];
     let mut tables = tables();

@@ -14,7 +14,8 @@ use super::sys;
 
 /// Their names in the object, and how many numbers they take
 /// (`ebpf/src/packet/apart.rs`).
-const GLOBAL: [(&str, usize); 3] = [
+const GLOBAL: [(&str, usize); 4] = [
+    ("begun", 2),
     ("decided_from_pod", 2),
     ("decided_from_outside", 2),
     ("policed", 1),

@@ -1,0 +1,84 @@
+//! What decisions need to know of a packet, whatever its family.
+
+use crate::Address;
+use crate::forward::{Tables, may_be_tunnelled};
+use crate::packet::Packet;
+use crate::quoted;
+use crate::table::Work;
+use crate::translate::{Segment, segment};
+use crate::wire::{Frame, Header, Ip};
+
+/// What a packet is, in a word, beside what is put into [`Work`]. The lowest bit is
+/// [`TRANSLATED_SENDER`](crate::policy::TRANSLATED_SENDER).
+pub(super) mod marks {
+    /// The parts of a [`Segment`](crate::translate::Segment).
+    pub(in crate::crossing) const BEGINS: u32 = 1 << 1;
+    pub(in crate::crossing) const SYNCHRONIZES: u32 = 1 << 2;
+    pub(in crate::crossing) const ENDS: u32 = 1 << 3;
+    /// It has no ports, for the reason whose number is in the highest byte.
+    pub(in crate::crossing) const NOTHING: u32 = 1 << 4;
+    /// Nor has it, and its key is that of answers to what it quotes.
+    pub(in crate::crossing) const QUOTES: u32 = 1 << 5;
+    /// It may be one for a tunnel between nodes.
+    pub(in crate::crossing) const TUNNELLED: u32 = 1 << 6;
+    pub(in crate::crossing) const REASON: u32 = 24;
+}
+
+/// A function of its own: with a stack of its own.
+#[inline(never)]
+pub(super) fn read<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    destination: &Address,
+    of_pod: bool,
+) -> u32
+where
+    Frame<H>: Header,
+{
+    let Some(work) = tables.work() else {
+        return marks::NOTHING;
+    };
+    work.destination = *destination;
+    let tunnelled = if of_pod && may_be_tunnelled::<H, P>(packet) {
+        marks::TUNNELLED
+    } else {
+        0
+    };
+    tunnelled
+        | match segment::<H, P>(packet, &mut work.key) {
+            Ok(segment) => {
+                work.payload = segment.payload;
+                let mark = |is: bool, mark| if is { mark } else { 0 };
+                mark(segment.begins, marks::BEGINS)
+                    | mark(segment.synchronizes, marks::SYNCHRONIZES)
+                    | mark(segment.ends, marks::ENDS)
+            }
+            Err(reason) => {
+                let quotes = quoted::answers_to_quoted::<H, P>(packet, &mut work.key).is_some();
+                let kind = if quotes {
+                    marks::NOTHING | marks::QUOTES
+                } else {
+                    marks::NOTHING
+                };
+                kind | (reason as u32) << marks::REASON
+            }
+        }
+}
+
+/// What was read, which means something if there are ports: of a choice between
+/// this and something else the compiler would copy what was never written, which
+/// older verifiers refuse.
+#[inline(always)]
+pub(super) const fn segment_of(work: &Work, read: u32) -> Segment {
+    Segment {
+        begins: read & marks::BEGINS != 0,
+        synchronizes: read & marks::SYNCHRONIZES != 0,
+        ends: read & marks::ENDS != 0,
+        payload: work.payload,
+    }
+}
+
+#[inline(always)]
+pub(super) const fn has_ports(read: u32) -> bool {
+    read & marks::NOTHING == 0
+}
