@@ -163,6 +163,8 @@ impl<'a> Rows<'a> {
                 TrafficPolicy::Cluster => (&choice.cluster, Outside::Cluster),
                 TrafficPolicy::Local => (&choice.local, Outside::Cluster),
             },
+            // Nobody asks a loopback address from outside.
+            _ if claim.frontend.address.is_loopback() => (&choice.cluster, Outside::Cluster),
             _ => match service.external_policy {
                 TrafficPolicy::Cluster => (&choice.cluster, Outside::Cluster),
                 TrafficPolicy::Local => (&choice.cluster, Outside::Local(choice.local.clone())),

@@ -70,6 +70,7 @@ pub struct FrontendRow {
     /// For pods and processes of this node. None means: refuse at once, TCP
     /// with a reset, others with an ICMP error. Sorted, without duplicates.
     pub backends: Vec<Backend>,
+    /// [`Outside::Cluster`] for loopback addresses.
     pub outside: Outside,
     /// For how many seconds after its last connection a client (by address)
     /// keeps its backend.

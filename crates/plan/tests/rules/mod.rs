@@ -109,7 +109,7 @@ impl World {
                 true => self.local(service, &all),
                 false => self.cluster(service, &all),
             },
-            outside: match external && local(service.external_policy) {
+            outside: match external && !address.is_loopback() && local(service.external_policy) {
                 true => Outside::Local(self.local(service, &all)),
                 false => Outside::Cluster,
             },
