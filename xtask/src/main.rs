@@ -6,6 +6,7 @@ mod ebpf;
 mod fuzz;
 mod image;
 mod kernel;
+mod next;
 mod run;
 mod test;
 
@@ -23,6 +24,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Build the container image.
     Image(image::Args),
+    /// Build a version that does not exist, to which the tests upgrade.
+    NextVersion,
     /// Run a command on Debian's own kernel, in a virtual machine.
     Kernel(kernel::Args),
     /// Give the decoders hostile bytes for a while.
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         Task::Conformance(args) => conformance::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Image(args) => image::run(&args),
+        Task::NextVersion => next::run(),
         Task::Kernel(args) => kernel::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::image;
+use crate::next;
 use crate::run::{cargo, checked, install};
 
 /// Programs that tests talk to or run inside pods, and a file of each.
@@ -46,6 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     install(TOOLS)?;
     // The two programs, which whole-lab tests start, also as an image has them.
     image::programs(true)?;
+    if let Err(error) = next::run() {
+        println!("upgrades to other tables are not tested: {error:#}");
+    }
     checked(cargo().args(["test", "--workspace"]).args(&args.cargo_args))
 }
 

@@ -4,6 +4,8 @@
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::layout::layout;
+
 /// An IPv4 or IPv6 address: sixteen bytes in network order, IPv4 as v4-mapped
 /// (RFC 4291, 2.5.5.2), so that one table serves both families and an IPv6
 /// socket that talks to an IPv4 peer needs no special case.
@@ -11,6 +13,10 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, Default, Eq, PartialOrd, Ord)]
 pub struct Address {
     words: [u32; 4],
+}
+
+layout! {
+    Address { words }
 }
 
 const MAPPED: u32 = 0xffff_u32.to_be();

@@ -16,7 +16,7 @@ use crate::Address;
 use crate::answer;
 use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
 use crate::packet::Packet;
-use crate::policy::{RECEIVER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied, got_by};
+use crate::policy::{RECEIVER, SENDER, Says, TO_STACK, TRANSLATED_SENDER, answers, denied, got_by};
 use crate::quoted;
 use crate::table::{
     Endpoint, FLOW_LEAVES, FLOW_REPLY, Flow, FlowKey, Frontend, RANGE_NODE, RANGE_OUTSIDE,
@@ -144,7 +144,8 @@ pub fn decided_from_pod(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
     }
     let endpoint = tables.endpoint(&work.destination);
     if endpoint.is_some_and(Endpoint::is_handed_over) {
-        Packed::STACK
+        // Who comes next knows the connection if it is one.
+        Packed::DONE
     } else if endpoint.is_some() || tables.route(&work.destination).is_some() {
         if has_ports(read) && segment.begins && read & TRANSLATED_SENDER != 0 {
             step_aside(ifindex, tables, work)
@@ -195,7 +196,7 @@ pub fn decided_from_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u6
 #[inline(always)]
 const fn unanswered(endpoint: &Endpoint) -> u64 {
     if endpoint.is_handed_over() {
-        Packed::STACK
+        Packed::DONE
     } else {
         Packed::PASS
     }
@@ -251,15 +252,17 @@ where
             Direct::No if kind == Packed::STACK => of_sender | TO_STACK,
             Direct::No => of_sender | got_by(tables.endpoint(to)),
         };
-        if asked & (SENDER | RECEIVER) != 0
-            && let Some(reason) = denied::<H, P>(packet, tables, flow, asked)
-        {
-            let kind = if answers(tables, reason) {
-                Packed::PROHIBIT
-            } else {
-                Packed::DROP
-            };
-            act = Packed(kind | reason as u64);
+        if asked & (SENDER | RECEIVER) != 0 {
+            match denied::<H, P>(packet, tables, flow, asked) {
+                Says::Yes => {}
+                Says::Ours if kind == Packed::STACK => return Verdict::StackAtOnce.into(),
+                Says::Ours => {}
+                Says::Leave => act = Packed(Packed::DONE),
+                Says::No(reason) if answers(tables, reason) => {
+                    act = Packed(Packed::PROHIBIT | reason as u64);
+                }
+                Says::No(reason) => act = Packed(dropped(reason)),
+            }
         }
     }
     match (act.kind(), direct) {

@@ -5,7 +5,7 @@ use crate::answer;
 use crate::crossing::{self, Direct, Packed, begun, decided_from_outside, decided_from_pod};
 use crate::packet::Packet;
 use crate::policy::{
-    Connections, RENUMBERED_SENDER, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
+    Connections, RENUMBERED_SENDER, Says, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
 };
 use crate::service::Services;
 use crate::table::{Endpoint, Flow, FlowKey, RANGE_NODE, Route, Uplink, Work};
@@ -150,11 +150,12 @@ where
         return Verdict::Stack.into();
     }
     match denied_to_pod::<H, P>(packet, tables, came_by == 0) {
-        Some(reason) if answers(tables, reason) => {
+        Says::No(reason) if answers(tables, reason) => {
             answer::refuse::<H, P>(packet, reason, true).into()
         }
-        Some(reason) => Verdict::Drop(reason).into(),
-        None => Verdict::Stack.into(),
+        Says::No(reason) => Verdict::Drop(reason).into(),
+        Says::Ours => Verdict::StackAtOnce.into(),
+        Says::Yes | Says::Leave => Verdict::Stack.into(),
     }
 }
 

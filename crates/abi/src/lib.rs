@@ -21,6 +21,7 @@ mod bytes;
 mod crc32c;
 mod crossing;
 mod forward;
+mod layout;
 mod packet;
 mod policy;
 mod quoted;
@@ -37,12 +38,14 @@ pub use address::{Address, Port};
 pub use bytes::PacketBytes;
 pub use crossing::{begun, decided_from_outside, decided_from_pod};
 pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
+pub use layout::{Field, Layout};
 pub use packet::{ChecksumChange, Covered, Packet};
 pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
     ConnectionKey, Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome,
-    POLICY_OBSERVES, POLICY_REJECTS, PairKey, PairRow, Policing, PolicyPod, PolicyState,
-    PolicyTables, PortNode, Question, ShareKey, judge, policed, policy_names,
+    POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Policing,
+    PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, judge, policed,
+    policy_names,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
 pub use table::*;

@@ -9,6 +9,8 @@ pub enum Verdict {
     /// Not ours, or the host's stack does it better: it routes, fragments,
     /// answers with ICMP. The packet is as it came, or translated.
     Stack,
+    /// Likewise, and nobody else at this hook is to look at it.
+    StackAtOnce,
     /// Into the pod behind this host-side link.
     Deliver {
         ifindex: u32,
@@ -55,6 +57,7 @@ impl FinalVerdict {
     pub const ROUTE: u32 = 3;
     pub const ANSWER: u32 = 4;
     pub const DROP: u32 = 5;
+    pub const STACK_AT_ONCE: u32 = 6;
 
     /// In one word beside the rest: what a function of its own can return in
     /// the kernel, where results have no place on the stack.
@@ -79,6 +82,7 @@ impl FinalVerdict {
         let (ifindex, gateway) = (self.value, self.gateway);
         match self.kind {
             Self::STACK => Verdict::Stack,
+            Self::STACK_AT_ONCE => Verdict::StackAtOnce,
             Self::DELIVER => Verdict::Deliver { ifindex },
             Self::FORWARD => Verdict::Forward { ifindex, gateway },
             Self::ROUTE => Verdict::Route { ifindex },
@@ -94,6 +98,7 @@ impl From<Verdict> for FinalVerdict {
         let none = Address::default();
         let (kind, value, gateway) = match verdict {
             Verdict::Stack => (Self::STACK, 0, none),
+            Verdict::StackAtOnce => (Self::STACK_AT_ONCE, 0, none),
             Verdict::Deliver { ifindex } => (Self::DELIVER, ifindex, none),
             Verdict::Forward { ifindex, gateway } => (Self::FORWARD, ifindex, gateway),
             Verdict::Route { ifindex } => (Self::ROUTE, ifindex, none),
@@ -238,6 +243,7 @@ mod tests {
             let mut aside = Aside::default();
             for verdict in [
                 Verdict::Stack,
+                Verdict::StackAtOnce,
                 Verdict::Deliver { ifindex: 7 },
                 Verdict::Forward {
                     ifindex: u32::MAX,

@@ -17,7 +17,7 @@ use ripstop_netlink::link::{self, VethEnd};
 use ripstop_netlink::neighbour::Neighbour;
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::route::Route;
-use ripstop_netlink::{Error, Netlink, Request, address};
+use ripstop_netlink::{Error, Netlink, Request, address, traffic};
 
 /// Of every host end; pods see the same gateway wherever they are.
 pub const HOST_MAC: Mac = Mac([0xee; 6]);
@@ -142,6 +142,14 @@ pub fn is_host_end(name: &str) -> bool {
     })
 }
 
+/// To do it later, for an engine of programs that takes over, would stop the
+/// interface for a moment. A kernel that cannot has no use for it either.
+pub(crate) fn prepare_for_programs(node: &mut Netlink, index: u32) {
+    if let Err(error) = node.execute([traffic::prepare(index).unless_exists()]) {
+        tracing::debug!(index, %error, "no programs can be put on this interface");
+    }
+}
+
 impl PodLink {
     /// Makes the link between `netns` and the namespace of `node`, and opens it;
     /// returns the host end's index. After an error nothing is left.
@@ -173,6 +181,7 @@ impl PodLink {
             netns: Some(netns.as_fd()),
         };
         let (host, pod) = node.create_veth(&host, &pod, self.mtu)?;
+        prepare_for_programs(node, host);
         Ok(Ends { host, pod })
     }
 

@@ -63,47 +63,80 @@ pub fn find(netlink: &mut Netlink, node_addresses: &[IpAddr]) -> Result<Vec<Upli
     Ok(found.into_iter().map(|(_, uplink)| uplink).collect())
 }
 
-/// Makes a router of this node, in the calling thread's network namespace:
-/// forwarding on, and no check that would drop a packet of a pod because the
-/// answer takes another way than the question did.
+/// A setting of the kernel's that has to be another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// As under `/proc/sys`.
+    pub name: String,
+    pub before: String,
+    pub value: &'static str,
+}
+
+/// Makes a router of this node, in the calling thread's network namespace: see
+/// [`changes`].
 ///
 /// # Errors
 /// A setting that the kernel refuses, and does not have already.
 pub fn prepare_node(uplinks: &[Uplink]) -> Result<(), sysctl::Error> {
+    let mut changes = changes(uplinks)?.into_iter();
+    changes.try_for_each(|change| sysctl::set(&change.name, change.value))
+}
+
+/// What a router has to have otherwise than this node has it, in the order in which
+/// it is to be changed: forwarding on, and no check that would drop a packet of a
+/// pod because the answer takes another way than the question did.
+///
+/// # Errors
+/// A setting that cannot be read.
+pub fn changes(uplinks: &[Uplink]) -> Result<Vec<Change>, sysctl::Error> {
+    let mut changes = Vec::new();
     for uplink in uplinks {
-        keep_router_advertisements(&uplink.name)?;
-        allow_asymmetry(&uplink.name)?;
+        changes.extend(keep_router_advertisements(&uplink.name)?);
+        changes.extend(allow_asymmetry(&uplink.name)?);
     }
     // Writing it sets the default and every interface as well.
-    sysctl::set("net/ipv4/conf/all/forwarding", "1")?;
-    unless_missing(sysctl::set("net/ipv6/conf/all/forwarding", "1"))
+    for family in ["ipv4", "ipv6"] {
+        let name = format!("net/{family}/conf/all/forwarding");
+        let before = unless_missing(sysctl::get(&name))?;
+        changes.extend(before.filter(|value| value != "1").map(|before| Change {
+            name,
+            before,
+            value: "1",
+        }));
+    }
+    Ok(changes)
 }
 
 /// A router ignores router advertisements; a node that has its own default
 /// route by one would lose it. 2 means: heed them nevertheless.
-fn keep_router_advertisements(ifname: &str) -> Result<(), sysctl::Error> {
+fn keep_router_advertisements(ifname: &str) -> Result<Option<Change>, sysctl::Error> {
     let name = format!("net/ipv6/conf/{ifname}/accept_ra");
-    match sysctl::get(&name) {
-        Ok(value) if value == "1" => sysctl::set(&name, "2"),
-        other => unless_missing(other.map(drop)),
-    }
+    let before = unless_missing(sysctl::get(&name))?;
+    Ok(before.filter(|value| value == "1").map(|before| Change {
+        name,
+        before,
+        value: "2",
+    }))
 }
 
 /// The kernel uses the greater of the interface's `rp_filter` and of `all`:
 /// 2 (loose) therefore also overrides a strict `all`. Off stays off.
-fn allow_asymmetry(ifname: &str) -> Result<(), sysctl::Error> {
+fn allow_asymmetry(ifname: &str) -> Result<Option<Change>, sysctl::Error> {
     let name = format!("net/ipv4/conf/{ifname}/rp_filter");
-    let strict = |value: String| value == "1";
-    if strict(sysctl::get(&name)?) || strict(sysctl::get("net/ipv4/conf/all/rp_filter")?) {
-        sysctl::set(&name, "2")?;
-    }
-    Ok(())
+    let before = sysctl::get(&name)?;
+    let all = sysctl::get("net/ipv4/conf/all/rp_filter")?;
+    let strict = before == "1" || all == "1" && before != "2";
+    Ok(strict.then_some(Change {
+        name,
+        before,
+        value: "2",
+    }))
 }
 
 /// A kernel without IPv6 has no settings for it.
-fn unless_missing(result: Result<(), sysctl::Error>) -> Result<(), sysctl::Error> {
+fn unless_missing(result: Result<String, sysctl::Error>) -> Result<Option<String>, sysctl::Error> {
     match result {
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }

@@ -101,6 +101,8 @@ pub enum Reason {
     PodRangeTaken,
     /// A table of the kernel is full.
     DoesNotFit,
+    /// A pod runs that somebody else has attached.
+    NotAttached,
 }
 
 impl Reason {
@@ -114,6 +116,7 @@ impl Reason {
             Self::HealthCheckPortTaken => "HealthCheckPortTaken",
             Self::PodRangeTaken => "PodRangeTaken",
             Self::DoesNotFit => "DoesNotFit",
+            Self::NotAttached => "NotAttached",
         }
     }
 }

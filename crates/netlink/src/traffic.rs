@@ -16,6 +16,7 @@ use netlink_packet_route::tc::{
 use super::attributes::{Message, attributes, u32_at, u32_value};
 use super::{Error, Netlink, Request};
 
+const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWTFILTER: u16 = 44;
 /// `struct tcmsg`.
 const HEADER: usize = 20;
@@ -27,6 +28,24 @@ const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 /// those of others see what they saw before.
 const PRIORITY: u16 = 0x5253;
 const HANDLE: u32 = 1;
+
+/// Of two programs of ours at one hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The one that there always is.
+    First,
+    /// Gets what the first one leaves to others.
+    Second,
+}
+
+impl Place {
+    const fn priority(self) -> u16 {
+        match self {
+            Self::First => PRIORITY,
+            Self::Second => PRIORITY + 1,
+        }
+    }
+}
 
 /// Where at an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +89,18 @@ fn clsact(index: u32) -> TcMessage {
 /// Puts `program` at that hook of a [prepared](prepare) interface. A program of
 /// ours that is there already is replaced; no packet goes by in between.
 pub fn attach(index: u32, hook: Hook, program: BorrowedFd<'_>, name: &str) -> Request {
-    let mut message = filter(index, hook);
+    attach_at(index, hook, Place::First, program, name)
+}
+
+/// As [`attach`], at one of two places.
+pub fn attach_at(
+    index: u32,
+    hook: Hook,
+    place: Place,
+    program: BorrowedFd<'_>,
+    name: &str,
+) -> Request {
+    let mut message = filter(index, hook, place);
     message.header.handle = TcHandle::from(HANDLE);
     let options = [
         TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
@@ -89,15 +119,15 @@ pub fn attach(index: u32, hook: Hook, program: BorrowedFd<'_>, name: &str) -> Re
 }
 
 /// Takes our program away from that hook of an interface.
-pub fn detach(index: u32, hook: Hook) -> Request {
+pub fn detach(index: u32, hook: Hook, place: Place) -> Request {
     Request::change(
-        Rtnl::DelTrafficFilter(filter(index, hook)),
+        Rtnl::DelTrafficFilter(filter(index, hook, place)),
         format!("detach the program of interface {index}"),
     )
 }
 
 /// Our place at that hook of an interface.
-fn filter(index: u32, hook: Hook) -> TcMessage {
+fn filter(index: u32, hook: Hook, place: Place) -> TcMessage {
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.parent = TcHandle {
         major: TcHandle::CLSACT.major,
@@ -106,7 +136,7 @@ fn filter(index: u32, hook: Hook) -> TcMessage {
             Hook::Egress => TcHandle::MIN_EGRESS,
         },
     };
-    message.header.info = u32::from(PRIORITY) << 16 | ALL_PROTOCOLS;
+    message.header.info = u32::from(place.priority()) << 16 | ALL_PROTOCOLS;
     message
 }
 
@@ -116,19 +146,50 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses.
     pub fn program(&mut self, index: u32, hook: Hook) -> Result<Option<u32>, Error> {
-        let request = Request::dump(Rtnl::GetTrafficFilter(filter(index, hook)), "list filters");
-        let found = self.dump(&request, |message| read(message, index))?;
+        self.program_at(index, hook, Place::First)
+    }
+
+    /// As [`Netlink::program`], at one of two places.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn program_at(
+        &mut self,
+        index: u32,
+        hook: Hook,
+        place: Place,
+    ) -> Result<Option<u32>, Error> {
+        let request = Rtnl::GetTrafficFilter(filter(index, hook, place));
+        let request = Request::dump(request, "list filters");
+        let found = self.dump(&request, |message| read(message, index, place))?;
         Ok(found.into_iter().next())
     }
 }
 
 impl Netlink {
+    /// Whether somebody has [prepared](prepare) an interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn is_prepared(&mut self, index: u32) -> Result<bool, Error> {
+        let all = TcMessage::with_index(index.cast_signed());
+        let request = Request::dump(Rtnl::GetQueueDiscipline(all), "list queue disciplines");
+        let is_there = |message: Message<'_>| {
+            let here = u32_at(message.payload, 4)? == index;
+            let parent = u32_at(message.payload, 12)?;
+            let found =
+                message.kind == RTM_NEWQDISC && here && parent == u32::from(TcHandle::CLSACT);
+            found.then_some(())
+        };
+        Ok(!self.dump(&request, is_there)?.is_empty())
+    }
+
     /// Whether anybody has a filter at that hook of an interface.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn has_filters(&mut self, index: u32, hook: Hook) -> Result<bool, Error> {
-        let mut all = filter(index, hook);
+        let mut all = filter(index, hook, Place::First);
         all.header.info = 0;
         let request = Request::dump(Rtnl::GetTrafficFilter(all), "list filters");
         let is_there = |message: Message<'_>| {
@@ -140,11 +201,11 @@ impl Netlink {
 }
 
 /// `None` if it is no program of ours on this interface.
-fn read(message: Message<'_>, index: u32) -> Option<u32> {
+fn read(message: Message<'_>, index: u32, place: Place) -> Option<u32> {
     let ours = message.kind == RTM_NEWTFILTER
         && u32_at(message.payload, 4)? == index
         && u32_at(message.payload, 8)? == HANDLE
-        && u32_at(message.payload, 16)? >> 16 == u32::from(PRIORITY);
+        && u32_at(message.payload, 16)? >> 16 == u32::from(place.priority());
     if !ours {
         return None;
     }

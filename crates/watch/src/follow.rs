@@ -26,6 +26,9 @@ const PAGE: u32 = 250;
 /// Waiting time after the first failure; doubled up to the longest.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Before everything is listed again because the server has lost our place: so
+/// that neither kinds nor agents do it all at once. What is there works meanwhile.
+const RELIST: Duration = Duration::from_secs(1);
 /// Between looks for a kind that the server does not have: it may be upgraded.
 const MISSING: Duration = Duration::from_secs(60);
 
@@ -82,6 +85,10 @@ pub(crate) async fn follow<K: Followed>(
                 tokio::time::sleep(jittered(backoff)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 if let Some(decode) = start_again(&error) {
+                    if matches!(decode, Decode::Fast) {
+                        // It was the same for every agent of the cluster.
+                        tokio::time::sleep(jittered(RELIST)).await;
+                    }
                     stream = objects::<K>(client, decode);
                 }
                 // A watch that goes on where it was says nothing while nothing

@@ -12,7 +12,7 @@ mod to_pod;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
@@ -234,6 +234,7 @@ fn exit(packet: &Skb, outcome: FinalVerdict) -> i32 {
             count(value);
             TC_ACT_SHOT as i32
         }
+        FinalVerdict::STACK_AT_ONCE => TC_ACT_OK as i32,
         // Not "OK": other programs on the link have their say.
         _ => TC_ACT_UNSPEC,
     }

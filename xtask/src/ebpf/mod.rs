@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = root();
-    let built = build(&root, &Tools::prepare(&root.join("target/ebpf-tools"))?)?;
+    let built = build(&root, &tools(&root)?, &[])?;
     let committed = root.join(OBJECT);
     let same = fs::read(&committed).is_ok_and(|bytes| bytes == built);
     if same {
@@ -44,9 +44,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The programs of the version that does not exist: see the feature `next-layout`
+/// of `crates/abi`.
+///
+/// # Errors
+/// If the compiler's tools cannot be had, or the compiler fails.
+pub(crate) fn build_next() -> Result<Vec<u8>> {
+    let root = root();
+    build(&root, &tools(&root)?, &["--features", "next-layout"])
+}
+
+fn tools(root: &Path) -> Result<Tools> {
+    Tools::prepare(&root.join("target/ebpf-tools"))
+}
+
 /// Compiles `ebpf/`. The bytes depend on the source and the compiler's version,
 /// not on where either is.
-fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
+fn build(root: &Path, tools: &Tools, more: &[&str]) -> Result<Vec<u8>> {
     let linker = format!("-Clinker={}", tools.linker.display());
     checked(
         Command::new(&tools.cargo)
@@ -62,6 +76,7 @@ fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
             // The target has no compiled library: `core` is built with it, which
             // stable compilers do only for who asks like this.
             .args(["-Z", "build-std=core"])
+            .args(more)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", &tools.rustc)
             // Nothing of the outer cargo's, or of the user's own settings.
@@ -77,7 +92,7 @@ fn build(root: &Path, tools: &Tools) -> Result<Vec<u8>> {
     fs::read(&built).with_context(|| format!("read {}", built.display()))
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest
         .parent()

@@ -15,6 +15,7 @@ mod tests;
 mod verify;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -120,6 +121,16 @@ impl CniServer {
             let search = there.then_some(record.search.as_slice());
             names.set_search(&record.pod.addresses, search);
         }
+    }
+
+    /// Gives these addresses to no pod: somebody else's has them.
+    pub(crate) fn keep_free(&self, addresses: &[IpAddr]) {
+        self.attachments.keep_free(addresses);
+    }
+
+    /// Nobody has them any more.
+    pub(crate) fn give_back(&self, addresses: &[IpAddr]) {
+        self.attachments.give_back(addresses);
     }
 
     /// Addresses in use by pod range: range, used, available.

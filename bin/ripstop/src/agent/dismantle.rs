@@ -21,23 +21,21 @@ pub(crate) fn dismantle(run_dir: &Path, bpffs: &Path, cgroup_root: &Path) -> Vec
         uplinks: Vec::new(),
         policy: PolicySettings::default(),
     };
-    let pinned = std::fs::read_dir(bpffs).is_ok_and(|mut names| names.next().is_some());
-    let ebpf = pinned.then_some(Kind::Ebpf);
-    let kinds = ebpf.into_iter().chain([Kind::Nftables]);
-    kinds.map(|kind| dismantle_one(&opener, kind)).collect()
+    vec![
+        // Without an engine: this kernel may not take this version's programs, but
+        // those of another.
+        ebpf::remove(bpffs).context("ebpf"),
+        dismantle_nftables(&opener).context("nftables"),
+    ]
 }
 
-fn dismantle_one(opener: &Opener, kind: Kind) -> Result<()> {
-    let engine = match opener.open_kind(kind) {
+fn dismantle_nftables(opener: &Opener) -> Result<(), Error> {
+    match opener.open_kind(Kind::Nftables) {
+        Ok(engine) => Box::new(engine).dismantle(),
         // What the kernel does not take cannot be in it.
-        Err(Error::Unsupported { .. }) => return Ok(()),
-        other => other.with_context(|| kind.name().to_owned())?,
-    };
-    let attached = ebpf::attached();
-    let dismantled = Box::new(engine).dismantle();
-    let unprepared = attached.and_then(|attached| ebpf::unprepare(&attached));
-    let done = dismantled.and(unprepared);
-    done.with_context(|| kind.name().to_owned())
+        Err(Error::Unsupported { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether pods can be attached: the agent takes the plugin's calls.

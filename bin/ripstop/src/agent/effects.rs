@@ -19,6 +19,7 @@ use super::feed::Feed;
 use super::health::HealthServer;
 use super::names::Names;
 use super::status::Counts;
+use super::strangers::Strangers;
 
 /// Between audits when all is well.
 const AUDIT: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ pub(crate) struct Effects {
     due: Instant,
     retry: Duration,
     policy: PolicySettings,
+    strangers: Strangers,
 }
 
 impl Effects {
@@ -64,6 +66,7 @@ impl Effects {
             due: Instant::now() + AUDIT,
             retry: RETRY,
             policy,
+            strangers: Strangers::default(),
         }
     }
 
@@ -136,9 +139,16 @@ impl Effects {
         }
     }
 
+    /// Looks for pods that others have attached; all pods are known.
+    pub(crate) fn find_strangers(&mut self, node: &str, feed: &Feed) {
+        self.strangers.find(node, feed.policies(), &self.pods);
+        self.problems_changed = true;
+    }
+
     /// What of the objects is ignored because this node cannot do it.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.unfit.iter().chain(self.health.problems())
+        let services = self.unfit.iter().chain(self.health.problems());
+        services.chain(self.strangers.problems())
     }
 
     /// Whether [`Effects::problems`] may have changed since the last call.
@@ -180,6 +190,7 @@ impl Effects {
             }
             self.counts.audited(repaired);
         }
+        self.problems_changed |= self.strangers.forget_gone(feed.policies(), &self.pods);
         // Since the last audit everything may have been listed again.
         memory::give_back();
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ripstop_datapath::ebpf::{self, EbpfEngine};
 use ripstop_datapath::nftables::{self, NftEngine};
 use ripstop_datapath::{
@@ -72,15 +72,21 @@ impl Opener {
     /// # Errors
     /// If the kernel refuses every engine that may be, or something is in the way.
     pub(crate) fn open(&self) -> Result<Opened> {
-        if let Some(kind) = self.left_by()
-            && let Ok(engine) = self.open_kind(kind)
-        {
-            let reason = "it ran before this start".to_owned();
-            return Ok(Opened {
-                engine,
-                left: true,
-                reason,
-            });
+        if let Some(kind) = self.left_by() {
+            match self.open_kind(kind) {
+                Ok(engine) => {
+                    let reason = "it ran before this start".to_owned();
+                    return Ok(Opened {
+                        engine,
+                        left: true,
+                        reason,
+                    });
+                }
+                Err(Error::Unsupported { reason }) if kind == Kind::Ebpf => {
+                    self.give_up_if_working(&reason)?;
+                }
+                Err(error) => warn!("{}, which ran before this start: {error}", kind.name()),
+            }
         }
         let (engine, reason) = match self.wanted() {
             (Some(kind), reason) => (self.open_kind(kind)?, reason),
@@ -100,6 +106,25 @@ impl Opener {
             left: false,
             reason,
         })
+    }
+
+    /// Programs of another version that work are not given up for another engine,
+    /// with all that they know, because ours do not load.
+    ///
+    /// # Errors
+    /// If there are some, and nobody asked for the other engine.
+    fn give_up_if_working(&self, reason: &str) -> Result<()> {
+        if !ebpf::is_attached(&self.bpffs)? {
+            return Ok(());
+        }
+        ensure!(
+            self.wanted().0 == Some(Kind::Nftables),
+            "the programs of this version do not load on this kernel: {reason}. Those of the \
+             version before it stay attached and go on as they are; nothing was changed. Go back \
+             to that version, or give up its connections with --datapath nftables"
+        );
+        warn!("the programs of another version are removed, with the connections that they know");
+        ebpf::remove(&self.bpffs).context("programs of another version")
     }
 
     /// What people want: by `ripstop datapath set`, or else by the flag. `None` is

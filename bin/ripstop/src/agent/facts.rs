@@ -1,12 +1,15 @@
 //! What this node is: its Node object, remembered over restarts.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
+use ripstop_netlink::Netlink;
 use tracing::{info, warn};
 
 use super::Args;
@@ -72,6 +75,28 @@ impl Facts {
         )
     }
 
+    /// Refuses to go on when this node reaches others by other interfaces than at
+    /// the start: ways, tunnels and the addresses with which packets leave are
+    /// those of the old ones. The next start begins with the new ones, and pods
+    /// notice nothing. For the moment there may be none.
+    pub(crate) fn check_uplinks(&self, before: &[Uplink]) -> Result<()> {
+        let now = Netlink::new().and_then(|mut n| uplink::find(&mut n, &self.node.addresses));
+        let now = now.context("uplinks")?;
+        let show = |uplinks: &[Uplink]| {
+            let shown = uplinks
+                .iter()
+                .map(|one| format!("{} (mtu {})", one.name, one.mtu));
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        ensure!(
+            now.is_empty() || are_same(before, &now),
+            "this node reached others by {}, now by {}: starting again",
+            show(before),
+            show(&now)
+        );
+        Ok(())
+    }
+
     /// Without the file the next start has to wait for the API, that is all.
     fn write(&self) {
         let new = self.path.with_extension("json.new");
@@ -83,6 +108,15 @@ impl Facts {
             warn!(path = %self.path.display(), %error, "this node is not remembered");
         }
     }
+}
+
+/// Interfaces and what fits through them; their addresses are looked at elsewhere.
+fn are_same(before: &[Uplink], now: &[Uplink]) -> bool {
+    let facts = |uplinks: &[Uplink]| -> BTreeSet<(u32, u32)> {
+        let facts = uplinks.iter().map(|uplink| (uplink.index, uplink.mtu));
+        facts.collect()
+    };
+    facts(before) == facts(now)
 }
 
 fn read(path: &Path) -> Option<Node> {

@@ -28,10 +28,10 @@ mod policies;
 mod privileges;
 mod services;
 mod status;
+mod strangers;
 mod switch;
 mod thread;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ use ripstop_datapath::PolicySettings;
 use ripstop_host::routes::NodeRoutes;
 use ripstop_host::uplink::{self, Uplink};
 use ripstop_model::Node;
-use ripstop_netlink::{Netlink, address, link};
+use ripstop_netlink::{Netlink, address, link, traffic};
 use ripstop_plan::{PlanConfig, Planner};
 use ripstop_watch::{ApiHealth, ApiState, Reporter};
 use tracing::{debug, info, warn};
@@ -79,6 +79,8 @@ pub(crate) use switch::Switched;
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 const DNS_PORT: u16 = 53;
+/// Between looks at the interfaces by which this node reaches others.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Runs the agent until it is told to stop; what it made in the kernel stays, as
 /// it does when the agent is killed, and the next one takes it over.
@@ -94,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         info!(file = %file.display(), "configuration");
     }
     facts::make_run_dir(&args.run_dir)?;
-    let folders = prepare_files(args)?;
+    let (folders, mut made) = prepare_files(args)?;
     let sockets = names::holder::sockets(args)?;
     // From here on there are threads, and none that may more than it needs.
     privileges::drop()?;
@@ -124,7 +126,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut facts = Facts::find(args, &mut feed)?;
     let known = started.elapsed();
     let mut netlink = Netlink::new().context("netlink")?;
-    let uplinks = prepare_node(&mut netlink, &facts.node, &args.cluster_dns)?;
+    let uplinks = find_uplinks(&mut netlink, &facts.node)?;
+    prepare_node(&mut netlink, &uplinks, args, &mut made)?;
 
     let mut node_ports = NodePorts {
         netlink: Netlink::new().context("netlink")?,
@@ -197,7 +200,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // Planner -> routes, datapath, names
     let online = wait_for_objects(&mut feed, &health)?;
     match online {
-        true => begin(&mut feed, &mut effects, &reporter),
+        true => begin(&args.node_name, &mut feed, &mut effects, &reporter),
         false => names.restore(),
     }
     names.keep()?;
@@ -218,13 +221,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             services::answer(&mut feed, &mut effects, &switch);
         }
         facts.check(&feed)?;
-        begin(&mut feed, &mut effects, &reporter);
+        begin(&args.node_name, &mut feed, &mut effects, &reporter);
     }
     if opened_engine.left {
         switch.settle(feed.tables(), &mut effects);
     }
+    let mut looked = Instant::now();
     loop {
-        let idle = effects.idle().min(feed.dry_run.idle());
+        let idle = effects.idle().min(feed.dry_run.idle()).min(LOOK);
         if feed.wait(idle.min(feed.learnt.idle()))? {
             facts.check(&feed)?;
             follow(&mut feed, &mut effects);
@@ -238,6 +242,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if feed.learnt.idle().is_zero() {
             feed.forget_names(|| policies::addresses_in_use(&effects));
             follow(&mut feed, &mut effects);
+        }
+        if looked.elapsed() >= LOOK {
+            facts.check_uplinks(&uplinks)?;
+            looked = Instant::now();
         }
         effects.observe(feed.dry_run.observes());
         policies::look(&mut feed, &effects);
@@ -277,7 +285,7 @@ pub(crate) fn log() {
 
 /// Notes what will have to be undone one day, and puts the plugin where the
 /// runtime looks for it.
-fn prepare_files(args: &Args) -> Result<Folders> {
+fn prepare_files(args: &Args) -> Result<(Folders, Made)> {
     let folders = Folders {
         bin: args.cni_bin_dir.clone(),
         conf: args.cni_conf_dir.clone(),
@@ -288,25 +296,45 @@ fn prepare_files(args: &Args) -> Result<Folders> {
     made.cgroup_roots.insert(args.cgroup_root.clone());
     made.write(&args.run_dir)?;
     folders.write_plugin().context("plugin")?;
-    Ok(folders)
+    Ok((folders, made))
 }
 
-/// Uplinks, forwarding, and the cluster DNS addresses on `lo`.
-fn prepare_node(netlink: &mut Netlink, node: &Node, dns: &[IpAddr]) -> Result<Vec<Uplink>> {
+fn find_uplinks(netlink: &mut Netlink, node: &Node) -> Result<Vec<Uplink>> {
     let uplinks = uplink::find(netlink, &node.addresses).context("uplinks")?;
     anyhow::ensure!(
         !uplinks.is_empty(),
         "no interface is up that has one of this node's addresses {:?} or a default route",
         node.addresses
     );
-    uplink::prepare_node(&uplinks)?;
-    let mut requests = vec![link::up(LOOPBACK)];
-    requests.extend(
-        dns.iter()
-            .map(|ip| address::add_host_scope(LOOPBACK, (*ip).into()).unless_exists()),
-    );
-    netlink.execute(requests).context("cluster DNS addresses")?;
     Ok(uplinks)
+}
+
+/// Forwarding, a place for programs on uplinks, whichever engine it is, and the
+/// cluster DNS addresses on `lo`. What is changed is noted before.
+fn prepare_node(
+    netlink: &mut Netlink,
+    uplinks: &[Uplink],
+    args: &Args,
+    made: &mut Made,
+) -> Result<()> {
+    made.will_change(&uplink::changes(uplinks)?);
+    for uplink in uplinks {
+        if !netlink.is_prepared(uplink.index)? {
+            made.prepared.insert(uplink.name.clone());
+        }
+    }
+    made.write(&args.run_dir)?;
+    uplink::prepare_node(uplinks)?;
+    for uplink in uplinks {
+        // Now, while there are no pods: it stops the interface for a moment.
+        if let Err(error) = netlink.execute([traffic::prepare(uplink.index).unless_exists()]) {
+            debug!(uplink = uplink.name, %error, "no programs can be put on this interface");
+        }
+    }
+    let mut requests = vec![link::up(LOOPBACK)];
+    let dns = args.cluster_dns.iter();
+    requests.extend(dns.map(|ip| address::add_host_scope(LOOPBACK, (*ip).into()).unless_exists()));
+    netlink.execute(requests).context("cluster DNS addresses")
 }
 
 /// Waits for the first complete list. False if the API is away: then the node
@@ -323,10 +351,11 @@ fn wait_for_objects(feed: &mut Feed, health: &ApiHealth) -> Result<bool> {
 }
 
 /// From here on the kernel follows the plan.
-fn begin(feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
+fn begin(node: &str, feed: &mut Feed, effects: &mut Effects, reporter: &Reporter) {
     feed.follow_names(&effects.names);
     let update = feed.plan();
     effects.start(update, feed);
+    effects.find_strangers(node, feed);
     // What was listed had changed before there was anybody to measure it.
     drop(feed.take_changed());
     follow(feed, effects);

@@ -1,12 +1,13 @@
 //! What an agent has made outside of its run directory, for who has to undo it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ripstop_host::uplink::Change;
 use serde::{Deserialize, Serialize};
 
 use super::files::Folders;
@@ -23,6 +24,18 @@ pub(crate) struct Made {
     pub(crate) cgroup_roots: BTreeSet<PathBuf>,
     pub(crate) cni_bin_dirs: BTreeSet<PathBuf>,
     pub(crate) cni_conf_dirs: BTreeSet<PathBuf>,
+    /// Interfaces that had no place for programs before.
+    pub(crate) prepared: BTreeSet<String>,
+    /// By name, as under `/proc/sys`.
+    pub(crate) sysctls: BTreeMap<String, Setting>,
+}
+
+/// A setting of the kernel's that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    /// What it was before anything was changed.
+    pub(crate) before: String,
+    pub(crate) ours: String,
 }
 
 impl Made {
@@ -44,6 +57,22 @@ impl Made {
         self.cni_bin_dirs.extend(folders.bin.clone());
         self.cni_conf_dirs.extend(folders.conf.clone());
         self
+    }
+
+    /// Notes what is about to be changed; what it was at first stays noted.
+    pub(crate) fn will_change(&mut self, changes: &[Change]) {
+        for Change {
+            name,
+            before,
+            value,
+        } in changes
+        {
+            let noted = self.sysctls.entry(name.clone()).or_insert(Setting {
+                before: before.clone(),
+                ours: String::new(),
+            });
+            (*value).clone_into(&mut noted.ours);
+        }
     }
 
     /// # Errors
@@ -73,6 +102,15 @@ mod tests {
         made.cluster_dns.insert("fd00:96::a".parse().unwrap());
         made.write(dir.path()).unwrap();
         assert_eq!(Made::read(dir.path()).unwrap().cluster_dns.len(), 2);
+        // What a setting was before anybody changed it is what it goes back to.
+        for before in ["0", "1"] {
+            made.will_change(&[Change {
+                name: "net/x".into(),
+                before: before.into(),
+                value: "2",
+            }]);
+        }
+        assert_eq!(made.sysctls["net/x"].before, "0");
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(Made::read(dir.path()).is_err());
     }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
+use ripstop_datapath::ebpf;
 use ripstop_host::pod::is_host_end;
 use ripstop_host::routes::{NodeRoutes, is_tunnel};
+use ripstop_host::sysctl;
 use ripstop_netlink::{Netlink, address, link};
 
 use super::files::Folders;
-use super::made::Made;
+use super::made::{Made, Setting};
 use crate::agent;
 
 /// Index of `lo` in every network namespace.
@@ -75,6 +77,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let deleted = netlink.execute([link::delete(index).if_exists()]);
         undo.did(&format!("link {index}"), deleted.map_err(Into::into));
     }
+    let prepared = prepared(&mut netlink, &made)?;
+    let unprepared = ebpf::unprepare(&prepared);
+    undo.did("places for programs", unprepared.map_err(Into::into));
+    for (name, setting) in &made.sysctls {
+        undo.did(&format!("sysctl {name}"), set_back(name, setting));
+    }
     for ip in &made.cluster_dns {
         let removed = remove_address(&mut netlink, *ip);
         undo.did(&format!("address {ip}"), removed);
@@ -114,6 +122,22 @@ fn host_ends(netlink: &mut Netlink) -> Result<Vec<u32>> {
     let links = netlink.links()?.into_iter();
     let ends = links.filter(|link| is_host_end(&link.name));
     Ok(ends.map(|link| link.index).collect())
+}
+
+fn prepared(netlink: &mut Netlink, made: &Made) -> Result<Vec<u32>> {
+    let links = netlink.links()?.into_iter();
+    let prepared = links.filter(|link| made.prepared.contains(&link.name));
+    Ok(prepared.map(|link| link.index).collect())
+}
+
+/// Unless somebody else has changed it since.
+fn set_back(name: &str, setting: &Setting) -> Result<()> {
+    match sysctl::get(name) {
+        Ok(now) if now == setting.ours => Ok(sysctl::set(name, &setting.before)?),
+        // Of an interface that is gone.
+        Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
 }
 
 fn tunnels(netlink: &mut Netlink) -> Result<Vec<u32>> {

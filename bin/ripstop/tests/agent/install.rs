@@ -30,6 +30,15 @@ fn an_uninstalled_node(engine: &str) {
     // On no link of ours: a tunnel leads there.
     node.create_node("node3", 200, &["10.244.3.0/24"]);
     node.move_node("node3", "198.51.100.7");
+    // Somebody else's, which stay.
+    let foreign = "tc qdisc add dev eth0 clsact && \
+        tc filter add dev eth0 ingress prio 7 matchall action continue && \
+        nft add table ip foreign && nft add chain ip foreign c";
+    let (well, said) = node.run(Command::new("sh").args(["-c", foreign]));
+    assert!(well, "{said}");
+    let settings = "sysctl -w net.ipv4.ip_forward=0 net.ipv4.conf.eth0.rp_filter=1";
+    let (well, said) = node.run(Command::new("sh").args(["-c", settings]));
+    assert!(well, "{said}");
     let before = node.traces();
 
     let (bin, conf) = (at("bin"), at("net.d"));

@@ -3,6 +3,7 @@
 
 mod controller;
 mod install;
+mod life;
 mod node;
 mod rights;
 

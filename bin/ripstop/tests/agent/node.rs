@@ -187,6 +187,8 @@ impl TestNode {
         // link's own takes its time: nobody leaves those.
         let script = "(ip -o link; ip -o addr; ip route show table all; \
             ip -6 route show table all; ip rule; ip -6 rule; nft list ruleset; tc qdisc show; \
+            sysctl net.ipv4.conf.all.forwarding net.ipv6.conf.all.forwarding; \
+            sysctl net.ipv4.conf.eth0.rp_filter; \
             for dev in $(ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/\\1/'); do \
             tc filter show dev $dev ingress; tc filter show dev $dev egress; done) 2>/dev/null \
             | grep -v -e anycast -e fe80";

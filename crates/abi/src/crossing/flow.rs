@@ -180,7 +180,7 @@ pub(super) fn step_aside(ifindex: u32, tables: &impl Tables, work: &mut Work) ->
     }
     if tables.uplink(0).is_some_and(|node| node.is_retired()) {
         // The engine that comes next finds a port for it, by the stack.
-        return Packed::STACK;
+        return Packed::DONE;
     }
     let flow = &mut work.flow;
     flow.source = key.source;

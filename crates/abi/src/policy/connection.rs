@@ -4,6 +4,7 @@
 //! there are two. So a row is one question to the policies, that of its pod, and
 //! keeps the answer for as long as the rules are the same.
 
+use crate::layout::layout;
 use crate::policy::Outcome;
 use crate::table::{FlowKey, TableRow};
 use crate::wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
@@ -27,6 +28,7 @@ pub struct ConnectionKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
+    #[cfg(not(feature = "next-layout"))]
     outcome: Outcome,
     /// Of the rules that the outcome is from.
     generation: u32,
@@ -34,6 +36,8 @@ pub struct Connection {
     last: u32,
     flags: u32,
     reserved: u32,
+    #[cfg(feature = "next-layout")]
+    outcome: Outcome,
 }
 
 /// The other end opened it; else the pod did.
@@ -271,6 +275,12 @@ pub struct PolicyState {
 pub const POLICY_REJECTS: u32 = 1;
 /// Rows of connections that have ended stay for a while.
 pub const POLICY_OBSERVES: u32 = 2;
+/// Connections that are not known are left to whoever comes after: another
+/// engine, or another version of these programs. The same bit in all versions.
+pub const POLICY_RETIRED: u32 = 4;
+/// What is allowed here is nobody else's to say: whoever comes after does not know
+/// all connections yet. Likewise.
+pub const POLICY_ALONE: u32 = 8;
 
 /// Packets that policies stopped.
 #[repr(C)]
@@ -367,7 +377,8 @@ pub struct Policing {
     pub(super) generation: u32,
     /// One if it may be of a connection that was opened from either end.
     pub(super) either_way: u32,
-    reserved: u32,
+    /// [`POLICY_RETIRED`], [`POLICY_ALONE`].
+    pub(super) besides: u32,
     /// Whom the packet is from, whatever it is about.
     pub(super) source: Address,
 }
@@ -401,7 +412,7 @@ impl Default for Policing {
             now: 0,
             generation: 0,
             either_way: 0,
-            reserved: 0,
+            besides: 0,
             source: Address::default(),
         }
     }
@@ -425,4 +436,14 @@ table_rows! {
     FragmentKey: 40,
     ShareKey: 20,
     Policing: 248,
+}
+
+layout! {
+    ConnectionKey { pod, other, pod_port, other_port, protocol }
+    Connection { outcome, generation, last, flags, reserved }
+    PolicyState { generation, flags }
+    DenialKey { pod, other, by, port, protocol, ingress, reserved }
+    DenialRow { packets, last, reserved }
+    FragmentKey { pod, other, id, protocol }
+    ShareKey { pod, inward }
 }

@@ -8,8 +8,8 @@ use crate::policy::connection::marks::{
     BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, LOCAL, NODE, OUT, RESETS,
 };
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_OBSERVES, POLICY_REJECTS,
-    Policing, PolicyState,
+    Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_ALONE, POLICY_OBSERVES,
+    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState,
 };
 use crate::policy::read::read;
 use crate::policy::{BY_NO_CONNECTION, NO_POLICY, Outcome, PolicyTables, judge_side};
@@ -70,6 +70,32 @@ const PARTS_FOLLOW: u32 = 30;
 const ALLOWED: u32 = u32::MAX;
 /// Nor is this: the rules are to be asked.
 const ASK: u32 = u32::MAX - 1;
+/// Nor this: it is not ours to say. See [`POLICY_RETIRED`].
+const LEAVE: u32 = u32::MAX - 2;
+/// Nor this: it may go on, and is ours alone to say.
+const OURS: u32 = u32::MAX - 3;
+
+/// What policies say of a packet.
+pub(crate) enum Says {
+    Yes,
+    /// And who comes after us is not asked: the connection may be known here alone.
+    Ours,
+    /// Who comes after us is asked.
+    Leave,
+    No(DropReason),
+}
+
+impl Says {
+    #[inline(always)]
+    const fn from(answer: u32) -> Self {
+        match answer {
+            ALLOWED => Self::Yes,
+            OURS => Self::Ours,
+            LEAVE => Self::Leave,
+            reason => Self::No(DropReason::from_index(reason)),
+        }
+    }
+}
 
 /// What is to be asked about a packet that a pod of this node sends.
 #[inline(always)]
@@ -90,14 +116,11 @@ pub(crate) fn denied<H: Ip, P: Packet>(
     tables: &impl Tables,
     flow: Option<&Flow>,
     sides: u32,
-) -> Option<DropReason>
+) -> Says
 where
     Frame<H>: Header,
 {
-    match asked::<H, P>(packet, tables, flow, sides, 0) {
-        ALLOWED => None,
-        reason => Some(DropReason::from_index(reason)),
-    }
+    Says::from(asked::<H, P>(packet, tables, flow, sides, 0))
 }
 
 /// Whether who is denied for that reason gets an answer.
@@ -113,15 +136,12 @@ pub(crate) fn denied_to_pod<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
     own: bool,
-) -> Option<DropReason>
+) -> Says
 where
     Frame<H>: Header,
 {
     let marks = if own { NODE } else { 0 };
-    match asked::<H, P>(packet, tables, None, RECEIVER, marks) {
-        ALLOWED => None,
-        reason => Some(DropReason::from_index(reason)),
-    }
+    Says::from(asked::<H, P>(packet, tables, None, RECEIVER, marks))
 }
 
 /// A function of its own: with a stack of its own.
@@ -158,10 +178,17 @@ where
     policing.now = tables.now();
     // Before anything that the rules say: what is said later is of these or of
     // newer ones.
-    policing.generation = tables.policy_state().generation;
+    let state = tables.policy_state();
+    policing.generation = state.generation;
+    policing.besides = state.flags & (POLICY_RETIRED | POLICY_ALONE);
     let answer = both(tables, marks, sides);
-    if answer != ALLOWED && sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination) {
+    let to_itself = sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination);
+    if answer != ALLOWED && to_itself {
         return ALLOWED;
+    }
+    // What goes to the node itself may be an answer that who comes after leads on.
+    if answer == ALLOWED && policing.besides != 0 && !to_itself {
+        return OURS;
     }
     if answer == DropReason::Policy as u32 || answer == DropReason::NoConnection as u32 {
         tables.count_denied(&policing.denial, policing.now);
@@ -228,6 +255,9 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> 
     let Some(row) = known(tables, policing, marks) else {
         if marks & NODE != 0 {
             return ALLOWED;
+        }
+        if policing.besides & POLICY_RETIRED != 0 {
+            return LEAVE;
         }
         policing.inward = (marks & OUT == 0).into();
         if marks & ERROR != 0 {

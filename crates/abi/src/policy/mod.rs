@@ -11,12 +11,12 @@ mod read;
 mod rows;
 
 pub use connection::{
-    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_OBSERVES, POLICY_REJECTS,
-    Policing, PolicyState, ShareKey,
+    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_ALONE, POLICY_OBSERVES,
+    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ShareKey,
 };
 pub use enforce::{Connections, policed};
 pub(crate) use enforce::{
-    RECEIVER, RENUMBERED_SENDER, SENDER, TO_STACK, TRANSLATED_SENDER, answers, denied,
+    RECEIVER, RENUMBERED_SENDER, SENDER, Says, TO_STACK, TRANSLATED_SENDER, answers, denied,
     denied_to_pod, got_by, sent_by,
 };
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};

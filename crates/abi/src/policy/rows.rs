@@ -2,6 +2,7 @@
 
 use core::hint::black_box;
 
+use crate::layout::layout;
 use crate::{Address, TableRow};
 
 /// Names of the tables, as [`crate::names`].
@@ -249,4 +250,12 @@ table_rows! {
     PairKey: 16,
     PairRow: 32,
     PortNode: 80,
+}
+
+layout! {
+    PolicyPod { sides, since, reserved }
+    ClassKey { prefix_len, address }
+    PairKey { policy, class }
+    PairRow { cells }
+    PortNode { next, first }
 }

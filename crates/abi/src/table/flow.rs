@@ -1,5 +1,6 @@
 //! Flows whose packets are translated one by one.
 
+use crate::layout::layout;
 use crate::{Address, Port};
 
 /// The packets of one direction of a flow as they come. An ICMP echo has its
@@ -34,6 +35,8 @@ pub const FLOW_AWAITED: u32 = 32;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
+    #[cfg(feature = "next-layout")]
+    pub added: u32,
     pub source: Address,
     pub destination: Address,
     pub source_port: Port,
@@ -82,5 +85,24 @@ impl Work {
             core::ptr::write_volatile(&raw mut self.blurred, word);
             core::ptr::read_volatile(&raw const self.blurred)
         }
+    }
+}
+
+layout! {
+    FlowKey { source, destination, source_port, destination_port, protocol }
+}
+
+#[cfg(not(feature = "next-layout"))]
+layout! {
+    Flow {
+        source, destination, source_port, destination_port, set, id, ifindex, flags, last, bytes,
+    }
+}
+
+#[cfg(feature = "next-layout")]
+layout! {
+    Flow {
+        added, source, destination, source_port, destination_port, set, id, ifindex, flags, last,
+        bytes,
     }
 }

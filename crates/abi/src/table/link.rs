@@ -1,6 +1,7 @@
 //! Where packets go: pods, other nodes, ranges, uplinks.
 
 use crate::Address;
+use crate::layout::layout;
 
 /// A pod of this node.
 #[repr(C)]
@@ -18,8 +19,9 @@ pub struct Endpoint {
 /// be an answer to one of them.
 pub(crate) const TRANSLATED: u16 = 1;
 /// Another engine is being replaced: what is in the middle of a flow that is not
-/// known here yet is the host's stack's, which that engine taught.
-const HANDED_OVER: u16 = 2;
+/// known here yet is the host's stack's, which that engine taught. The same bit in
+/// all versions.
+pub const HANDED_OVER: u16 = 2;
 /// Its packets are asked about: policies are in force on it, or not yet known.
 pub(crate) const TRACKED: u16 = 4;
 /// Some of its packets go straight to pods by other ports
@@ -137,42 +139,39 @@ pub struct Uplink {
     pub v4: Address,
     pub v6: Address,
     /// Of the node: [`NODE_TRANSLATED`], [`RETIRED`], [`NODE_HANDED_OVER`].
-    translated: u32,
+    flags: u32,
 }
 
 /// As that of an [`Endpoint`].
 const NODE_TRANSLATED: u32 = 1;
-/// New flows are another engine's, by the host's stack.
-const RETIRED: u32 = 2;
+/// New flows are another engine's, by the host's stack, or another version's. The
+/// same bit in all versions.
+pub const RETIRED: u32 = 2;
 /// As that of an [`Endpoint`].
 const NODE_HANDED_OVER: u32 = 4;
 
 impl Uplink {
     pub const fn new(v4: Address, v6: Address) -> Self {
-        Self {
-            v4,
-            v6,
-            translated: 0,
-        }
+        Self { v4, v6, flags: 0 }
     }
 
     #[inline(always)]
     pub const fn is_translated(&self) -> bool {
-        self.translated & NODE_TRANSLATED != 0
+        self.flags & NODE_TRANSLATED != 0
     }
 
     #[inline(always)]
     pub const fn set_translated(&mut self) {
-        self.translated |= NODE_TRANSLATED;
+        self.flags |= NODE_TRANSLATED;
     }
 
     #[inline(always)]
     pub const fn is_retired(&self) -> bool {
-        self.translated & RETIRED != 0
+        self.flags & RETIRED != 0
     }
 
     pub const fn set_retired(&mut self) {
-        self.translated |= RETIRED;
+        self.flags |= RETIRED;
     }
 
     /// Whether a packet that is of no flow is another engine's; `begins`: it can
@@ -184,11 +183,11 @@ impl Uplink {
         } else {
             RETIRED | NODE_HANDED_OVER
         };
-        self.translated & of_others != 0
+        self.flags & of_others != 0
     }
 
     pub const fn set_handed_over(&mut self) {
-        self.translated |= NODE_HANDED_OVER;
+        self.flags |= NODE_HANDED_OVER;
     }
 
     pub(super) const fn without_flags(self) -> Self {
@@ -201,4 +200,11 @@ impl Uplink {
         let address = if peer.is_v4() { self.v4 } else { self.v6 };
         (address != Address::default()).then_some(address)
     }
+}
+
+layout! {
+    Endpoint { ifindex, mac, flags }
+    RouteKey { prefix_len, address }
+    Route { ifindex, mtu, gateway }
+    Uplink { v4, v6, flags }
 }

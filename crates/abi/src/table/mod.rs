@@ -12,8 +12,8 @@ pub use flow::{
     Flow, FlowKey, Work,
 };
 pub use link::{
-    Endpoint, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route,
-    RouteKey, Uplink,
+    Endpoint, HANDED_OVER, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
+    RETIRED, Route, RouteKey, Uplink,
 };
 pub(crate) use link::{RENUMBERED, TRACKED, TRANSLATED};
 pub use service::{
@@ -25,9 +25,13 @@ pub use socket::{Led, ReverseKey, SOCKET_CONNECTED, SOCKET_UNCONNECTED, SocketSt
 
 use crate::Address;
 
-/// Version of everything in these files. A kernel that holds tables of another
-/// version gets new ones; change it with any layout or meaning.
-pub const SCHEMA: u32 = 9;
+/// Version of everything in these files; change it with any meaning. Tables of
+/// another version, or of other fields, are carried over into new ones field by
+/// field (see [`crate::Layout`]).
+pub const SCHEMA: u32 = 10 + NEXT as u32;
+
+/// What the version that does not exist has more.
+const NEXT: usize = if cfg!(feature = "next-layout") { 4 } else { 0 };
 
 /// A type that is a table's key or value: any of its bytes may be anything.
 ///
@@ -42,7 +46,7 @@ pub unsafe trait TableRow: Copy + 'static {
 }
 
 macro_rules! table_rows {
-    ($($type:ty: $size:literal),+ $(,)?) => {$(
+    ($($type:ty: $size:expr),+ $(,)?) => {$(
         // SAFETY: plain integers throughout; without padding, as the sum of its
         // fields' sizes is the size that is asserted here.
         unsafe impl TableRow for $type {}
@@ -66,8 +70,8 @@ table_rows! {
     RouteKey: 20,
     Route: 24,
     FlowKey: 40,
-    Flow: 60,
-    Work: 232,
+    Flow: 60 + NEXT,
+    Work: 232 + 2 * NEXT,
     ReverseKey: 28,
     Led: 28,
     SocketState: 52,

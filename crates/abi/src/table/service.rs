@@ -1,5 +1,6 @@
 //! Frontends and what they lead to.
 
+use crate::layout::layout;
 use crate::{Address, Port};
 
 /// Address, port and protocol: a service's frontend, or a port of the node.
@@ -47,9 +48,12 @@ const FLAG_HOLDS: u16 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
     set: u32,
+    #[cfg(feature = "next-layout")]
+    affinity: u32,
     count: u16,
     flags: u16,
     /// Seconds; 0 is none.
+    #[cfg(not(feature = "next-layout"))]
     affinity: u32,
     outside: u16,
     maglev: u16,
@@ -254,4 +258,17 @@ pub struct SourceKey {
     /// In network order, as prefixes are.
     pub set: u32,
     pub address: Address,
+}
+
+layout! {
+    ServiceAddress { address, port, protocol, reserved }
+    Frontend { set, count, flags, affinity, outside, maglev, slots, refused }
+    SlotsKey { set, chunk }
+    Slots { 0 }
+    MaglevRow { 0 }
+    BackendKey { set, id }
+    BackendRow { connections, bytes, backend, reserved }
+    AffinityKey { client, set }
+    Affinity { id, last }
+    SourceKey { prefix_len, set, address }
 }

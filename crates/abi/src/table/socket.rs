@@ -1,6 +1,7 @@
 //! What sockets remember.
 
 use super::{Backend, BackendKey, ServiceAddress};
+use crate::layout::layout;
 
 /// A backend that a socket was led to.
 #[repr(C)]
@@ -36,4 +37,10 @@ pub struct SocketState {
     pub set: u32,
     pub id: u32,
     pub flags: u32,
+}
+
+layout! {
+    ReverseKey { cookie, backend }
+    Led { frontend, backend }
+    SocketState { frontend, backend, set, id, flags }
 }

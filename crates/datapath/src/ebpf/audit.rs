@@ -58,19 +58,11 @@ pub(crate) fn audit(
     for (row, outcome) in ranges::audit(&mut engine.maps, &desired.ranges) {
         audit.note(row, outcome);
     }
-    match engine.attach_links() {
-        Ok(attached) => audit.repaired.extend(attached),
+    match engine.take_over() {
+        Ok(()) => audit.attachments(engine, pods),
+        // Those of the other version go on.
         Err(error) => audit.failed(error),
     }
-    let uplinks = engine.config.uplinks.iter().copied();
-    let kept = uplinks
-        .chain(pods.iter().map(|pod| pod.host_ifindex))
-        .collect();
-    match links::retain(&mut engine.netlink, &kept) {
-        Ok(removed) => audit.repaired.extend(removed),
-        Err(error) => audit.failed(error),
-    }
-    engine.takeover_pending = false;
     audit.result.map(|()| Drift {
         repaired: audit.repaired,
     })
@@ -93,6 +85,21 @@ impl Audit {
     fn failed(&mut self, error: Error) {
         if self.result.is_ok() {
             self.result = Err(error);
+        }
+    }
+
+    fn attachments(&mut self, engine: &mut EbpfEngine, pods: &[LocalPod]) {
+        match engine.attach_links() {
+            Ok(attached) => self.repaired.extend(attached),
+            Err(error) => self.failed(error),
+        }
+        let uplinks = engine.config.uplinks.iter().copied();
+        let kept = uplinks
+            .chain(pods.iter().map(|pod| pod.host_ifindex))
+            .collect();
+        match links::retain(&mut engine.netlink, &kept) {
+            Ok(removed) => self.repaired.extend(removed),
+            Err(error) => self.failed(error),
         }
     }
 

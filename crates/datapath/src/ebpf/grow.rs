@@ -8,7 +8,7 @@ use ripstop_plan::{Change, Tables};
 use super::maps::State;
 use super::policy::Policies;
 use super::programs::Programs;
-use super::{EbpfEngine, SCHEMA, constants, links};
+use super::{EbpfEngine, SCHEMA, Takeover, constants, links};
 use crate::Error;
 
 /// What was written, and the first error.
@@ -74,10 +74,15 @@ impl EbpfEngine {
         };
         let constants = constants()?;
         let programs = Programs::load(&maps, &constants)?;
+        if let Takeover::Of(_) = self.takeover {
+            // What is pinned and attached is another version's.
+            (self.maps, self.programs) = (maps, programs);
+            return Ok(true);
+        }
         maps.pin(&self.pins)?;
         programs.pin(&self.pins)?;
         // Before this all of ours are attached by the first audit.
-        if !self.takeover_pending {
+        if let Takeover::None = self.takeover {
             links::replace(&mut self.netlink, &self.programs, &programs)?;
             if !self.handing_over {
                 links::sockets(&self.pins, &programs, &self.cgroup)?;

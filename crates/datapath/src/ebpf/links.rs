@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya_obj::generated::bpf_attach_type;
 
 use ripstop_netlink::Netlink;
-use ripstop_netlink::traffic::{self, Hook};
+use ripstop_netlink::traffic::{self, Hook, Place};
 
 use super::pins::Pins;
 use super::programs::{
@@ -23,7 +23,7 @@ use super::sys::{self, LinkInfo};
 use crate::Error;
 
 /// Where on interfaces programs are.
-const HOOKS: [Hook; 2] = [Hook::Ingress, Hook::Egress];
+pub(crate) const HOOKS: [Hook; 2] = [Hook::Ingress, Hook::Egress];
 
 /// The cgroup whose sockets are translated.
 #[derive(Debug)]
@@ -58,10 +58,29 @@ pub(crate) fn sockets(
     programs: &Programs,
     cgroup: &Cgroup,
 ) -> Result<Vec<String>, Error> {
+    sockets_of(pins, programs, cgroup, |_| true)
+}
+
+/// Likewise, those that lead sockets to backends, each at once in the place of
+/// another one.
+pub(crate) fn sockets_that_lead(
+    pins: &Pins,
+    programs: &Programs,
+    cgroup: &Cgroup,
+) -> Result<(), Error> {
+    sockets_of(pins, programs, cgroup, leads).map(drop)
+}
+
+fn sockets_of(
+    pins: &Pins,
+    programs: &Programs,
+    cgroup: &Cgroup,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Error> {
     let mut attached = Vec::new();
-    for (name, attach) in SOCKET_HOOKS {
+    for (name, attach) in SOCKET_HOOKS.into_iter().filter(|(name, _)| is_meant(name)) {
         let link = Link {
-            pin: format!("link_{name}"),
+            pin: pin(name),
             program: name,
             target: cgroup.directory.as_raw_fd() as u32,
             attach,
@@ -76,11 +95,20 @@ pub(crate) fn sockets(
 /// Takes the programs away that lead sockets to backends; those that say from
 /// whom answers are stay.
 pub(crate) fn release_sockets(pins: &Pins) -> Result<(), Error> {
-    let leads = |name: &str| name.starts_with("connect") || name.starts_with("sendmsg");
     for (name, _) in SOCKET_HOOKS.into_iter().filter(|(name, _)| leads(name)) {
-        pins.remove(&format!("link_{name}"))?;
+        pins.remove(&pin(name))?;
     }
     Ok(())
+}
+
+/// Whether a program leads sockets to backends.
+pub(crate) fn leads(name: &str) -> bool {
+    name.starts_with("connect") || name.starts_with("sendmsg")
+}
+
+/// Under which name the link of a program on the cgroup is kept.
+pub(crate) fn pin(program: &str) -> String {
+    format!("link_{program}")
 }
 
 /// Puts the programs for what comes in and goes out on an uplink. True if one
@@ -138,7 +166,7 @@ pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> 
 /// Takes a program away; that it or its interface is gone is no error.
 pub(crate) fn detach(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
     for hook in HOOKS {
-        match netlink.execute([traffic::detach(ifindex, hook).if_exists()]) {
+        match netlink.execute([traffic::detach(ifindex, hook, Place::First).if_exists()]) {
             // No clsact there, hence no program.
             Err(error) if error.errno() == Some(libc::EINVAL) => {}
             other => other.map_err(failed)?,
@@ -168,25 +196,6 @@ pub(crate) fn retain(
         }
     }
     Ok(detached)
-}
-
-/// Interfaces that programs of ours are on, in the calling thread's network
-/// namespace.
-///
-/// # Errors
-/// If the kernel cannot be asked.
-pub fn attached() -> Result<Vec<u32>, Error> {
-    let mut netlink = Netlink::new().map_err(failed)?;
-    let mut found = Vec::new();
-    for link in netlink.links().map_err(failed)? {
-        for hook in HOOKS {
-            if netlink.program(link.index, hook).map_err(failed)?.is_some() {
-                found.push(link.index);
-                break;
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Takes away what programs were attached by, unless others have theirs there.
@@ -222,14 +231,51 @@ fn filter(
     if found == Some(program.id) {
         return Ok(false);
     }
-    let shown = format!("ripstop {name}");
-    netlink
-        .execute([
-            traffic::prepare(ifindex).unless_exists(),
-            traffic::attach(ifindex, hook, program.as_fd(), &shown),
-        ])
-        .map_err(failed)?;
+    // Links are prepared when they are made, but not those of others.
+    if put(netlink, programs, name, ifindex, hook).is_err() {
+        netlink
+            .execute([traffic::prepare(ifindex).unless_exists()])
+            .map_err(failed)?;
+        put(netlink, programs, name, ifindex, hook)?;
+    }
     Ok(true)
+}
+
+/// Puts a program on an interface that is prepared for it, in the place of any
+/// other of ours.
+pub(crate) fn put(
+    netlink: &mut Netlink,
+    programs: &Programs,
+    name: &str,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<(), Error> {
+    let shown = format!("ripstop {name}");
+    let program = programs.get(name).as_fd();
+    let attach = traffic::attach(ifindex, hook, program, &shown);
+    netlink.execute([attach]).map_err(failed)
+}
+
+/// True if a program of ours or of another version is on this interface.
+pub(crate) fn has_any(netlink: &mut Netlink, ifindex: u32) -> Result<bool, Error> {
+    let found = netlink.program(ifindex, Hook::Ingress).map_err(failed)?;
+    Ok(found.is_some())
+}
+
+/// A link of the cgroup beside any other of that program's name. It ends with its
+/// descriptor, unless that is pinned.
+pub(crate) fn create(
+    programs: &Programs,
+    cgroup: &Cgroup,
+    program: &'static str,
+    attach: bpf_attach_type,
+) -> Result<OwnedFd, Error> {
+    let fd = programs.get(program).as_fd();
+    let target = cgroup.directory.as_raw_fd() as u32;
+    sys::link_create(fd, target, attach).map_err(|source| Error::Kernel {
+        operation: format!("attach program {program} beside that of another version"),
+        source,
+    })
 }
 
 pub(super) fn failed(error: ripstop_netlink::Error) -> Error {

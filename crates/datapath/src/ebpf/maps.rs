@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya_obj::generated::bpf_map_type;
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, BackendKey, BackendRow, DropReason,
-    Endpoint, Flow, FlowKey, Frontend, Led, MaglevRow, ReverseKey, Route, RouteKey, SCHEMA,
-    ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow, Uplink, Work, names,
+    Endpoint, Field, Flow, FlowKey, Frontend, Layout, Led, MaglevRow, ReverseKey, Route, RouteKey,
+    SCHEMA, ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow, Uplink, Work, names,
+    policy_names,
 };
 
 use super::config::Limits;
+use super::layout;
+use super::old::OldTables;
 use super::pins::Pins;
 use super::policy::maps::{self as policy, PolicyMaps};
 use super::sys::{self, MapShape, MapTypes};
@@ -48,7 +51,7 @@ impl Maps {
     /// New, empty tables.
     pub(crate) fn create(limits: &Limits) -> Result<Self, Error> {
         Self::collect(|name| {
-            let shape = shape(name, limits);
+            let shape = form(name, limits).shape;
             create(name, &shape).map_err(|source| Error::Kernel {
                 operation: format!("create table {name} ({} rows)", shape.max_entries),
                 source,
@@ -56,27 +59,38 @@ impl Maps {
         })
     }
 
-    /// The pinned tables, if all are there and of the form that this version
-    /// makes, grown or not; else new ones are pinned in their place.
-    pub(crate) fn adopt_or_create(pins: &Pins, limits: &Limits) -> Result<(Self, bool), Error> {
+    /// New tables beside those of another version: empty, but for those that
+    /// have to be the same because nobody can read all of their rows.
+    pub(crate) fn create_beside(limits: &Limits, old: &OldTables) -> Result<Self, Error> {
         let at_first = limits.at_first();
-        if State::read(pins)?.is_some_and(|state| state.schema == u64::from(SCHEMA)) {
-            for limits in [&at_first, limits] {
-                if let Some(maps) = Self::adopt(pins, limits)? {
-                    return Ok((maps, true));
-                }
-            }
-        }
-        let maps = Self::create(&at_first)?;
-        maps.pin(pins)?;
-        Ok((maps, false))
+        let limits = if old.fits(&at_first) {
+            &at_first
+        } else {
+            limits
+        };
+        Self::collect(|name| {
+            let form = form(name, limits);
+            let shared = [names::SOCKETS, names::DROPS, policy_names::DENIALS_LOST];
+            let same = shared.contains(&name).then(|| old.same(name, &form));
+            let created = match same.flatten() {
+                Some(map) => map.try_clone_to_owned(),
+                None => create(name, &form.shape),
+            };
+            created.map_err(|source| Error::Kernel {
+                operation: format!("create table {name} ({} rows)", form.shape.max_entries),
+                source,
+            })
+        })
     }
 
-    /// Pins all tables. From here on the pins are not a set, until the record is
-    /// written.
+    /// Pins them, in the place of any others. Whatever happens on the way, the
+    /// pins are not a set until [`State`] is written.
     pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Error> {
-        pins.remove(STATE)?;
-        all().try_for_each(|name| pins.put(&pin(name), self.get(name)))
+        State::remove(pins)?;
+        for name in all() {
+            pins.put(&pin(name), self.get(name))?;
+        }
+        layout::write(pins, &layout::describe())
     }
 
     /// The same tables, and in the place of those that are smaller new ones with
@@ -88,7 +102,7 @@ impl Maps {
         };
         let mut grew = false;
         let mut grown = Self::collect(|name| {
-            let (now, wanted) = (self.get(name), shape(name, limits));
+            let (now, wanted) = (self.get(name), form(name, limits).shape);
             if sys::map_shape(now).map_err(|error| failed(name, error))? == wanted {
                 return now.try_clone_to_owned().map_err(|e| failed(name, e));
             }
@@ -117,13 +131,27 @@ impl Maps {
         Ok(Some(grown))
     }
 
-    fn adopt(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {
+    /// The pinned tables, if all are there and of the form that this version
+    /// makes, grown or not.
+    pub(crate) fn adopt(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {
+        let same = State::read(pins)?.is_some_and(|state| state.schema == u64::from(SCHEMA))
+            && layout::read(pins)? == Some(layout::describe());
+        if !same {
+            return Ok(None);
+        }
+        match Self::adopt_of(pins, &limits.at_first())? {
+            None => Self::adopt_of(pins, limits),
+            found => Ok(found),
+        }
+    }
+
+    fn adopt_of(pins: &Pins, limits: &Limits) -> Result<Option<Self>, Error> {
         let mut found = Vec::new();
         for name in all() {
             let Some(map) = pins.get(&pin(name))? else {
                 return Ok(None);
             };
-            if sys::map_shape(map.as_fd()).ok() != Some(shape(name, limits)) {
+            if sys::map_shape(map.as_fd()).ok() != Some(form(name, limits).shape) {
                 return Ok(None);
             }
             found.push(map);
@@ -244,32 +272,53 @@ const UPLINKS: u32 = 256;
 /// Connected datagram sockets of the node's own processes, which are few.
 const CONNECTED: u32 = 1024;
 
-fn pin(name: &str) -> String {
+pub(crate) fn pin(name: &str) -> String {
     format!("map_{name}")
 }
 
 /// Rows take memory when they are written, not before.
 pub(crate) const NO_PREALLOC: u32 = 1;
 
-pub(crate) const fn of<K: TableRow, V: TableRow>(
+/// How a table is made, and what its rows are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) shape: MapShape,
+    pub(crate) key: &'static [Field],
+    /// None if nobody but programs knows, for the moment of a packet.
+    pub(crate) value: &'static [Field],
+}
+
+pub(crate) const fn of<K: TableRow + Layout, V: TableRow + Layout>(
     kind: bpf_map_type,
     rows: u32,
     flags: u32,
-) -> MapShape {
-    MapShape {
-        kind: kind as u32,
-        key_size: size_of::<K>() as u32,
-        value_size: size_of::<V>() as u32,
-        max_entries: rows,
-        flags,
+) -> Form {
+    Form {
+        shape: MapShape {
+            kind: kind as u32,
+            key_size: size_of::<K>() as u32,
+            value_size: size_of::<V>() as u32,
+            max_entries: rows,
+            flags,
+        },
+        key: K::FIELDS,
+        value: V::FIELDS,
     }
+}
+
+/// One value per CPU to work with.
+pub(crate) const fn scratch<V: TableRow>() -> Form {
+    let mut form = of::<u32, u32>(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY, 1, 0);
+    form.shape.value_size = size_of::<V>() as u32;
+    form.value = &[];
+    form
 }
 
 /// How each table is made.
 ///
 /// # Panics
 /// If there is no such table: names are ours.
-pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
+pub(crate) fn form(name: &str, limits: &Limits) -> Form {
     use bpf_map_type::{
         BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE, BPF_MAP_TYPE_LRU_HASH as LRU,
         BPF_MAP_TYPE_PERCPU_ARRAY as COUNTERS, BPF_MAP_TYPE_SK_STORAGE as SOCKETS,
@@ -294,10 +343,10 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> MapShape {
         names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
         names::NAMES => of::<ReverseKey, Led>(LRU, limits.reverse, 0),
-        names::WORK => of::<u32, Work>(COUNTERS, 1, 0),
+        names::WORK => scratch::<Work>(),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
-        other => policy::shape(other, limits).unwrap_or_else(|| panic!("no table {other}")),
+        other => policy::form(other, limits).unwrap_or_else(|| panic!("no table {other}")),
     }
 }
 
@@ -352,6 +401,11 @@ impl State {
         let read = unsafe { sys::map_lookup(map.as_fd(), &0_u32, &mut value) };
         let [schema, digest] = value;
         Ok(read.is_ok().then_some(Self { schema, digest }))
+    }
+
+    /// From here on the pins are not a set.
+    pub(crate) fn remove(pins: &Pins) -> Result<(), Error> {
+        pins.remove(STATE)
     }
 
     pub(crate) fn write(self, pins: &Pins) -> Result<(), Error> {

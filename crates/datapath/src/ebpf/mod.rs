@@ -10,9 +10,11 @@ mod audit;
 mod config;
 mod frontends;
 mod grow;
+mod layout;
 mod links;
 mod maglev;
 mod maps;
+mod old;
 #[cfg(test)]
 mod packet_tests;
 mod pins;
@@ -26,12 +28,15 @@ mod retire;
 mod stranded;
 mod sys;
 mod table;
+mod upgrade;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use ripstop_abi::{
@@ -44,7 +49,7 @@ use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
 
 pub use config::{Config, Limits};
-pub use links::{attached, unprepare};
+pub use links::unprepare;
 pub use preflight::{Loaded, try_load};
 pub use programs::ProgramStats;
 
@@ -53,10 +58,12 @@ use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use frontends::{Frontends, Wanted};
 use links::Cgroup;
 use maps::{Maps, State};
+use old::OldTables;
 use pins::Pins;
 use pods::PodRows;
 use policy::{Collector, Policies};
 use programs::Programs;
+use upgrade::Upgrade;
 
 /// The engine of one node. Dropped, it leaves everything in the kernel.
 ///
@@ -71,10 +78,12 @@ pub struct EbpfEngine {
     programs: Programs,
     maps: Maps,
     adopted: bool,
-    /// Old programs, over old tables, are attached where ours should be. Ours
-    /// take over with the first audit: before that it is not known that their
-    /// tables have every service.
-    takeover_pending: bool,
+    /// Programs of another version are attached where ours should be, over tables
+    /// of another form. Ours take over at once if all that was in those could be
+    /// carried over; else with the first audit: before that ours do not have
+    /// every service.
+    takeover: Takeover,
+    state: State,
     /// Flows of another engine are being taken over: pods that come in keep to
     /// the host's stack for what they are in the middle of.
     handing_over: bool,
@@ -96,11 +105,16 @@ impl EbpfEngine {
     pub fn open(config: Config) -> Result<Self, Error> {
         let pins = Pins::open(&config.bpffs)?;
         let cgroup = Cgroup::open(&config.cgroup_root)?;
-        let attached_before = links::are_there(&pins)?;
-        let (maps, adopted) = Maps::adopt_or_create(&pins, &config.limits)?;
-        let (programs, state) = load_or_adopt(&pins, &maps)?;
+        let Start {
+            maps,
+            programs,
+            state,
+            found,
+        } = Start::find(&pins, &config.limits)?;
+        let adopted = !matches!(found, Found::Nothing);
         let mut engine = Self {
-            takeover_pending: attached_before && !adopted,
+            takeover: Takeover::None,
+            state,
             handing_over: false,
             frontends: Frontends::default(),
             policies: if adopted {
@@ -123,14 +137,58 @@ impl EbpfEngine {
             adopted,
         };
         engine.read_back()?;
-        if !engine.takeover_pending {
-            engine.attach_links()?;
-        }
         // Who was in the middle of it is gone.
         retire::take_over(&engine.maps, false)?;
+        match found {
+            Found::Ours => upgrade::tidy(&engine.pins, &mut engine.netlink)?,
+            Found::Nothing if links::are_there(&engine.pins)? => {
+                engine.takeover = Takeover::OfUnknown;
+            }
+            Found::Nothing => {}
+            Found::Old {
+                tables,
+                is_complete,
+            } => {
+                // Marks of an engine that did not come to its end.
+                retire::resume(&engine.maps)?;
+                engine.takeover = Takeover::Of(tables);
+                if !is_complete {
+                    return Ok(engine);
+                }
+                engine.take_over()?;
+            }
+        }
+        if let Takeover::None = engine.takeover {
+            engine.attach_links()?;
+        }
         // Last: from here on the pins are a whole.
-        state.write(&engine.pins)?;
+        engine.state.write(&engine.pins)?;
         Ok(engine)
+    }
+
+    /// Our programs take over from those of another version, if there are any.
+    fn take_over(&mut self) -> Result<(), Error> {
+        let Takeover::Of(old) = std::mem::replace(&mut self.takeover, Takeover::None) else {
+            return Ok(());
+        };
+        let started = Instant::now();
+        let mut upgrade = Upgrade {
+            pins: &self.pins,
+            cgroup: &self.cgroup,
+            netlink: &mut self.netlink,
+            programs: &self.programs,
+            maps: &mut self.maps,
+            limits: &self.config.limits,
+        };
+        if let Err(error) = upgrade.carry_out(&old) {
+            self.takeover = Takeover::Of(old);
+            return Err(error);
+        }
+        tracing::info!(
+            millis = started.elapsed().as_millis(),
+            "took over from the programs and tables of another version"
+        );
+        self.state.write(&self.pins)
     }
 
     /// What the kernel knows of the programs.
@@ -212,12 +270,17 @@ impl EbpfEngine {
         result?;
         done.extend(written);
         let has_ports = !pod.host_ports.is_empty();
-        if links::pod(
-            &mut self.netlink,
-            &self.programs,
-            pod.host_ifindex,
-            has_ports,
-        )? {
+        // Not one by one where those of another version are.
+        let waits = matches!(self.takeover, Takeover::Of(_))
+            && links::has_any(&mut self.netlink, pod.host_ifindex)?;
+        if !waits
+            && links::pod(
+                &mut self.netlink,
+                &self.programs,
+                pod.host_ifindex,
+                has_ports,
+            )?
+        {
             done.push(format!("program on {}", pod.host_ifname));
         }
         Ok(done)
@@ -395,7 +458,7 @@ impl Datapath for EbpfEngine {
         if !self.config.uplinks.contains(&ifindex) {
             self.config.uplinks.push(ifindex);
         }
-        if !self.takeover_pending {
+        if let Takeover::None = self.takeover {
             links::uplink(&mut self.netlink, &self.programs, ifindex)?;
         }
         self.write_uplinks().map(drop)
@@ -465,6 +528,7 @@ impl Datapath for EbpfEngine {
     }
 
     fn retire(&mut self) -> Result<(), Error> {
+        self.policies.retire(&self.maps)?;
         retire::retire(&self.maps, &self.pins)
     }
 
@@ -493,38 +557,148 @@ impl Datapath for EbpfEngine {
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
-        // Attachments first: programs that nothing leads to need no tables.
-        let filters = links::retain(&mut self.netlink, &BTreeSet::new());
-        let sockets = self.pins.remove_all("link_");
-        filters.map(drop).and(sockets).and(self.pins.remove_all(""))
+        remove_all(&self.pins, &mut self.netlink)
     }
 }
 
-/// The pinned programs if they are what would be loaded, else newly loaded
-/// ones; with the record to write once everything else is done.
-fn load_or_adopt(pins: &Pins, maps: &Maps) -> Result<(Programs, State), Error> {
-    let constants = constants()?;
-    let wanted = State {
-        schema: SCHEMA.into(),
-        digest: Programs::digest(&constants),
+/// Whether programs of an engine, of whichever version, are attached.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn is_attached(bpffs: &Path) -> Result<bool, Error> {
+    match Pins::open(bpffs) {
+        Ok(pins) => links::are_there(&pins),
+        // No BPF file system, hence no pins.
+        Err(Error::Unsupported { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes away what an engine left, of whichever version, also where the kernel
+/// does not take ours. Goes on after an error.
+///
+/// # Errors
+/// The first thing that could not be removed.
+pub fn remove(bpffs: &Path) -> Result<(), Error> {
+    let pins = match Pins::open(bpffs) {
+        Ok(pins) => pins,
+        Err(Error::Unsupported { .. }) => return Ok(()),
+        Err(error) => return Err(error),
     };
-    let found = State::read(pins)?;
-    if found == Some(wanted)
+    let mut netlink = Netlink::new().map_err(links::failed)?;
+    remove_all(&pins, &mut netlink)
+}
+
+fn remove_all(pins: &Pins, netlink: &mut Netlink) -> Result<(), Error> {
+    // Attachments first: programs that nothing leads to need no tables.
+    let half_done = upgrade::tidy(pins, netlink);
+    let filters = links::retain(netlink, &BTreeSet::new());
+    let sockets = pins.remove_all("link_");
+    half_done
+        .and(filters.map(drop))
+        .and(sockets)
+        .and(pins.remove_all(""))
+}
+
+/// Whose programs are attached where ours should be.
+#[derive(Debug)]
+enum Takeover {
+    /// Nobody's.
+    None,
+    /// Those of tables that we can read.
+    Of(OldTables),
+    /// Those of tables that nobody can read any more.
+    OfUnknown,
+}
+
+/// What an engine begins with.
+struct Start {
+    maps: Maps,
+    programs: Programs,
+    state: State,
+    found: Found,
+}
+
+/// What an engine found in the kernel.
+enum Found {
+    Nothing,
+    /// Tables as this version makes them.
+    Ours,
+    /// Those of another version, carried over into new ones.
+    Old {
+        tables: OldTables,
+        /// The new tables have everything that programs look up.
+        is_complete: bool,
+    },
+}
+
+impl Start {
+    /// Tables and programs. What is pinned and attached changes only once the
+    /// kernel has taken our programs.
+    fn find(pins: &Pins, limits: &Limits) -> Result<Self, Error> {
+        let constants = constants()?;
+        let state = State {
+            schema: SCHEMA.into(),
+            digest: Programs::digest(&constants),
+        };
+        if let Some(maps) = Maps::adopt(pins, limits)? {
+            let programs = load_or_adopt(pins, &maps, &constants, state)?;
+            return Ok(Self {
+                maps,
+                programs,
+                state,
+                found: Found::Ours,
+            });
+        }
+        if let Some(tables) = OldTables::find(pins)? {
+            let maps = Maps::create_beside(limits, &tables)?;
+            let programs = Programs::load(&maps, &constants)?;
+            let is_complete = tables.carry_all(&maps, limits)?;
+            return Ok(Self {
+                maps,
+                programs,
+                state,
+                found: Found::Old {
+                    tables,
+                    is_complete,
+                },
+            });
+        }
+        let maps = Maps::create(&limits.at_first())?;
+        let programs = Programs::load(&maps, &constants)?;
+        maps.pin(pins)?;
+        programs.pin(pins)?;
+        Ok(Self {
+            maps,
+            programs,
+            state,
+            found: Found::Nothing,
+        })
+    }
+}
+
+/// The pinned programs if they are what would be loaded, else newly loaded ones
+/// over the same tables.
+fn load_or_adopt(
+    pins: &Pins,
+    maps: &Maps,
+    constants: &Constants,
+    wanted: State,
+) -> Result<Programs, Error> {
+    if State::read(pins)? == Some(wanted)
         && let Some(programs) = Programs::adopt(pins)?
     {
-        return Ok((programs, wanted));
+        return Ok(programs);
     }
-    let programs = Programs::load(maps, &constants)?;
-    if found.is_some() {
-        // The pins are a mixture until the record is written again.
-        State {
-            digest: 0,
-            ..wanted
-        }
-        .write(pins)?;
+    let programs = Programs::load(maps, constants)?;
+    // The pins are a mixture until the record is written again.
+    State {
+        digest: 0,
+        ..wanted
     }
+    .write(pins)?;
     programs.pin(pins)?;
-    Ok((programs, wanted))
+    Ok(programs)
 }
 
 /// What the programs are told of this node.

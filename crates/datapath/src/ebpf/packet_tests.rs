@@ -210,9 +210,10 @@ impl Both {
             TO_POD => to_pod(&mut packet, &self.memory).verdict(),
             _ => to_outside(&mut packet, &self.memory).verdict(),
         };
-        // TC_ACT_UNSPEC, TC_ACT_REDIRECT, TC_ACT_SHOT of linux/pkt_cls.h.
+        // TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT of linux/pkt_cls.h.
         let expected = match verdict {
             Verdict::Stack => -1,
+            Verdict::StackAtOnce => 0,
             Verdict::Deliver { .. }
             | Verdict::Forward { .. }
             | Verdict::Route { .. }

@@ -17,7 +17,14 @@ use super::sys::{self, MapShape};
 use crate::Error;
 
 /// The compiled programs of `ebpf/`; made by `cargo xtask ebpf`.
+#[cfg(not(feature = "next-layout"))]
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("programs.bpf.o"));
+/// Those of the version that does not exist; made by `cargo xtask next-version`.
+#[cfg(feature = "next-layout")]
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../target/next/programs.bpf.o"
+)));
 
 /// ELF wants its words aligned.
 #[repr(C, align(8))]
@@ -162,7 +169,7 @@ impl Program {
     }
 }
 
-fn pin(name: &str) -> String {
+pub(crate) fn pin(name: &str) -> String {
     format!("prog_{name}")
 }
 

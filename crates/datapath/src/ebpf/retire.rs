@@ -44,9 +44,14 @@ pub(crate) fn resume(maps: &Maps) -> Result<(), Error> {
     mark_node(maps, |_| {})
 }
 
+/// What comes to the node may be an answer.
+pub(crate) fn note_translated(maps: &Maps) -> Result<(), Error> {
+    mark_node(maps, Uplink::set_translated)
+}
+
 /// Writing a row anew forgets what programs noted in it: what costs a look at each
 /// packet is noted of all.
-fn may_be_in_flows(endpoint: &mut Endpoint) {
+pub(crate) fn may_be_in_flows(endpoint: &mut Endpoint) {
     endpoint.set_translated();
     endpoint.set_renumbered();
 }

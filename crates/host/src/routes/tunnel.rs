@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ripstop_model::Mac;
 
 use super::kernel::Kernel;
+use crate::pod::prepare_for_programs;
 use ripstop_netlink::link::{self, Link, NewVxlan};
 use ripstop_netlink::{Error, Netlink, address};
 
@@ -175,6 +176,7 @@ fn create(netlink: &mut Netlink, family: Family, local: IpAddr, mtu: u32) -> Res
     let made = netlink.link(name)?.ok_or_else(|| Error::Malformed {
         operation: format!("create VXLAN device {name}"),
     })?;
+    prepare_for_programs(netlink, made.index);
     let mut requests = vec![link::no_ipv6_link_local(made.index)];
     if local.is_ipv4() {
         // What other nodes themselves send has their underlay addresses, to

@@ -69,6 +69,12 @@ impl Cluster {
         (name, self.namespaces.get(name).unwrap_or(&NONE))
     }
 
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods
+            .values()
+            .flat_map(|of_namespace| of_namespace.values())
+    }
+
     pub(super) fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
         self.pods.get(&key.namespace)?.get(&key.name)
     }

@@ -240,6 +240,11 @@ impl PolicyPlanner {
         self.cluster.local_addresses(key)
     }
 
+    /// All pods that are known, of every node.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.cluster.pods()
+    }
+
     /// A pod of any node that is known.
     pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
         self.cluster.pod(key)

@@ -1,6 +1,7 @@
 //! Who is attached, which addresses that takes, and who is being worked on.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -215,6 +216,23 @@ impl Attachments {
             })
             .map(|(key, _)| key.clone())
             .collect()
+    }
+
+    /// Gives these addresses to nobody; those that are somebody's already stay so.
+    pub(super) fn keep_free(&self, addresses: &[IpAddr]) {
+        let mut state = self.state();
+        for address in addresses {
+            // Two pods of one address are the other network's affair.
+            let _ = state.allocator.claim(*address);
+        }
+    }
+
+    /// They can be given again.
+    pub(super) fn give_back(&self, addresses: &[IpAddr]) {
+        let mut state = self.state();
+        for address in addresses {
+            state.allocator.release(*address);
+        }
     }
 
     pub(super) fn usage(&self) -> Vec<(IpNet, usize, usize)> {

@@ -23,6 +23,9 @@ use super::{Args, privileges, thread};
 use holder::Held;
 use keep::Kept;
 
+/// After this time a start is slow, and questions, which wait for a second at most,
+/// are better answered with the names that were known last.
+const SLOW_START: Duration = Duration::from_millis(500);
 /// How long an ending agent waits for answers of upstream servers.
 const DRAIN: Duration = Duration::from_millis(1500);
 
@@ -60,15 +63,23 @@ impl Names {
         let server = Arc::new(server);
         let ending = Arc::clone(&server);
         thread::at_end(move || ending.drain(DRAIN));
-        Ok(Self {
+        let names = Self {
             kept: Arc::new(Kept::new(args.run_dir.join("names"))),
             zone,
             server,
             _holder: Arc::new(held.connection),
-        })
+        };
+        let early = names.clone();
+        std::thread::Builder::new()
+            .name("names-start".to_owned())
+            .spawn(move || {
+                std::thread::sleep(SLOW_START);
+                early.restore();
+            })?;
+        Ok(names)
     }
 
-    /// The API is away: the names are those that the last agent knew, if there
+    /// The API is away, or this start takes its time: the names are those that the last agent knew, if there
     /// was one.
     pub(crate) fn restore(&self) {
         if self.zone.is_known() {

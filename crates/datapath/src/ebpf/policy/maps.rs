@@ -14,8 +14,7 @@ use ripstop_abi::{
 
 use crate::Error;
 use crate::ebpf::config::Limits;
-use crate::ebpf::maps::{NO_PREALLOC, of, sum_per_cpu};
-use crate::ebpf::sys::MapShape;
+use crate::ebpf::maps::{Form, NO_PREALLOC, of, scratch, sum_per_cpu};
 use crate::ebpf::table::{Mirror, Table};
 
 #[derive(Debug)]
@@ -115,7 +114,7 @@ impl PolicyMaps {
     }
 }
 
-pub(crate) fn shape(name: &str, limits: &Limits) -> Option<MapShape> {
+pub(crate) fn form(name: &str, limits: &Limits) -> Option<Form> {
     Some(match name {
         names::PODS => of::<Address, PolicyPod>(HASH, limits.endpoints, NO_PREALLOC),
         names::CLASSES => of::<ClassKey, u64>(TRIE, limits.policy_classes, NO_PREALLOC),
@@ -129,7 +128,7 @@ pub(crate) fn shape(name: &str, limits: &Limits) -> Option<MapShape> {
         names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
         names::FRAGMENTS => of::<FragmentKey, u32>(LRU, FRAGMENTS, 0),
-        names::POLICING => of::<u32, Policing>(PER_CPU, 1, 0),
+        names::POLICING => scratch::<Policing>(),
         // Both ways of each pod, and who says how many.
         names::SHARES => of::<ShareKey, u32>(HASH, 2 * limits.endpoints + 1, NO_PREALLOC),
         _ => return None,

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ripstop_abi::{
-    Address, CLASS_V4, ClassKey, Endpoint, NO_POLICY, POLICY_OBSERVES, POLICY_REJECTS, PolicyPod,
-    PolicyState,
+    Address, CLASS_V4, ClassKey, Endpoint, NO_POLICY, POLICY_ALONE, POLICY_OBSERVES,
+    POLICY_REJECTS, POLICY_RETIRED, PolicyPod, PolicyState,
 };
 use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PortTable, RuleRow, kernel};
 
@@ -87,6 +87,7 @@ impl Policies {
             maps.classes
                 .put(key, class, || "class of all IPv4 addresses".into())?;
         }
+        policies.state.flags &= !(POLICY_RETIRED | POLICY_ALONE);
         policies.next_generation(maps)?;
         Ok(policies)
     }
@@ -280,6 +281,18 @@ impl Policies {
             }
             _ => Ok(false),
         }
+    }
+
+    /// From here on connections that are not known are left to who comes after.
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    pub(crate) fn retire(&self, maps: &Maps) -> Result<(), Error> {
+        let state = PolicyState {
+            flags: self.state.flags | POLICY_RETIRED,
+            ..self.state
+        };
+        maps.policy.state.put(&0, &state, || "settings".into())
     }
 
     /// # Errors

@@ -43,6 +43,12 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, attributes).map(drop)
 }
 
+/// Takes the program away from where a link of a cgroup has it, at once; without
+/// the last descriptor the kernel does that in the background.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut [link.as_raw_fd() as u32]).map(drop)
+}
+
 /// First part of `struct bpf_link_info`, of a cgroup link.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -170,6 +170,21 @@ pub(crate) unsafe fn map_delete_batch<K>(
     (batch.done(keys.len(), &result), result)
 }
 
+/// Rows as bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ByteRows {
+    sizes: (usize, usize),
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl ByteRows {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let keys = self.keys.chunks_exact(self.sizes.0);
+        keys.zip(self.values.chunks_exact(self.sizes.1))
+    }
+}
+
 /// All rows, many at a time; `None` if this kind of map cannot do that. A key by
 /// key walk begins anew when the row it stands on goes, which a busy table never
 /// ends.
@@ -179,22 +194,44 @@ pub(crate) unsafe fn map_delete_batch<K>(
 pub(crate) unsafe fn map_read<K: Copy, V: Copy>(
     map: BorrowedFd<'_>,
 ) -> io::Result<Option<Vec<(K, V)>>> {
+    // SAFETY: by the caller.
+    let rows = unsafe { map_read_bytes(map, size_of::<K>(), size_of::<V>())? };
+    let row = |(key, value): (&[u8], &[u8])| {
+        // SAFETY: each has the size of its type, and any bytes are valid.
+        unsafe {
+            (
+                key.as_ptr().cast::<K>().read_unaligned(),
+                value.as_ptr().cast::<V>().read_unaligned(),
+            )
+        }
+    };
+    Ok(rows.map(|rows| rows.iter().map(row).collect()))
+}
+
+/// As [`map_read`], for who knows the sizes alone.
+///
+/// # Safety
+/// The sizes are those of the map's keys and values, which are not per CPU.
+pub(crate) unsafe fn map_read_bytes(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+) -> io::Result<Option<ByteRows>> {
     /// Of a map without batches: the kernel's own number, which is no POSIX error.
     const ENOTSUPP: i32 = 524;
     /// The place that a walk has come to: a number, or a key.
     type Position = [u64; 8];
-    const { assert!(size_of::<K>() <= size_of::<Position>()) };
+    if key_size > size_of::<Position>() {
+        return Ok(None);
+    }
     let mut room = 4096;
-    let mut rows = Vec::new();
+    let mut rows = ByteRows {
+        sizes: (key_size, value_size),
+        ..ByteRows::default()
+    };
     let (mut position, mut begun) = (Position::default(), false);
     loop {
-        // SAFETY: any bytes are a valid row.
-        let (mut keys, mut values) = unsafe {
-            (
-                vec![std::mem::zeroed::<K>(); room],
-                vec![std::mem::zeroed::<V>(); room],
-            )
-        };
+        let (mut keys, mut values) = (vec![0_u8; room * key_size], vec![0_u8; room * value_size]);
         let mut next = position;
         let mut batch = Batch::new(
             map,
@@ -217,12 +254,39 @@ pub(crate) unsafe fn map_read<K: Copy, V: Copy>(
             Some(_) => return result.map(|()| None),
         }
         let count = (batch.count as usize).min(room);
-        rows.extend(keys.into_iter().zip(values).take(count));
+        rows.keys.extend_from_slice(&keys[..count * key_size]);
+        rows.values.extend_from_slice(&values[..count * value_size]);
         if code.is_some() {
             return Ok(Some(rows));
         }
         (position, begun) = (next, true);
     }
+}
+
+/// Writes a row.
+///
+/// # Safety
+/// Both are as long as the map's keys and values.
+pub(crate) unsafe fn map_put_bytes(
+    map: BorrowedFd<'_>,
+    key: &[u8],
+    value: &[u8],
+) -> io::Result<()> {
+    let mut element = Element::new(map, pointer(key), pointer(value));
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element).map(drop)
+}
+
+/// The value of a row.
+///
+/// # Safety
+/// As for [`map_put_bytes`].
+pub(crate) unsafe fn map_get_bytes(
+    map: BorrowedFd<'_>,
+    key: &[u8],
+    value: &mut [u8],
+) -> io::Result<()> {
+    let mut element = Element::new(map, pointer(key), pointer_mut(value));
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element).map(drop)
 }
 
 /// # Safety

@@ -17,10 +17,11 @@ use std::path::Path;
 
 use aya_obj::generated::bpf_cmd;
 
-pub(crate) use link::{LinkInfo, link_create, link_info, link_update};
+pub(crate) use link::{LinkInfo, link_create, link_detach, link_info, link_update};
 pub(crate) use map::{
-    MapShape, MapTypes, btf, btf_load, map_create, map_delete, map_delete_batch, map_freeze,
-    map_lookup, map_next_key, map_read, map_shape, map_update, map_update_batch, map_update_bytes,
+    ByteRows, MapShape, MapTypes, btf, btf_load, map_create, map_delete, map_delete_batch,
+    map_freeze, map_get_bytes, map_lookup, map_next_key, map_put_bytes, map_read, map_read_bytes,
+    map_shape, map_update, map_update_batch, map_update_bytes,
 };
 #[cfg(test)]
 pub(crate) use program::test_run;
@@ -42,6 +43,18 @@ fn bpf<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<RawFd> {
         return Err(io::Error::last_os_error());
     }
     Ok(result as RawFd)
+}
+
+/// Waits until every program that runs now has ended: what it has written is
+/// there then. (`membarrier(2)`, whose global barrier is a grace period of RCU.)
+pub(crate) fn let_programs_end() -> io::Result<()> {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes numbers alone.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn bpf_fd<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<OwnedFd> {

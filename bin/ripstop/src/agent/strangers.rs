@@ -1,0 +1,127 @@
+//! Pods of this node that another plugin has attached, and that were found
+//! running.
+//!
+//! They keep what they have: a link of the other plugin's, by the host's stack.
+//! Their interface is not taken over: its addresses, routes and neighbours are
+//! another network's, and to change them would end connections that work. But
+//! their addresses are not given to others, and people are told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ripstop_model::{ObjectKey, ObjectKind, ObjectRef, Pod, Problem, Reason};
+use ripstop_plan::policy::PolicyPlanner;
+
+use super::cni::CniServer;
+
+/// Those that were there when all pods were first known.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    pods: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    problems: Vec<Problem>,
+}
+
+impl Strangers {
+    /// Finds them. A pod that this network attaches later is none.
+    pub(super) fn find(&mut self, node: &str, planner: &PolicyPlanner, pods: &CniServer) {
+        let ours: Vec<IpAddr> = pods.pods().into_iter().flat_map(|p| p.addresses).collect();
+        let others = planner.pods().filter(|pod| is_stranger(pod, node, &ours));
+        for pod in others {
+            let addresses = pod.addresses.to_vec();
+            pods.keep_free(&addresses);
+            self.pods.insert(pod.key.clone(), addresses);
+        }
+        self.describe();
+    }
+
+    /// Forgets those that are gone. True if there were any.
+    pub(super) fn forget_gone(&mut self, planner: &PolicyPlanner, pods: &CniServer) -> bool {
+        let before = self.pods.len();
+        self.pods.retain(|key, addresses| {
+            let stays = planner
+                .pod(key)
+                .is_some_and(|pod| !pod.ended && pod.addresses[..] == addresses[..]);
+            if !stays {
+                pods.give_back(addresses);
+            }
+            stays
+        });
+        let gone = before != self.pods.len();
+        if gone {
+            self.describe();
+        }
+        gone
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter()
+    }
+
+    fn describe(&mut self) {
+        let problem = |(key, addresses): (&ObjectKey, &Vec<IpAddr>)| Problem {
+            object: ObjectRef::new(ObjectKind::Pod, key.clone()),
+            reason: Reason::NotAttached,
+            message: format!(
+                "it runs with address {}, which another network plugin gave it: policies are not \
+                 in force on it, and other nodes may not reach it. Delete the pod, so that it is \
+                 made again and attached by this network",
+                addresses
+                    .iter()
+                    .map(IpAddr::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        self.problems = self.pods.iter().map(problem).collect();
+    }
+}
+
+fn is_stranger(pod: &Pod, node: &str, ours: &[IpAddr]) -> bool {
+    pod.node.as_deref() == Some(node)
+        && !pod.host_network
+        && !pod.ended
+        && !pod.addresses.is_empty()
+        && !pod.addresses.iter().any(|address| ours.contains(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_a_stranger() {
+        let ours = ["10.244.1.2".parse().unwrap()];
+        let pod = |address: &str| Pod {
+            key: ObjectKey::new("shop", "web"),
+            uid: "u".into(),
+            labels: std::iter::empty::<(&str, &str)>().collect(),
+            addresses: [address.parse().unwrap()].into(),
+            node: Some("node1".into()),
+            ports: [].into(),
+            host_network: false,
+            ended: false,
+        };
+        let other = pod("10.88.0.7");
+        assert!(is_stranger(&other, "node1", &ours));
+        assert!(!is_stranger(&other, "node2", &ours), "of another node");
+        assert!(!is_stranger(&pod("10.244.1.2"), "node1", &ours), "attached");
+        let host_network = Pod {
+            host_network: true,
+            ..other.clone()
+        };
+        assert!(!is_stranger(&host_network, "node1", &ours));
+        let ended = Pod {
+            ended: true,
+            ..other.clone()
+        };
+        assert!(!is_stranger(&ended, "node1", &ours));
+        let waiting = Pod {
+            addresses: [].into(),
+            ..other
+        };
+        assert!(
+            !is_stranger(&waiting, "node1", &ours),
+            "without an address yet"
+        );
+    }
+}
