@@ -157,8 +157,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let begin = Instant::now();
     let mut options = args.options();
     if let Some(agent) = &mut options.agent {
-        *agent = agent
-            .canonicalize()
+        // A link may lead to another version later.
+        *agent = std::path::absolute(&*agent)
+            .and_then(|path| path.metadata().map(|_| path))
             .with_context(|| format!("--agent {}", agent.display()))?;
     }
     let sources = checked(manifest::read_all(&args.files.files))?;
