@@ -32,7 +32,7 @@ fn an_uninstalled_node(engine: &str) {
     node.move_node("node3", "198.51.100.7");
     // Somebody else's, which stay.
     let foreign = "tc qdisc add dev eth0 clsact && \
-        tc filter add dev eth0 ingress prio 7 matchall action continue && \
+        tc filter add dev eth0 ingress prio 7 bpf bytecode '1,6 0 0 0' && \
         nft add table ip foreign && nft add chain ip foreign c";
     let (well, said) = node.run(Command::new("sh").args(["-c", foreign]));
     assert!(well, "{said}");

@@ -55,7 +55,8 @@ fn another_uplink_is_used() {
     let node = TestNode::new("uplinks");
     let agent = node.start_agent();
     agent.until("synced", |s| s["synced"] == true);
-    let other = "ip link add eth1 type dummy && ip link set eth1 up && \
+    let other = "ip link add eth1 type veth peer name far && ip link set far up && \
+        ip link set eth1 up && \
         ip addr add 172.30.9.11/24 dev eth1 && ip route add default via 172.30.9.1 dev eth1";
     let (well, said) = node.run(Command::new("sh").args(["-c", other]));
     assert!(well, "{said}");
