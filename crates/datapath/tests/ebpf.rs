@@ -374,7 +374,6 @@ fn an_audit_repairs() {
     let detach = [traffic::detach(
         b.local.host_ifindex,
         traffic::Hook::Ingress,
-        traffic::Place::First,
     )];
     node.run(|_| Netlink::new().unwrap().execute(detach))
         .unwrap();

@@ -119,7 +119,12 @@ pub fn attach_at(
 }
 
 /// Takes our program away from that hook of an interface.
-pub fn detach(index: u32, hook: Hook, place: Place) -> Request {
+pub fn detach(index: u32, hook: Hook) -> Request {
+    detach_at(index, hook, Place::First)
+}
+
+/// As [`detach`], from one of two places.
+pub fn detach_at(index: u32, hook: Hook, place: Place) -> Request {
     Request::change(
         Rtnl::DelTrafficFilter(filter(index, hook, place)),
         format!("detach the program of interface {index}"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya_obj::generated::bpf_attach_type;
 
 use ripstop_netlink::Netlink;
-use ripstop_netlink::traffic::{self, Hook, Place};
+use ripstop_netlink::traffic::{self, Hook};
 
 use super::pins::Pins;
 use super::programs::{
@@ -166,7 +166,7 @@ pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> 
 /// Takes a program away; that it or its interface is gone is no error.
 pub(crate) fn detach(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
     for hook in HOOKS {
-        match netlink.execute([traffic::detach(ifindex, hook, Place::First).if_exists()]) {
+        match netlink.execute([traffic::detach(ifindex, hook).if_exists()]) {
             // No clsact there, hence no program.
             Err(error) if error.errno() == Some(libc::EINVAL) => {}
             other => other.map_err(failed)?,

@@ -205,7 +205,7 @@ pub(crate) fn tidy(pins: &Pins, netlink: &mut Netlink) -> Result<(), Error> {
         for hook in HOOKS {
             let there = netlink.program_at(link.index, hook, Place::Second);
             if there.map_err(links::failed)?.is_some() {
-                let detach = traffic::detach(link.index, hook, Place::Second);
+                let detach = traffic::detach_at(link.index, hook, Place::Second);
                 netlink
                     .execute([detach.if_exists()])
                     .map_err(links::failed)?;
