@@ -7,6 +7,12 @@ use ripstop_tests::{Lab, ripstop, write_manifest};
 fn the_manifests_are_applied_without_a_word() {
     let lab = Lab::up(&["--nodes", "1"]);
     let plain = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/ripstop.yaml");
+    // First as a cluster would judge them, with nothing made.
+    let judged = lab.try_kubectl(&["apply", "--dry-run=server", "-f", plain]);
+    assert!(judged.ok, "{}", judged.stderr);
+    assert!(!judged.stderr.contains("Warning"), "{}", judged.stderr);
+    let none = ["get", "daemonset", "ripstop", "--namespace", "kube-system"];
+    assert!(!lab.try_kubectl(&none).ok);
     let printed = lab.run("apply", &["-f", plain]);
     assert!(printed.ok, "{}", printed.stderr);
     assert!(

@@ -67,13 +67,13 @@ impl Cluster {
     }
 }
 
-/// As a YAML list.
+/// As a YAML list, in helm's words.
 fn quoted<T: ToString>(values: &[T]) -> String {
     let all: Vec<String> = values
         .iter()
         .map(|v| format!("{:?}", v.to_string()))
         .collect();
-    format!("[{}]", all.join(", "))
+    format!("[{}]", all.join(","))
 }
 
 /// The source with each `@{key}` replaced.
@@ -170,6 +170,98 @@ mod tests {
             let there = fs::read_to_string(&path).unwrap_or_default();
             assert_eq!(there, text, "{name}: RIPSTOP_UPDATE=1 cargo test deploy_is");
         }
+    }
+
+    /// A value of the chart's template: the few words of helm's language that it is
+    /// written in, and a panic for any other.
+    fn evaluated(expression: &str, values: &Value) -> Value {
+        let field = |path: &str| match path.trim().strip_prefix(".Values.") {
+            Some(key) => values[key].clone(),
+            None if path.trim() == ".Chart.AppVersion" => VERSION.into(),
+            None => panic!("{path:?} in the chart"),
+        };
+        let mut parts = expression.split(" | ");
+        let begin = parts.next().unwrap().trim();
+        let mut value = match begin.split_once(' ') {
+            None => field(begin),
+            Some(("first", list)) => field(list)[0].clone(),
+            Some(("join", rest)) => {
+                let list = field(rest.strip_prefix("\",\"").unwrap());
+                let list = list.as_array().unwrap().iter();
+                let words: Vec<_> = list.map(|word| word.as_str().unwrap()).collect();
+                words.join(",").into()
+            }
+            Some(("required", rest)) => {
+                let value = field(rest.rsplit_once(' ').unwrap().1);
+                assert_ne!(value, "", "{rest}");
+                value
+            }
+            Some(_) => panic!("{begin:?} in the chart"),
+        };
+        for filter in parts {
+            value = match filter.trim() {
+                "quote" | "toJson" => value.to_string().into(),
+                r#"default (printf "ripstop:%s" .Chart.AppVersion)"# if value == "" => {
+                    format!("ripstop:{VERSION}").into()
+                }
+                filter if filter.starts_with("default ") => value,
+                filter => panic!("{filter:?} in the chart"),
+            };
+        }
+        value
+    }
+
+    /// The chart's template with those values.
+    fn rendered(values: &Value) -> String {
+        let chart = chart();
+        let template = &chart.iter().find(|(name, _)| name.contains("templates/"));
+        let mut parts = template.unwrap().1.split("{{");
+        let mut text = parts.next().unwrap().to_owned();
+        let mut shown = true;
+        for part in parts {
+            let (action, rest) = part.split_once("}}").unwrap();
+            let trimmed = action.strip_prefix('-');
+            if trimmed.is_some() {
+                text.truncate(text.trim_end().len());
+            }
+            let action = trimmed.unwrap_or(action).trim();
+            match action.strip_prefix("if ") {
+                Some(condition) => shown = evaluated(condition, values) == true,
+                None if action == "end" => shown = true,
+                None if shown => match evaluated(action, values) {
+                    Value::String(word) => text.push_str(&word),
+                    other => text.push_str(&other.to_string()),
+                },
+                None => {}
+            }
+            if shown {
+                text.push_str(rest);
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_chart_makes_what_is_printed() {
+        let parsed = |text: &str| serde_saphyr::from_multiple::<Value>(text).unwrap();
+        let values = chart().into_iter().find(|(name, _)| *name == "values.yaml");
+        let mut values: Value = serde_saphyr::from_str(&values.unwrap().1).unwrap();
+        values["apiServer"] = "https://192.0.2.1:6443".into();
+        let printed = cluster(&[]).manifests().unwrap();
+        assert_eq!(parsed(&rendered(&values)), parsed(&printed));
+
+        values["image"] = "example/ripstop:2".into();
+        values["clusterCidr"] = serde_json::json!(["10.32.0.0/16", "fd00:32::/48"]);
+        values["clusterDomain"] = "example.cluster".into();
+        values["allocateNodeCidrs"] = true.into();
+        let printed = cluster(&[
+            "--image=example/ripstop:2",
+            "--cluster-cidr=10.32.0.0/16,fd00:32::/48",
+            "--cluster-domain=example.cluster",
+            "--allocate-node-cidrs",
+        ]);
+        let printed = printed.manifests().unwrap();
+        assert_eq!(parsed(&rendered(&values)), parsed(&printed));
     }
 
     #[test]
