@@ -8,7 +8,14 @@ fn the_manifests_are_applied_without_a_word() {
     let lab = Lab::up(&["--nodes", "1"]);
     let plain = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/ripstop.yaml");
     // First as a cluster would judge them, with nothing made.
-    let judged = lab.try_kubectl(&["apply", "--dry-run=server", "-f", plain]);
+    let judged = lab.try_kubectl(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+        "-f",
+        plain,
+    ]);
     assert!(judged.ok, "{}", judged.stderr);
     assert!(!judged.stderr.contains("Warning"), "{}", judged.stderr);
     let none = ["get", "daemonset", "ripstop", "--namespace", "kube-system"];
