@@ -122,7 +122,7 @@ impl Datagram {
             let mut header = vec![0x45 + (options.len() / 4) as u8, 0];
             header.extend((length as u16).to_be_bytes());
             header.extend([0x12, 0x34]);
-            header.extend((offset / 8 | u16::from(more) << 13).to_be_bytes());
+            header.extend(((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
             header.extend([hops, protocol, 0, 0]);
             header.extend(addresses);
             header.extend(options);
