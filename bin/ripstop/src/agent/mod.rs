@@ -238,6 +238,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
+            switch.tidy();
         }
         if feed.learnt.idle().is_zero() {
             feed.forget_names(|| policies::addresses_in_use(&effects));

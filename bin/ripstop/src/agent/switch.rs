@@ -9,10 +9,10 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use ripstop_datapath::Datapath;
+use ripstop_datapath::{Datapath, nftables};
 use ripstop_plan::Tables;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::effects::Effects;
 use super::engine::{Kind, Opener, Running};
@@ -67,6 +67,13 @@ impl Switch {
                 warn!("{} stays: {error:#}", now.name());
                 effects.counts.engine_reason(format!("{error:#}"));
             }
+        }
+    }
+
+    /// What the last switch has left goes when nobody needs it.
+    pub(crate) fn tidy(&self) {
+        if let Err(error) = nftables::end_rest(&self.opener.node_addresses) {
+            debug!(%error, "whether something of a switch is left");
         }
     }
 

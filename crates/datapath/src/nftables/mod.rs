@@ -18,6 +18,7 @@ mod preflight;
 mod ranges;
 mod readback;
 mod refuse;
+mod rest;
 mod rows;
 mod rules;
 mod schema;
@@ -54,6 +55,7 @@ use sources::Sources;
 use write::{Changes, SetOf};
 
 pub use preflight::{foreign_drops, try_table};
+pub use rest::{REST, end_rest};
 
 /// Name of the table; whatever is in it is ours.
 pub const TABLE: &str = "ripstop";
@@ -80,6 +82,8 @@ pub struct NftEngine {
     takeover_pending: bool,
     /// Loopback addresses were not routed before there was a table.
     localnet_was_off: bool,
+    /// Another engine has everything.
+    gives_way: bool,
     /// As the kernel has them.
     frontends: BTreeMap<Frontend, Placed>,
     classes: BTreeMap<(Family, Class), usize>,
@@ -115,6 +119,7 @@ impl NftEngine {
             adopted: false,
             takeover_pending: false,
             localnet_was_off: false,
+            gives_way: false,
             frontends: BTreeMap::new(),
             classes: BTreeMap::new(),
             tables: spread::Tables::default(),
@@ -445,6 +450,7 @@ impl Datapath for NftEngine {
     }
 
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
+        self.gives_way = false;
         audit::audit(self, desired, pods)
     }
 
@@ -491,7 +497,10 @@ impl Datapath for NftEngine {
 
     fn flows(&self) -> Result<Vec<TranslatedFlow>, Error> {
         let pods = self.addresses.keys().copied().collect();
-        flows::list(&mut self.conntrack.borrow_mut(), &self.frontends, &pods)
+        let mut flows = flows::list(&mut self.conntrack.borrow_mut(), &self.frontends, &pods)?;
+        // Those of the node's own are not handed over: see `rest`.
+        flows.retain(|flow| !self.config.node_addresses.contains(&flow.client.ip()));
+        Ok(flows)
     }
 
     fn take_flows(&mut self, taken: &[TranslatedFlow]) -> Result<(), Error> {
@@ -531,10 +540,16 @@ impl Datapath for NftEngine {
 
     fn retire(&mut self) -> Result<(), Error> {
         // The other engine meets packets before this one does.
+        self.gives_way = true;
         Ok(())
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
+        if self.gives_way {
+            rest::leave(self.nftables.get_mut())?;
+        } else {
+            rest::take_away(self.nftables.get_mut())?;
+        }
         let there = self.nftables.get_mut().table(TABLE).map_err(refused)?;
         if there.is_none() {
             return Ok(());
@@ -553,7 +568,10 @@ impl Datapath for NftEngine {
             Ok(())
         };
         // Nobody would translate them any more.
-        let forgotten = flows.and_then(|flows| {
+        let forgotten = flows.and_then(|mut flows| {
+            if self.gives_way {
+                flows.retain(|flow| !rest::is_left(flow, &self.config.node_addresses));
+            }
             let conntrack = self.conntrack.get_mut();
             conntrack.delete(&flows).map_err(refused)
         });

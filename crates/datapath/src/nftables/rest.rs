@@ -1,0 +1,78 @@
+//! What a switch to another engine leaves for a while.
+//!
+//! Connections of the node's own processes to services are translated where no
+//! program of the other engine meets them. Connection tracking goes on with them
+//! by itself, as long as there is some chain for NAT and some rule that looks at
+//! connections: the hooks come with the first one and go with the last
+//! (`nf_nat_register_fn`, net/netfilter/nf_nat_core.c; `nf_ct_netns_get`,
+//! nf_conntrack_proto.c). So a chain that changes nothing stays until those
+//! connections have ended.
+
+use std::net::IpAddr;
+
+use ripstop_netlink::conntrack::{Connection, Conntrack};
+use ripstop_netlink::nftables::{Batch, Expression, Hook, HookPoint, Nftables, Register, Verdict};
+
+use super::refused;
+use super::rules::is_translated;
+use crate::engine::Error;
+
+/// Name of the table, in the `inet` family.
+pub const REST: &str = "ripstop-rest";
+
+/// One of the node's own, that is led to a backend and has not ended.
+pub(super) fn is_left(connection: &Connection, node_addresses: &[IpAddr]) -> bool {
+    !connection.is_over
+        && connection.original.destination != connection.reply.source
+        && node_addresses.contains(&connection.original.source.ip())
+}
+
+pub(super) fn leave(nftables: &mut Nftables) -> Result<(), Error> {
+    if nftables.table(REST).map_err(refused)?.is_some() {
+        return Ok(());
+    }
+    let mut batch = Batch::new(REST);
+    batch.create_table("the node's own connections to services, from before a switch of engines");
+    batch.create_chain(
+        "output",
+        Some(Hook {
+            point: HookPoint::Output,
+            priority: -100,
+            nat: true,
+        }),
+    );
+    let accept = Expression::Verdict(Verdict::Accept);
+    let steps = is_translated(Register::word(0)).into_iter().chain([accept]);
+    batch.add_rule(
+        "output",
+        "what is translated goes on",
+        &steps.collect::<Vec<_>>(),
+    );
+    nftables.commit(&batch).map_err(refused)
+}
+
+pub(super) fn take_away(nftables: &mut Nftables) -> Result<(), Error> {
+    if nftables.table(REST).map_err(refused)?.is_none() {
+        return Ok(());
+    }
+    let mut batch = Batch::new(REST);
+    batch.delete_table();
+    nftables.commit(&batch).map_err(refused)
+}
+
+/// Takes away what a switch has left, if nobody needs it any more.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn end_rest(node_addresses: &[IpAddr]) -> Result<(), Error> {
+    let mut nftables = Nftables::new().map_err(refused)?;
+    if nftables.table(REST).map_err(refused)?.is_none() {
+        return Ok(());
+    }
+    let mut conntrack = Conntrack::new().map_err(refused)?;
+    let left = conntrack.list(|connection| is_left(connection, node_addresses));
+    if left.map_err(refused)?.is_empty() {
+        take_away(&mut nftables)?;
+    }
+    Ok(())
+}
