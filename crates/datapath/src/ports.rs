@@ -1,10 +1,35 @@
-//! Ports that translated flows leave from, of either engine: a flow that one
-//! engine has begun and the other goes on with has no port that a socket of the
-//! node may get meanwhile.
+//! Ports that translated flows leave from. Each engine has its own, and neither
+//! those that a socket of the node may get: while one goes on with what the other
+//! has begun, both begin flows, and none knows the other's of that moment.
 
-/// First and number of the ports from which translated flows leave: the larger
-/// part of those that the kernel does not give to sockets by itself.
-pub(crate) fn of_flows() -> (u32, u32) {
+/// Which part of the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Lower,
+    Upper,
+}
+
+impl Half {
+    pub(crate) const NFTABLES: Self = Self::Lower;
+    pub(crate) const EBPF: Self = Self::Upper;
+
+    const fn of(self, (first, count): (u32, u32)) -> (u32, u32) {
+        let half = count / 2;
+        match self {
+            Self::Lower => (first, half),
+            Self::Upper => (first + half, count - half),
+        }
+    }
+}
+
+/// First and number of the ports from which an engine's translated flows leave:
+/// its half of the larger part of those that the kernel does not give to sockets
+/// by itself.
+pub(crate) fn of_flows(half: Half) -> (u32, u32) {
+    half.of(free())
+}
+
+fn free() -> (u32, u32) {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let range = range.unwrap_or_default();
     let mut words = range.split_whitespace().map(str::parse::<u32>);
@@ -40,5 +65,11 @@ mod tests {
         assert_eq!(beside(1024, 40_000), (40_001, 25_535));
         assert_eq!(beside(1024, 65_535), (1024, 64_512));
         assert_eq!(beside(1, 65_535), (1024, 64_512));
+    }
+
+    #[test]
+    fn no_port_is_of_both_engines() {
+        assert_eq!(Half::NFTABLES.of((1024, 31_745)), (1024, 15_872));
+        assert_eq!(Half::EBPF.of((1024, 31_745)), (16_896, 15_873));
     }
 }

@@ -1,6 +1,7 @@
 //! The sockets of a network namespace, as `ss` sees and ends them
 //! (net/ipv4/inet_diag.c, net/ipv4/udp_diag.c).
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -20,6 +21,8 @@ const AF_INET: u8 = libc::AF_INET as u8;
 const AF_INET6: u8 = libc::AF_INET6 as u8;
 /// `TCP_ESTABLISHED`: of a datagram socket, that it is connected.
 const CONNECTED: u32 = 1 << 1;
+/// Whatever the state.
+const ANY: u32 = u32::MAX;
 /// `struct inet_diag_sockid`: ends and cookie.
 const ID: usize = 48;
 /// A connected UDP socket.
@@ -58,13 +61,34 @@ impl Sockets {
     pub fn connected_udp(&mut self) -> Result<Vec<ConnectedUdp>, Error> {
         let mut found = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            let body = request(family, &[0; ID]);
+            let body = request(family, CONNECTED, &[0; ID]);
             let sockets = self.netlink.dump_with(
                 "list UDP sockets",
                 |buffer, sequence| emit(buffer, BY_FAMILY, REQUEST | DUMP, sequence, &body),
                 |message| read(message.payload),
             )?;
             found.extend(sockets);
+        }
+        Ok(found)
+    }
+
+    /// Ports that UDP sockets send from, of both families.
+    ///
+    /// # Errors
+    /// As [`Sockets::connected_udp`].
+    pub fn udp_ports(&mut self) -> Result<BTreeSet<u16>, Error> {
+        let mut found = BTreeSet::new();
+        for family in [AF_INET, AF_INET6] {
+            let body = request(family, ANY, &[0; ID]);
+            let ports = self.netlink.dump_with(
+                "list UDP sockets",
+                |buffer, sequence| emit(buffer, BY_FAMILY, REQUEST | DUMP, sequence, &body),
+                |message| {
+                    let port = message.payload.get(4..6)?.try_into().ok()?;
+                    Some(u16::from_be_bytes(port))
+                },
+            )?;
+            found.extend(ports);
         }
         Ok(found)
     }
@@ -80,7 +104,7 @@ impl Sockets {
         for socket in sockets {
             let sequence = self.netlink.sequences(1);
             let mut bytes = Vec::new();
-            let body = request(socket.family, &socket.id);
+            let body = request(socket.family, CONNECTED, &socket.id);
             emit(&mut bytes, DESTROY, REQUEST | ACKNOWLEDGE, sequence, &body);
             self.netlink.send(&bytes)?;
             result = result.and(self.acknowledged(sequence)?);
@@ -107,9 +131,9 @@ impl Sockets {
 }
 
 /// `struct inet_diag_req_v2`.
-fn request(family: u8, id: &[u8; ID]) -> Vec<u8> {
+fn request(family: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
     let mut bytes = vec![family, UDP, 0, 0];
-    bytes.extend(CONNECTED.to_ne_bytes());
+    bytes.extend(states.to_ne_bytes());
     bytes.extend(id);
     bytes
 }

@@ -703,7 +703,7 @@ fn load_or_adopt(
 
 /// What the programs are told of this node.
 fn constants() -> Result<Constants, Error> {
-    let (first_port, ports) = crate::ports::of_flows();
+    let (first_port, ports) = crate::ports::of_flows(crate::ports::Half::EBPF);
     Ok(Constants {
         first_port,
         ports,

@@ -570,7 +570,8 @@ impl Datapath for NftEngine {
         // Nobody would translate them any more.
         let forgotten = flows.and_then(|mut flows| {
             if self.gives_way {
-                flows.retain(|flow| !rest::is_left(flow, &self.config.node_addresses));
+                let left = rest::Left::now(&self.config.node_addresses)?;
+                flows.retain(|flow| !left.contains(flow));
             }
             let conntrack = self.conntrack.get_mut();
             conntrack.delete(&flows).map_err(refused)

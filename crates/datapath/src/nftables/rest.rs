@@ -8,10 +8,13 @@
 //! nf_conntrack_proto.c). So a chain that changes nothing stays until those
 //! connections have ended.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ripstop_model::Protocol;
 use ripstop_netlink::conntrack::{Connection, Conntrack};
 use ripstop_netlink::nftables::{Batch, Expression, Hook, HookPoint, Nftables, Register, Verdict};
+use ripstop_netlink::sockets::Sockets;
 
 use super::refused;
 use super::rules::is_translated;
@@ -20,11 +23,32 @@ use crate::engine::Error;
 /// Name of the table, in the `inet` family.
 pub const REST: &str = "ripstop-rest";
 
-/// One of the node's own, that is led to a backend and has not ended.
-pub(super) fn is_left(connection: &Connection, node_addresses: &[IpAddr]) -> bool {
-    !connection.is_over
-        && connection.original.destination != connection.reply.source
-        && node_addresses.contains(&connection.original.source.ip())
+/// Tells which connections are left to connection tracking.
+pub(super) struct Left<'a> {
+    node_addresses: &'a [IpAddr],
+    /// Datagrams of a socket that is gone need nothing, and another socket may get
+    /// its port.
+    udp_ports: BTreeSet<u16>,
+}
+
+impl<'a> Left<'a> {
+    pub(super) fn now(node_addresses: &'a [IpAddr]) -> Result<Self, Error> {
+        let ports = Sockets::new().and_then(|mut sockets| sockets.udp_ports());
+        Ok(Self {
+            node_addresses,
+            udp_ports: ports.map_err(refused)?,
+        })
+    }
+
+    /// It is one of the node's own, is led to a backend and has not ended.
+    pub(super) fn contains(&self, connection: &Connection) -> bool {
+        let original = &connection.original;
+        !connection.is_over
+            && original.destination != connection.reply.source
+            && self.node_addresses.contains(&original.source.ip())
+            && (original.protocol != Protocol::Udp as u8
+                || self.udp_ports.contains(&original.source.port()))
+    }
 }
 
 pub(super) fn leave(nftables: &mut Nftables) -> Result<(), Error> {
@@ -70,7 +94,8 @@ pub fn end_rest(node_addresses: &[IpAddr]) -> Result<(), Error> {
         return Ok(());
     }
     let mut conntrack = Conntrack::new().map_err(refused)?;
-    let left = conntrack.list(|connection| is_left(connection, node_addresses));
+    let left = Left::now(node_addresses)?;
+    let left = conntrack.list(|connection| left.contains(connection));
     if left.map_err(refused)?.is_empty() {
         take_away(&mut nftables)?;
     }

@@ -177,7 +177,7 @@ struct Ports {
 }
 
 fn ports(words: Words) -> Ports {
-    let (first, count) = crate::ports::of_flows();
+    let (first, count) = crate::ports::of_flows(crate::ports::Half::NFTABLES);
     let registers = [words.frontend(), words.port()];
     let load = |port: u32, to| E::Immediate {
         // It is one: the sum is at most the highest. Two bytes, as `nft list` wants.
