@@ -10,6 +10,7 @@ mod services;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use common::process::Process;
 use common::{Node, Pod, ip, net, node, nodes, service, unrestricted};
 use policies::rows::{CLASS, EGRESS, INGRESS, NOBODY, Rows, any, port};
 use ripstop_datapath::ebpf::{EbpfEngine, Limits};
@@ -474,37 +475,60 @@ fn tables_grow_under_connections() {
     assert_eq!(client.held_udp(), says);
 }
 
-/// Which rows no answer needs, and which ones stay.
+/// An address of a pod may fill a quarter of the table with what it begins, so one
+/// alone does not. Which rows no answer needs, and which ones stay.
 #[test]
 fn a_full_table_of_connections_refuses_new_ones() {
     let mut node: Node = node("connections");
-    let (a, b) = (node.add_pod(), node.add_pod());
-    let (mut inside, mut other) = (a.process(), b.process());
-    inside.serve(8080);
+    let server = node.add_pod();
+    let pods: [Pod; 5] = std::array::from_fn(|_| node.add_pod());
+    let mut processes = pods.each_ref().map(Pod::process);
+    let mut other = server.process();
     other.serve(8080);
     let mut rows = Rows::default();
-    rows.pod(&a, [INGRESS, NOBODY])
-        .class(b.addresses.map(Into::into), CLASS)
-        .rule(INGRESS, CLASS, port(Protocol::Tcp, 8080, 8080));
+    for pod in &pods {
+        rows.pod(pod, [INGRESS, NOBODY]);
+    }
+    rows.class(server.addresses.map(Into::into), CLASS).rule(
+        INGRESS,
+        CLASS,
+        port(Protocol::Tcp, 8080, 8080),
+    );
     node.run(|engine| engine.apply(&rows.change())).unwrap();
-    let [to, to_v6] = b.at(8080);
-    assert_eq!(inside.hold(to), to.to_string());
+    let [to, to_v6] = server.at(8080);
+    let [first, .., last] = &mut processes;
+    first.serve(8080);
+    assert_eq!(first.hold(to), to.to_string());
+    assert_eq!(last.hold(to), to.to_string());
+    let share = 64 / 4;
     // Each by a port of its own: a row of its own.
-    let asked = (20_000..20_066).filter(|port| {
-        inside.send_from(*port);
-        !inside.udp(to).starts_with("error")
-    });
+    let ask = |process: &mut Process, asks: u16| {
+        let answered = (20_000..20_000 + asks).filter(|port| {
+            process.send_from(*port);
+            !process.udp(to).starts_with("error")
+        });
+        let answered = answered.count();
+        process.send_from(0);
+        answered
+    };
     // One is held.
-    assert_eq!(asked.count(), 63);
-    inside.send_from(0);
-    assert!(inside.is_dropped(to_v6));
-    assert_eq!(inside.held(), "still there");
+    assert_eq!(ask(first, share), usize::from(share) - 1);
+    assert!(first.is_dropped(to));
+    assert_eq!(ask(&mut processes[1], share), 16);
+    assert_eq!(ask(&mut processes[2], share), 16);
+    // Of the last quarter one row is the last pod's.
+    assert_eq!(ask(&mut processes[3], share), 15);
+    let [first, .., last] = &mut processes;
+    assert!(last.is_dropped(to_v6));
+    for process in [first, last] {
+        assert_eq!(process.held(), "still there");
+    }
     let status = node.run(|engine| engine.status());
     let mut drops = status.drops.into_iter();
     let full = drops.find(|(reason, _)| *reason == "connections_full");
     assert!(full.is_some_and(|(_, count)| count > 0), "{full:?}");
     // Who asks the pod gets answers: they pass by themselves.
-    for to in a.at(8080) {
+    for to in pods[0].at(8080) {
         assert!(!other.tcp(to).starts_with("error"));
     }
 }
