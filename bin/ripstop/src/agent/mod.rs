@@ -169,7 +169,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let counts = Arc::new(Counts::default());
     counts.engine_reason(opened_engine.reason);
     let policy = opener.policy;
-    let switch = Switch { opener, running };
+    let switch = Switch::new(opener, running);
     let routes = NodeRoutes::new(netlink, facts.node.addresses.clone());
     let mut effects = Effects::new(
         routes,
@@ -238,8 +238,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
-            switch.tidy();
         }
+        switch.tidy();
         if feed.learnt.idle().is_zero() {
             feed.forget_names(|| policies::addresses_in_use(&effects));
             follow(&mut feed, &mut effects);

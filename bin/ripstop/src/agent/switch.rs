@@ -6,7 +6,8 @@
 //! Before the last flows are handed over the old one leaves new ones to the new
 //! one, so that none begins which nobody hands over.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ripstop_datapath::{Datapath, nftables};
@@ -33,9 +34,39 @@ pub(crate) struct Switched {
 pub(crate) struct Switch {
     pub(crate) opener: Opener,
     pub(crate) running: Running,
+    /// Something of a switch may be left.
+    rest: Cell<Option<Rest>>,
+}
+
+/// When to look whether what is left is needed: less and less often, as each look
+/// goes through the kernel's table of connections.
+#[derive(Clone, Copy)]
+struct Rest {
+    due: Instant,
+    pause: Duration,
+}
+
+impl Rest {
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn now() -> Self {
+        Self {
+            due: Instant::now(),
+            pause: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Switch {
+    /// Of a node on which an agent may have switched before.
+    pub(crate) fn new(opener: Opener, running: Running) -> Self {
+        Self {
+            opener,
+            running,
+            rest: Cell::new(Some(Rest::now())),
+        }
+    }
+
     /// As people want it: remembered, and done if it is not so already.
     ///
     /// # Errors
@@ -70,11 +101,27 @@ impl Switch {
         }
     }
 
+    /// How long nothing is to be tidied.
+    pub(crate) fn idle(&self) -> Duration {
+        let due = self.rest.get().map(|rest| rest.due);
+        due.map_or(Duration::MAX, |due| {
+            due.saturating_duration_since(Instant::now())
+        })
+    }
+
     /// What the last switch has left goes when nobody needs it.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = nftables::end_rest(&self.opener.node_addresses) {
+        let Some(rest) = self.rest.get().filter(|_| self.idle().is_zero()) else {
+            return;
+        };
+        let is_left = nftables::end_rest(&self.opener.node_addresses).unwrap_or_else(|error| {
             debug!(%error, "whether something of a switch is left");
-        }
+            true
+        });
+        self.rest.set(is_left.then(|| Rest {
+            due: Instant::now() + rest.pause,
+            pause: (rest.pause * 2).min(Rest::LONGEST),
+        }));
     }
 
     fn kind(&self) -> Kind {
@@ -133,6 +180,7 @@ impl Switch {
         let old = std::mem::replace(&mut *running, new);
         let gone = old.engine.dismantle();
         drop(running);
+        self.rest.set(Some(Rest::now()));
         // It works; what is left of the other is not in its way.
         if let Err(error) = gone {
             warn!("something of {} is left: {error}", from.name());

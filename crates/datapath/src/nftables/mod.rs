@@ -55,7 +55,7 @@ use sources::Sources;
 use write::{Changes, SetOf};
 
 pub use preflight::{foreign_drops, try_table};
-pub use rest::{REST, end_rest};
+pub use rest::end_rest;
 
 /// Name of the table; whatever is in it is ours.
 pub const TABLE: &str = "ripstop";

@@ -21,7 +21,7 @@ use super::rules::is_translated;
 use crate::engine::Error;
 
 /// Name of the table, in the `inet` family.
-pub const REST: &str = "ripstop-rest";
+const REST: &str = "ripstop-rest";
 
 /// Tells which connections are left to connection tracking.
 pub(super) struct Left<'a> {
@@ -84,20 +84,22 @@ pub(super) fn take_away(nftables: &mut Nftables) -> Result<(), Error> {
     nftables.commit(&batch).map_err(refused)
 }
 
-/// Takes away what a switch has left, if nobody needs it any more.
+/// Takes away what a switch has left, if nobody needs it any more; true if it is
+/// still needed.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
-pub fn end_rest(node_addresses: &[IpAddr]) -> Result<(), Error> {
+pub fn end_rest(node_addresses: &[IpAddr]) -> Result<bool, Error> {
     let mut nftables = Nftables::new().map_err(refused)?;
     if nftables.table(REST).map_err(refused)?.is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let mut conntrack = Conntrack::new().map_err(refused)?;
     let left = Left::now(node_addresses)?;
     let left = conntrack.list(|connection| left.contains(connection));
-    if left.map_err(refused)?.is_empty() {
+    let is_needed = !left.map_err(refused)?.is_empty();
+    if !is_needed {
         take_away(&mut nftables)?;
     }
-    Ok(())
+    Ok(is_needed)
 }
