@@ -76,13 +76,7 @@ impl Cluster {
     /// # Panics
     /// If the command fails.
     pub fn kubectl(&self, args: &[&str]) -> String {
-        let printed = self.try_kubectl(args);
-        assert!(
-            printed.ok,
-            "kubectl {args:?}:\n{}{}",
-            printed.stdout, printed.stderr
-        );
-        printed.stdout
+        self.try_kubectl(args).must(&format!("kubectl {args:?}"))
     }
 
     /// Applies manifests.

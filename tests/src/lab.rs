@@ -1,9 +1,12 @@
 //! A lab of a test.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ripstop_netlink::Netlink;
+use ripstop_netlink::netns::Netns;
 use serde_json::Value;
 
 use crate::Leftovers;
@@ -14,6 +17,17 @@ pub struct Printed {
     pub ok: bool,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl Printed {
+    /// Standard output of `what`.
+    ///
+    /// # Panics
+    /// If it failed, with what it printed.
+    pub(crate) fn must(self, what: &str) -> String {
+        assert!(self.ok, "{what}:\n{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
 }
 
 impl From<Output> for Printed {
@@ -107,13 +121,8 @@ impl Lab {
     /// # Panics
     /// If the command fails, with what it printed.
     pub fn must(&self, verb: &str, args: &[&str]) -> String {
-        let printed = self.run(verb, args);
-        assert!(
-            printed.ok,
-            "ripstop lab {verb} {args:?}:\n{}{}",
-            printed.stdout, printed.stderr
-        );
-        printed.stdout
+        self.run(verb, args)
+            .must(&format!("ripstop lab {verb} {args:?}"))
     }
 
     /// Runs a command in a pod (`NAME`, `deploy/NAME`) or node (`node/NAME`).
@@ -159,13 +168,7 @@ impl Lab {
     /// # Panics
     /// If the command fails.
     pub fn kubectl(&self, args: &[&str]) -> String {
-        let printed = self.try_kubectl(args);
-        assert!(
-            printed.ok,
-            "kubectl {args:?}:\n{}{}",
-            printed.stdout, printed.stderr
-        );
-        printed.stdout
+        self.try_kubectl(args).must(&format!("kubectl {args:?}"))
     }
 
     /// An object, or a list of them, as JSON.
@@ -175,6 +178,26 @@ impl Lab {
     pub fn get(&self, what: &[&str]) -> Value {
         let text = self.kubectl(&[&["get", "-o", "json"], what].concat());
         serde_json::from_str(&text).expect("JSON from kubectl")
+    }
+
+    /// The network namespace of the pod that has this address.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn pod_netns(&self, address: IpAddr) -> Netns {
+        let prefix = format!("{}.", self.name);
+        let names = std::fs::read_dir("/run/netns")
+            .expect("namespaces")
+            .flatten();
+        let mut spaces = names
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            // One that goes meanwhile is another pod's.
+            .filter_map(|entry| Netns::open(entry.path()).ok());
+        let its = spaces.find(|netns| {
+            let there = Netlink::in_netns(netns).and_then(|mut its| its.addresses());
+            there.is_ok_and(|all| all.iter().any(|one| one.address.addr() == address))
+        });
+        its.expect("the pod's namespace")
     }
 
     /// Process ids of the lab's agents, by their command lines.

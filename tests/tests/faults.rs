@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ripstop_netlink::netns::Netns;
 use ripstop_tests::load::{StopAtEnd, connect_again_and_again};
 use ripstop_tests::{Lab, eventually, write_manifest};
 use serde_json::Value;
@@ -268,31 +267,8 @@ fn pod_address(lab: &Lab, pod: &str) -> String {
 
 /// Runs `f` in the pod's network namespace, which is found by its address.
 fn in_pod<T>(lab: &Lab, pod: &str, f: impl FnOnce() -> T) -> T {
-    let address = pod_address(lab, pod);
-    let names = std::fs::read_dir("/run/netns").unwrap().flatten();
-    let netns = names
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.to_string_lossy()
-                .contains(&format!("/{}.", lab.name()))
-        })
-        .filter_map(|path| Netns::open(path).ok())
-        .find(|netns| {
-            let read = || std::fs::read_to_string("/proc/thread-self/net/fib_trie");
-            let routes = netns
-                .run(read)
-                .and_then(|routes| routes)
-                .unwrap_or_default();
-            let leaf = format!("|-- {address}");
-            routes
-                .lines()
-                .zip(routes.lines().skip(1))
-                .any(|(line, next)| {
-                    line.trim_start() == leaf && next.trim_start() == "/32 host LOCAL"
-                })
-        });
-    netns
-        .expect("the pod's namespace")
+    let address = pod_address(lab, pod).parse().expect("an address");
+    lab.pod_netns(address)
         .run(f)
         .expect("enter the pod's namespace")
 }

@@ -4,13 +4,10 @@
 //! `cargo test -p ripstop-tests --test flood -- --nocapture` prints what became of
 //! whom.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
-use ripstop_netlink::Netlink;
 use ripstop_netlink::netns::Netns;
 use ripstop_tests::load::{From, KEPT, Loop, NEW_TCP};
 use ripstop_tests::{Lab, eventually, write_manifest};
@@ -86,20 +83,6 @@ fn address(lab: &Lab, pod: &str) -> IpAddr {
     })
 }
 
-fn netns(lab: &Lab, at: IpAddr) -> Netns {
-    let prefix = format!("{}.node1.", lab.name());
-    let names = fs::read_dir("/run/netns").unwrap().flatten();
-    let names = names.map(|entry| entry.file_name().into_string().unwrap());
-    let mut spaces = names
-        .filter(|name| name.starts_with(&prefix))
-        .map(|name| Netns::open(Path::new("/run/netns").join(name)).unwrap());
-    let its = spaces.find(|netns| {
-        let there = Netlink::in_netns(netns).unwrap().addresses().unwrap();
-        there.iter().any(|a| a.address.addr() == at)
-    });
-    its.unwrap()
-}
-
 /// Datagrams to every port of `to`, of `size` bytes; how many were sent.
 fn flood(from: &Netns, to: IpAddr, size: usize, rounds: usize) -> usize {
     let payload = vec![0; size];
@@ -153,7 +136,7 @@ fn others_live_on(engine: &str) {
         file.path().to_str().unwrap(),
     ]);
     serve_outside(&lab);
-    let attacker = netns(&lab, address(&lab, "attacker"));
+    let attacker = lab.pod_netns(address(&lab, "attacker"));
     let (near, far) = (address(&lab, "near"), address(&lab, "far"));
     let service = lab.get(&["service", "web"]);
     let service: IpAddr = service["spec"]["clusterIP"]

@@ -1,6 +1,5 @@
 //! A lab with one pod that may write what it likes, and those that hear it.
 
-use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -117,7 +116,7 @@ fn pair(value: &Value, ip: impl Fn(&Value) -> &str) -> [IpAddr; 2] {
     [list[0], list[1]]
 }
 
-fn pod(lab: &Lab, node: &str, name: &str) -> Place {
+fn pod(lab: &Lab, name: &str) -> Place {
     let object = eventually("the pod is ready", || {
         let object = lab.get(&["pod", name]);
         let conditions = object["status"]["conditions"].as_array()?.iter();
@@ -127,17 +126,7 @@ fn pod(lab: &Lab, node: &str, name: &str) -> Place {
         ready.then_some(object)
     });
     let addresses = pair(&object["status"]["podIPs"], |v| v["ip"].as_str().unwrap());
-    let prefix = format!("{}.{node}.", lab.name());
-    let names = fs::read_dir("/run/netns").unwrap().flatten();
-    let names = names.map(|entry| entry.file_name().into_string().unwrap());
-    let mut spaces = names
-        .filter(|name| name.starts_with(&prefix))
-        .map(|name| Netns::open(Path::new("/run/netns").join(name)).unwrap());
-    let its = spaces.find(|netns| {
-        let there = Netlink::in_netns(netns).unwrap().addresses().unwrap();
-        there.iter().any(|a| a.address.addr() == addresses[0])
-    });
-    Place::new(its.unwrap(), addresses)
+    Place::new(lab.pod_netns(addresses[0]), addresses)
 }
 
 fn node(lab: &Lab, name: &str) -> Place {
@@ -168,8 +157,8 @@ impl Scene {
         sysctl::set_in(&nodes[0].netns, &believes).unwrap();
         let file = write_manifest(ATTACKER);
         lab.must("apply", &["-f", file.path().to_str().unwrap()]);
-        let attacker = pod(&lab, "node1", "attacker");
-        let (near, far) = (pod(&lab, "node1", "near"), pod(&lab, "node2", "far"));
+        let attacker = pod(&lab, "attacker");
+        let (near, far) = (pod(&lab, "near"), pod(&lab, "far"));
         let cluster_ips = |words: &[&str]| {
             let service = lab.get(&[&["service"], words].concat());
             service["spec"]["clusterIPs"].clone()
