@@ -114,7 +114,7 @@ impl Upgraded {
     }
 
     /// Every kind of request, from everywhere. New ones not as fast as can be: a
-    /// flow of datagrams keeps its port for minutes, and there are 31,744.
+    /// flow of datagrams keeps its port for minutes, and there are 27,978.
     fn load(&self, lookups: bool) -> Vec<Loop> {
         let mut loops = Vec::new();
         for from in &self.from {

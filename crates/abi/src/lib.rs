@@ -52,5 +52,5 @@ pub use table::*;
 pub use verdict::{DropReason, FinalVerdict, Verdict};
 pub use wire::{
     ETH_LEN, ETH_P_IPV6, Header, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP,
-    IPPROTO_UDP,
+    IPPROTO_UDP, TUNNEL_PORT,
 };

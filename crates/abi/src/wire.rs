@@ -14,7 +14,7 @@ pub const IPPROTO_SCTP: u8 = 132;
 /// Header of a part of an IPv6 packet (RFC 8200, 4.5).
 pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
 /// Of the nodes' tunnel: VXLAN's (RFC 7348).
-pub(crate) const TUNNEL_PORT: u16 = 4789;
+pub const TUNNEL_PORT: u16 = 4789;
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_ICMPV6: u8 = 58;
 

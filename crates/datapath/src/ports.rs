@@ -2,6 +2,8 @@
 //! those that a socket of the node may get: while one goes on with what the other
 //! has begun, both begin flows, and none knows the other's of that moment.
 
+use ripstop_abi::TUNNEL_PORT;
+
 /// Which part of the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
@@ -40,12 +42,14 @@ fn free() -> (u32, u32) {
     }
 }
 
-/// Without those below 1024, which are for who has privileges.
+/// Without those below 1024, which are for who has privileges, and without the
+/// tunnel's: what a pod answers to that port of a node is taken for tunnelled.
 fn beside(first: u32, last: u32) -> (u32, u32) {
-    const LOWEST: u32 = 1024;
+    const LOWEST: u32 = TUNNEL_PORT as u32 + 1;
     const HIGHEST: u32 = 65_535;
     let below = (LOWEST, first.saturating_sub(LOWEST));
-    let above = (last + 1, HIGHEST.saturating_sub(last));
+    let after = LOWEST.max(last + 1);
+    let above = (after, (HIGHEST + 1).saturating_sub(after));
     let larger = if below.1 >= above.1 { below } else { above };
     match larger.1 {
         // All are given to sockets: then they are shared. Two flows with the
@@ -61,10 +65,21 @@ mod tests {
 
     #[test]
     fn ports_are_not_those_of_sockets() {
-        assert_eq!(beside(32_768, 60_999), (1024, 31_744));
+        assert_eq!(beside(32_768, 60_999), (4790, 27_978));
         assert_eq!(beside(1024, 40_000), (40_001, 25_535));
-        assert_eq!(beside(1024, 65_535), (1024, 64_512));
-        assert_eq!(beside(1, 65_535), (1024, 64_512));
+        assert_eq!(beside(1024, 65_535), (4790, 60_746));
+        assert_eq!(beside(1, 65_535), (4790, 60_746));
+        assert_eq!(beside(1024, 2000), (4790, 60_746));
+    }
+
+    #[test]
+    fn the_tunnel_s_port_is_no_flow_s() {
+        for (first, last) in [(32_768, 60_999), (1, 65_535), (1024, 2000), (4000, 5000)] {
+            let (lowest, count) = beside(first, last);
+            let port = u32::from(TUNNEL_PORT);
+            assert!(!(lowest..lowest + count).contains(&port), "{first}");
+            assert!(lowest + count <= 65_536 && count > 0);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ripstop_abi::TUNNEL_PORT;
 use ripstop_model::LocalPod;
 use ripstop_netlink::nftables::Element;
 use ripstop_netlink::nftables::{
@@ -181,7 +182,6 @@ fn drops(steps: Vec<E>) -> Rule {
 /// VXLAN to the cluster, where none but nodes speak it with nodes.
 fn tunnelled(family: Family) -> Rule {
     const UDP: u8 = 17;
-    const PORT: u16 = 4789;
     let (offset, length) = match family {
         Family::V4 => (16, 4),
         Family::V6 => (24, 16),
@@ -204,7 +204,7 @@ fn tunnelled(family: Family) -> Rule {
             length: 2,
             to: word(1),
         },
-        compare(word(1), Compare::Equal, &PORT.to_be_bytes()),
+        compare(word(1), Compare::Equal, &TUNNEL_PORT.to_be_bytes()),
         network(offset, length, word(1)),
         within(Set::ClusterRanges, false),
         within(Set::PodRanges, true),
