@@ -1,14 +1,15 @@
 //! Tables that are full get more room while packets flow: copies of them, with
 //! programs of their own, take the places of those that are there.
 
-use ripstop_abi::names;
+use ripstop_abi::{SCHEMA, names};
 use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 
 use super::maps::State;
 use super::policy::Policies;
 use super::programs::Programs;
-use super::{EbpfEngine, SCHEMA, Takeover, constants, links};
+use super::start::{Takeover, constants};
+use super::{EbpfEngine, links};
 use crate::Error;
 
 /// What was written, and the first error.

@@ -8,7 +8,10 @@ use ripstop_abi::{
 };
 use ripstop_model::{HostPort, LocalPod};
 
-use super::frontends::Wanted;
+use super::frontends::{self, Wanted};
+use super::start::Takeover;
+use super::{EbpfEngine, links};
+use crate::Error;
 
 /// Every row that a pod has in the kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -65,6 +68,123 @@ impl PodRows {
                 },
             );
         }
+    }
+}
+
+impl EbpfEngine {
+    /// The pod's rows and its program. Gives what was not there.
+    pub(super) fn write_pod(&mut self, pod: &LocalPod) -> Result<Vec<String>, Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        let mut done = Vec::new();
+        for (address, endpoint) in rows.endpoints {
+            let row = || format!("endpoint {}", IpAddr::from(address));
+            let tracked = self.policies.is_tracked(&self.maps.policy, &address);
+            let endpoint = endpoint.with_tracked(tracked);
+            // An answer to what the other engine translated is not for the pod
+            // as it is, not for a moment.
+            let handing_over = self.handing_over;
+            let mark = |endpoint: &mut Endpoint| {
+                if handing_over {
+                    endpoint.set_handed_over();
+                }
+            };
+            let endpoints = &mut self.maps.endpoints;
+            if endpoints.put_marked(address, endpoint, row, mark)? {
+                done.push(row());
+            } else if handing_over {
+                // With what our programs have noted meanwhile.
+                endpoints.change(&address, |mut endpoint| {
+                    endpoint.set_handed_over();
+                    endpoint
+                })?;
+            }
+        }
+        let (written, result) = self.write_growing(|engine| {
+            let frontends = rows.frontends.iter();
+            let frontends = frontends.map(|(key, wanted)| (*key, Some(wanted.clone())));
+            engine.frontends.write_host_ports(&engine.maps, frontends)
+        });
+        result?;
+        done.extend(written);
+        let has_ports = !pod.host_ports.is_empty();
+        // Not one by one where those of another version are.
+        let waits = matches!(self.takeover, Takeover::Of(_))
+            && links::has_any(&mut self.netlink, pod.host_ifindex)?;
+        if !waits
+            && links::pod(
+                &mut self.netlink,
+                &self.programs,
+                pod.host_ifindex,
+                has_ports,
+            )?
+        {
+            done.push(format!("program on {}", pod.host_ifname));
+        }
+        Ok(done)
+    }
+
+    /// Removes what leads to this pod, unless it leads to another one by now.
+    /// Goes on after an error and gives the first.
+    pub(super) fn erase_pod(&mut self, pod: &LocalPod) -> Result<(), Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        let mut results = Vec::new();
+        // First what leads there, then what it leads to.
+        let mine = |(key, wanted): (ServiceAddress, Wanted)| {
+            let known = self.frontends.get(&key);
+            (known == Some(&wanted)).then_some((key, None))
+        };
+        let frontends: Vec<_> = rows.frontends.into_iter().filter_map(mine).collect();
+        results.push(self.frontends.write_host_ports(&self.maps, frontends).1);
+        self.disconnect_stranded_if_any();
+        for (key, endpoint) in rows.endpoints {
+            let known = self.maps.endpoints.rows().get(&key);
+            if known.map(|known| known.with_tracked(false)) == Some(endpoint) {
+                results.push(self.maps.endpoints.remove(&key).map(drop));
+            }
+        }
+        results.push(links::detach(&mut self.netlink, pod.host_ifindex));
+        results.into_iter().collect()
+    }
+
+    /// A pod that has one of this pod's ports of the node, and that port.
+    pub(super) fn port_holder(&self, pod: &LocalPod) -> Option<(&LocalPod, ServiceAddress)> {
+        let ports = |pod| PodRows::of(pod, &self.config.node_addresses).frontends;
+        let wanted = ports(pod);
+        let others = self
+            .pods
+            .values()
+            .filter(|other| other.container_id != pod.container_id);
+        others.filter(|_| !wanted.is_empty()).find_map(|other| {
+            let held = ports(other);
+            let shared = wanted.keys().find(|key| held.contains_key(key));
+            shared.map(|key| (other, *key))
+        })
+    }
+
+    /// What the kernel does not have of this pod, if anything.
+    pub(super) fn fault_of_pod(&self, pod: &LocalPod) -> Result<Option<String>, Error> {
+        let rows = PodRows::of(pod, &self.config.node_addresses);
+        for (address, endpoint) in &rows.endpoints {
+            let tracked = self.policies.is_tracked(&self.maps.policy, address);
+            let endpoint = &endpoint.with_tracked(tracked);
+            if !self.maps.endpoints.holds(address, endpoint)? {
+                let address = IpAddr::from(*address);
+                return Ok(Some(format!("the datapath has no endpoint {address}")));
+            }
+        }
+        for (address, wanted) in &rows.frontends {
+            if !self.frontends.is_there(&self.maps, address, wanted)? {
+                let port = frontends::show(address);
+                return Ok(Some(format!("the datapath has no host port {port}")));
+            }
+        }
+        let attached = links::has_pod(&self.programs, pod.host_ifindex)?;
+        Ok((!attached).then(|| {
+            format!(
+                "interface {} has no program of the datapath",
+                pod.host_ifname
+            )
+        }))
     }
 }
 

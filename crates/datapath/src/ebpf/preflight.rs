@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
-use super::constants;
 use super::maps::Maps;
 use super::programs::{ProgramStats, Programs};
+use super::start::constants;
 use crate::Error;
 
 /// A kernel that takes all programs.

@@ -9,6 +9,7 @@
 
 use ripstop_abi::{Backend, Port, ReverseKey};
 
+use super::EbpfEngine;
 use super::frontends::Frontends;
 use super::maps::Maps;
 use crate::Error;
@@ -47,5 +48,32 @@ fn failed(error: ripstop_netlink::Error) -> Error {
     Error::Kernel {
         operation: "disconnect datagram sockets".into(),
         source: std::io::Error::other(error),
+    }
+}
+
+impl EbpfEngine {
+    /// Lets the node's own datagram sockets go that are connected to backends
+    /// which have gone.
+    pub(super) fn disconnect_stranded(&mut self) {
+        match disconnect(&self.maps, &self.frontends) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "datagram sockets lost their backend"),
+            // Nothing else depends on it, and most kernels can.
+            Err(error) if !self.stranding_said => {
+                self.stranding_said = true;
+                tracing::warn!(
+                    %error,
+                    "connected datagram sockets of the node's processes stay with backends that \
+                     are gone; it takes CONFIG_INET_UDP_DIAG and CONFIG_INET_DIAG_DESTROY"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn disconnect_stranded_if_any(&mut self) {
+        if self.frontends.take_datagrams_stranded() {
+            self.disconnect_stranded();
+        }
     }
 }
