@@ -149,7 +149,8 @@ fn serve(rig: &mut Rig<EbpfEngine>) -> Result<()> {
         backends: vec![Backend {
             address: PODS[1].parse()?,
             port: PORT,
-        }],
+        }]
+        .into(),
         ..FrontendRow::new(ObjectKey::new("bench", "near"))
     };
     let mut change = Change::default();

@@ -39,18 +39,18 @@ fn compare(row: &FrontendRow, state: &FrontendState, lines: &mut Vec<String>) {
         ));
     };
     let found = backends(&state.backends);
-    if found != row.backends {
+    if found != *row.backends {
         differ("backends", &names(&found), &names(&row.backends));
     }
     // Nobody comes from outside to a loopback address.
     if !state.frontend.address.is_loopback() {
         let found = state.outside.as_deref().map(backends);
-        let found = found.unwrap_or_else(|| row.backends.clone());
+        let found = found.unwrap_or_else(|| row.backends.to_vec());
         let planned = match &row.outside {
             Outside::Cluster => &row.backends,
             Outside::Local(local) => local,
         };
-        if found != *planned {
+        if found != **planned {
             differ("backends for outside", &names(&found), &names(planned));
         }
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn each_difference_is_named() {
         let local = FrontendRow {
-            outside: Outside::Local(vec![backend(1)]),
+            outside: Outside::Local(vec![backend(1)].into()),
             affinity: Some(60),
             ..row(&[1, 2])
         };

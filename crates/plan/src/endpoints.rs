@@ -5,7 +5,7 @@
 
 use ripstop_model::{EndpointSlice, Service, ServicePort, SliceEndpoint};
 
-use crate::Backend;
+use crate::{Backend, Backends};
 
 /// This node, as endpoints and their hints speak of it.
 #[derive(Clone, Copy, Debug)]
@@ -14,13 +14,13 @@ pub(crate) struct Here<'a> {
     pub(crate) zone: Option<&'a str>,
 }
 
-/// Endpoints of one port and family. Sorted, without duplicates.
+/// Endpoints of one port and family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// For traffic policy Cluster, hints considered.
-    pub(crate) cluster: Vec<Backend>,
+    pub(crate) cluster: Backends,
     /// For traffic policy Local.
-    pub(crate) local: Vec<Backend>,
+    pub(crate) local: Backends,
 }
 
 /// Whether an endpoint gets new connections and is named in DNS.
@@ -102,15 +102,12 @@ impl<'a> Hints<'a> {
     }
 }
 
-fn backends<'a>(endpoints: impl Iterator<Item = &'a (&'a SliceEndpoint, u16)>) -> Vec<Backend> {
+fn backends<'a>(endpoints: impl Iterator<Item = &'a (&'a SliceEndpoint, u16)>) -> Backends {
     let backend = |(endpoint, port): &(&SliceEndpoint, u16)| Backend {
         address: endpoint.address,
         port: *port,
     };
-    let mut backends: Vec<_> = endpoints.map(backend).collect();
-    backends.sort_unstable();
-    backends.dedup();
-    backends
+    endpoints.map(backend).collect()
 }
 
 /// Endpoints of one service port with their own port number. A slice's ports

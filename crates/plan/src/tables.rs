@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use ripstop_model::{ObjectKey, Protocol};
 
+use crate::Backends;
 use crate::policy::{PolicyChange, PolicyTables};
 
 /// An address, protocol and port at which a service is reached.
@@ -26,13 +27,6 @@ impl fmt::Display for Frontend {
             self.protocol
         )
     }
-}
-
-/// An address and port behind a frontend; the protocol is the frontend's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Backend {
-    pub address: IpAddr,
-    pub port: u16,
 }
 
 /// Which of a service's addresses a frontend is.
@@ -57,9 +51,8 @@ pub enum Outside {
     Cluster,
     /// To these, which are on this node, with the client's own address. Nobody
     /// to go to means: drop, so that who balances over nodes takes another one
-    /// (refused, as ever, if [`FrontendRow::backends`] is empty too). Sorted,
-    /// without duplicates.
-    Local(Vec<Backend>),
+    /// (refused, as ever, if [`FrontendRow::backends`] is empty too).
+    Local(Backends),
 }
 
 /// Where a frontend leads.
@@ -68,8 +61,8 @@ pub struct FrontendRow {
     pub service: ObjectKey,
     pub kind: FrontendKind,
     /// For pods and processes of this node. None means: refuse at once, TCP
-    /// with a reset, others with an ICMP error. Sorted, without duplicates.
-    pub backends: Vec<Backend>,
+    /// with a reset, others with an ICMP error.
+    pub backends: Backends,
     /// [`Outside::Cluster`] for loopback addresses.
     pub outside: Outside,
     /// For how many seconds after its last connection a client (by address)
@@ -85,7 +78,7 @@ impl FrontendRow {
         Self {
             service,
             kind: FrontendKind::ClusterIp,
-            backends: Vec::new(),
+            backends: Backends::default(),
             outside: Outside::Cluster,
             affinity: None,
             source_ranges: Vec::new(),

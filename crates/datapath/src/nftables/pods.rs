@@ -31,10 +31,10 @@ pub(super) fn host_ports(
                 Some(ip) if !ip.is_unspecified() => vec![ip],
                 _ => node_addresses.iter().copied().chain([loopback]).collect(),
             };
-            let backends = vec![Backend {
+            let backends = Backends::from(vec![Backend {
                 address: *address,
                 port: port.container_port,
-            }];
+            }]);
             let row = FrontendRow {
                 kind: FrontendKind::NodePort,
                 outside: Outside::Local(backends.clone()),

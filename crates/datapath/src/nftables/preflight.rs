@@ -48,7 +48,7 @@ pub fn try_table() -> Result<(), Error> {
             // One row with everything that a row can have.
             let row = FrontendRow {
                 kind: ripstop_plan::FrontendKind::LoadBalancer,
-                backends: [1, 2].map(try_backend).to_vec(),
+                backends: [1, 2].map(try_backend).into_iter().collect(),
                 affinity: Some(1),
                 source_ranges: vec![IpNet::new(try_backend(0).address, 24).map_err(|error| {
                     Error::Unsupported {

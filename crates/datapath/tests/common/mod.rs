@@ -490,16 +490,12 @@ pub(crate) fn unrestricted<'p>(pods: impl IntoIterator<Item = &'p LocalPod>) -> 
 /// A change of one frontend.
 pub(crate) fn service(frontend: &str, protocol: Protocol, backends: &[SocketAddr]) -> Change {
     let to: SocketAddr = frontend.parse().unwrap();
-    let mut backends: Vec<Backend> = backends
-        .iter()
-        .map(|b| Backend {
-            address: b.ip(),
-            port: b.port(),
-        })
-        .collect();
-    backends.sort();
+    let backends = backends.iter().map(|b| Backend {
+        address: b.ip(),
+        port: b.port(),
+    });
     let row = FrontendRow {
-        backends,
+        backends: backends.collect(),
         ..FrontendRow::new(ObjectKey::new("test", "service"))
     };
     let mut change = Change::default();

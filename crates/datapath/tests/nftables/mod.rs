@@ -300,10 +300,11 @@ fn administrators_can_list_the_rules() {
     let _with_port = node.add_pod_with_ports(vec![host_port]);
     for (family, to) in SERVICES.into_iter().enumerate() {
         let there = pods.each_ref().map(|pod| pod.at(8080)[family]);
-        let local = Outside::Local(vec![ripstop_plan::Backend {
+        let local = vec![ripstop_plan::Backend {
             address: there[0].ip(),
             port: 8080,
-        }]);
+        }];
+        let local = Outside::Local(local.into());
         // Every class that changes what chains are made of.
         for (port, outside) in (1000..).zip([Outside::Cluster, local]) {
             for (port, affinity) in (port..).step_by(10).zip([None, Some(60)]) {

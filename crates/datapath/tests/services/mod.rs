@@ -106,7 +106,7 @@ fn node_ports_for_everybody<E: Engine>() {
         }
         assert_eq!(server.tcp(loopback), "error: ConnectionRefused");
         // Clients keep their address, and get what is here.
-        let local = Outside::Local(vec![backend(near.at(8080)[family])]);
+        let local = Outside::Local(vec![backend(near.at(8080)[family])].into());
         let change = row(to, Protocol::Tcp, &[far.at(8080)[family]], local);
         one.run(|engine| engine.apply(&change)).unwrap();
         let sees = format!(
@@ -116,13 +116,13 @@ fn node_ports_for_everybody<E: Engine>() {
         assert_eq!(outside.tcp(to), format!("{sees} peer {to}"));
         assert_eq!(here.tcp(to), format!("{as_node} peer {to}"));
         // Nobody is here: dropped, for others to be tried. But not those inside.
-        let nobody = Outside::Local(Vec::new());
+        let nobody = Outside::Local(Backends::default());
         let change = row(to, Protocol::Tcp, &[far.at(8080)[family]], nobody);
         one.run(|engine| engine.apply(&change)).unwrap();
         assert!(outside.is_dropped(to));
         assert_eq!(here.tcp(to), format!("{as_node} peer {to}"));
         // Nobody anywhere: refused.
-        let change = row(to, Protocol::Tcp, &[], Outside::Local(Vec::new()));
+        let change = row(to, Protocol::Tcp, &[], Outside::Local(Backends::default()));
         one.run(|engine| engine.apply(&change)).unwrap();
         assert_eq!(outside.tcp(to), "error: ConnectionRefused");
     }
@@ -301,16 +301,12 @@ fn any_row(seed: u64) -> FrontendRow {
         state % below
     };
     let mut row = FrontendRow::new(ripstop_model::ObjectKey::new("ns", format!("s{}", next(9))));
-    let mut some = |count: u64| -> Vec<Backend> {
-        let mut list: Vec<_> = (0..next(count + 1))
-            .map(|_| Backend {
-                address: ip(&format!("10.244.1.{}", next(20) + 1)),
-                port: 80,
-            })
-            .collect();
-        list.sort();
-        list.dedup();
-        list
+    let mut some = |count: u64| -> Backends {
+        let list = (0..next(count + 1)).map(|_| Backend {
+            address: ip(&format!("10.244.1.{}", next(20) + 1)),
+            port: 80,
+        });
+        list.collect()
     };
     row.backends = some(9);
     let local = some(3);
@@ -357,10 +353,10 @@ fn the_kernel_says_what_the_rows_say<E: Engine>() {
                 list.iter().map(|state| state.backend).collect()
             };
             assert_eq!(state.frontend, *frontend);
-            assert_eq!(backends(&state.backends), row.backends);
+            assert_eq!(backends(&state.backends), *row.backends);
             let outside = match &row.outside {
                 Outside::Cluster => None,
-                Outside::Local(local) => Some(local.clone()),
+                Outside::Local(local) => Some(local.to_vec()),
             };
             assert_eq!(state.outside.as_deref().map(backends), outside);
             assert_eq!(state.affinity, row.affinity);

@@ -106,11 +106,11 @@ impl World {
             service: service.key.clone(),
             kind,
             backends: match !external && local(service.internal_policy) {
-                true => self.local(service, &all),
-                false => self.cluster(service, &all),
+                true => self.local(service, &all).into(),
+                false => self.cluster(service, &all).into(),
             },
             outside: match external && !address.is_loopback() && local(service.external_policy) {
-                true => Outside::Local(self.local(service, &all)),
+                true => Outside::Local(self.local(service, &all).into()),
                 false => Outside::Cluster,
             },
             affinity: service.affinity,
