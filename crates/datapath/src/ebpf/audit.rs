@@ -7,7 +7,8 @@ use ripstop_model::LocalPod;
 use ripstop_plan::Tables;
 
 use super::pods::PodRows;
-use super::{EbpfEngine, key, links, policy, ranges, route_key, wanted};
+use super::wanted::{Translation, key};
+use super::{EbpfEngine, links, policy, ranges, route_key};
 use crate::engine::{Drift, Error};
 
 /// Reads everything back and makes it what it should be. Goes on after an error
@@ -110,14 +111,11 @@ impl Audit {
             .filter(|key| !keys.contains(key))
             .map(|key| (key, None))
             .collect();
-        self.written(engine.write_growing(|engine| {
-            let rows = desired
-                .frontends
-                .iter()
-                .map(|(frontend, row)| (key(frontend), Some(wanted(frontend, row))));
-            let rows = rows.chain(stale.iter().cloned());
-            engine.frontends.write_services(&engine.maps, rows)
-        }));
+        let mut translation = Translation::default();
+        let rows = desired.frontends.iter();
+        let rows = rows.map(|(to, row)| (key(to), Some(translation.row(to, row))));
+        let plan = engine.frontends.plan_services(rows.chain(stale));
+        self.written(engine.write_growing(plan));
     }
 
     fn pods(&mut self, engine: &mut EbpfEngine, pods: &[LocalPod]) {
@@ -140,7 +138,8 @@ impl Audit {
             .filter(|key| !wanted.frontends.contains_key(key))
             .map(|key| (key, None))
             .collect();
-        self.written(engine.frontends.write_host_ports(&engine.maps, stale));
+        let plan = engine.frontends.plan_host_ports(stale);
+        self.written(engine.write_growing(plan));
         let maps = &mut engine.maps;
         let rows = maps.endpoints.rows().keys();
         for key in rows

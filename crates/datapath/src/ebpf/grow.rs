@@ -1,10 +1,11 @@
 //! Tables that are full get more room while packets flow: copies of them, with
 //! programs of their own, take the places of those that are there.
 
-use ripstop_abi::{SCHEMA, names};
+use ripstop_abi::SCHEMA;
 use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 
+use super::frontends::Plan;
 use super::maps::State;
 use super::policy::Policies;
 use super::programs::Programs;
@@ -16,30 +17,17 @@ use crate::Error;
 pub(crate) type Written = (Vec<String>, Result<(), Error>);
 
 impl EbpfEngine {
-    /// Writes, and if a table was full that can grow, again: what did not fit the
-    /// first time is as it was then.
-    pub(crate) fn write_growing(&mut self, write: impl Fn(&mut Self) -> Written) -> Written {
-        const GROW: [&str; 4] = [
-            names::FRONTENDS,
-            names::BACKENDS,
-            names::SLOTS,
-            names::MAGLEV,
-        ];
-        let (mut done, result) = write(self);
-        let is_full =
-            |error: &Error| matches!(error, Error::TableFull { table, .. } if GROW.contains(table));
-        if !result.as_ref().is_err_and(is_full) {
-            return (done, result);
-        }
-        match self.grow() {
-            Ok(true) => {
-                let (more, result) = write(self);
-                done.extend(more);
-                (done, result)
-            }
-            Ok(false) => (done, result),
-            Err(error) => (done, Err(error)),
-        }
+    /// Carries out what was planned for frontends. Tables that have no room for it
+    /// and can grow do so before.
+    pub(crate) fn write_growing(&mut self, plan: Plan) -> Written {
+        let grown = if self.frontends.have_room(&self.maps, &plan) {
+            Ok(true)
+        } else {
+            self.grow()
+        };
+        let (done, result) = self.frontends.carry_out(&self.maps, plan);
+        // Where there are no larger tables, what did not fit says most.
+        (done, result.and(grown.map(drop)))
     }
 
     /// Before rows of policies are written: those that do not fit close pods.

@@ -1,8 +1,11 @@
-//! The table by which packets from outside find their backend: the same on
-//! every node that has the same backends, and changing little when one comes or
-//! goes (Eisenbud et al., "Maglev", NSDI 2016, 3.4).
+//! The table by which packets from outside find their backend: see
+//! [`crate::maglev`].
 
-use ripstop_abi::{Address, Backend};
+use std::sync::Arc;
+
+use ripstop_abi::Backend;
+
+use crate::maglev::{self, Preference, Table};
 
 /// Entries of a table, a prime: about twenty for each backend, so that shares
 /// differ by a few percent.
@@ -16,42 +19,28 @@ pub(crate) fn size(backends: usize) -> u16 {
     }
 }
 
-/// For each entry the index of its backend. `backends` are sorted, so that every
-/// node asks them in the same order.
-pub(crate) fn table(backends: &[Backend]) -> Vec<u32> {
+pub(crate) type Tables = maglev::Tables<Arc<[Backend]>>;
+
+/// For each entry the index of its backend; there are some. They are sorted, so
+/// that every node asks them in the same order.
+pub(crate) fn table(backends: &Arc<[Backend]>, tables: &mut Tables) -> Table {
     let size = u32::from(size(backends.len()));
-    let mut preferences: Vec<(u32, u32)> = backends
-        .iter()
-        .map(|backend| {
-            let hash = hash(backend);
-            let offset = (hash >> 32) as u32 % size;
-            (offset, hash as u32 % (size - 1) + 1)
-        })
-        .collect();
-    const FREE: u32 = u32::MAX;
-    let mut table = vec![FREE; size as usize];
-    let mut filled = 0;
-    while filled < size {
-        for (index, (next, skip)) in preferences.iter_mut().enumerate() {
-            while table[*next as usize] != FREE {
-                *next = (*next + *skip) % size;
-            }
-            table[*next as usize] = index as u32;
-            filled += 1;
-            if filled == size {
-                break;
-            }
+    let preference = |backend: &Backend| {
+        let hash = hash(backend);
+        Preference {
+            first: (hash >> 32) as u32 % size,
+            step: hash as u32 % (size - 1) + 1,
         }
-    }
-    table
+    };
+    tables.of(backends, size, || backends.iter().map(preference).collect())
 }
 
 /// Of address and port, the same everywhere (FNV-1a, and a finalizer, as its
 /// high bits are weak).
 fn hash(backend: &Backend) -> u64 {
-    let words = |address: Address| address.words().map(u32::to_ne_bytes).concat();
+    let words = backend.address.words().into_iter();
     let port = backend.port.network().to_ne_bytes();
-    let bytes = words(backend.address).into_iter().chain(port);
+    let bytes = words.flat_map(u32::to_ne_bytes).chain(port);
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
@@ -79,10 +68,16 @@ mod tests {
         for count in [1, 2, 3, 12, 13, 50, 51, 200, 201, 800] {
             let table = table(&backends(0..count));
             let mut shares = vec![0_usize; count as usize];
-            table.iter().for_each(|index| shares[*index as usize] += 1);
+            table
+                .iter()
+                .for_each(|index| shares[usize::from(*index)] += 1);
             let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
             assert!(most - least <= 1, "{count}: {least}..{most}");
         }
+    }
+
+    fn table(backends: &[Backend]) -> Table {
+        super::table(&backends.into(), &mut Tables::default())
     }
 
     proptest! {
@@ -93,9 +88,9 @@ mod tests {
             let mut rest = all.clone();
             rest.remove(gone.index(all.len()));
             let (before, after) = (table(&all), table(&rest));
-            let moved = before.iter().zip(&after).filter(|(before, after)| {
-                let was = all[**before as usize];
-                was != rest[**after as usize] && rest.contains(&was)
+            let moved = before.iter().zip(after.iter()).filter(|(before, after)| {
+                let was = all[usize::from(**before)];
+                was != rest[usize::from(**after)] && rest.contains(&was)
             });
             // The paper's figure for such tables is a few percent.
             prop_assert!(moved.count() * 5 < before.len());

@@ -32,19 +32,18 @@ mod sys;
 mod table;
 mod upgrade;
 mod uplinks;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
-use ripstop_abi::{
-    Backend, FLAG_HOST_ONLY, FLAG_MAGLEV, Port, Route, RouteKey, ServiceAddress, names,
-};
+use ripstop_abi::{Route, RouteKey, names};
 use ripstop_model::LocalPod;
 use ripstop_netlink::Netlink;
 use ripstop_plan::policy::PolicyTables;
-use ripstop_plan::{Change, Frontend, FrontendKind, FrontendRow, Outside, Tables};
+use ripstop_plan::{Change, Tables};
 
 pub use config::{Config, Limits};
 pub use links::unprepare;
@@ -54,13 +53,14 @@ pub use remove::{is_attached, remove};
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute};
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
-use frontends::{Frontends, Wanted};
+use frontends::Frontends;
 use links::Cgroup;
 use maps::{Maps, State};
 use pins::Pins;
 use policy::{Collector, Policies};
 use programs::Programs;
 use start::Takeover;
+use wanted::{Translation, key};
 
 /// The engine of one node. Dropped, it leaves everything in the kernel.
 ///
@@ -143,14 +143,13 @@ impl EbpfEngine {
 impl Datapath for EbpfEngine {
     fn apply(&mut self, change: &Change) -> Result<(), Error> {
         self.grow_for_change(change)?;
-        let written = self.write_growing(|engine| {
-            let rows = change.frontends.iter().map(|(frontend, row)| {
-                let wanted = row.as_ref().map(|row| wanted(frontend, row));
-                (key(frontend), wanted)
-            });
-            engine.frontends.write_services(&engine.maps, rows)
+        let mut translation = Translation::default();
+        let rows = change.frontends.iter().map(|(frontend, row)| {
+            let wanted = row.as_ref().map(|row| translation.row(frontend, row));
+            (key(frontend), wanted)
         });
-        let written = written.1;
+        let plan = self.frontends.plan_services(rows);
+        let (_, written) = self.write_growing(plan);
         self.disconnect_stranded_if_any();
         let ranges = ranges::apply(&mut self.maps, &change.ranges);
         let policies = self.policies.apply(&mut self.maps, &change.policy);
@@ -225,7 +224,7 @@ impl Datapath for EbpfEngine {
                 ),
                 (
                     names::BACKENDS,
-                    frontends.backend_count() as u64,
+                    frontends.backend_count(),
                     limits.backends.into(),
                 ),
                 maps.routes.usage(),
@@ -309,43 +308,6 @@ impl Datapath for EbpfEngine {
 /// Without CAP_SYS_ADMIN.
 pub fn enable_stats() -> io::Result<OwnedFd> {
     sys::enable_stats()
-}
-
-fn key(frontend: &Frontend) -> ServiceAddress {
-    let port = Port::from_host(frontend.port);
-    ServiceAddress::new(frontend.address.into(), port, frontend.protocol as u8)
-}
-
-/// As rows of the kernel; `frontend` says whose loopback it is.
-fn wanted(frontend: &Frontend, row: &FrontendRow) -> Wanted {
-    let backend =
-        |b: &ripstop_plan::Backend| Backend::new(b.address.into(), Port::from_host(b.port));
-    // By address as the tables have it, which is not the plan's order.
-    let sorted = |backends: &[ripstop_plan::Backend]| {
-        let mut backends: Vec<Backend> = backends.iter().map(backend).collect();
-        backends.sort_unstable();
-        backends.dedup();
-        backends
-    };
-    let mut sources: Vec<RouteKey> = row.source_ranges.iter().map(route_key).collect();
-    sources.sort_unstable();
-    let backends = sorted(&row.backends);
-    let outside = match &row.outside {
-        Outside::Cluster => None,
-        Outside::Local(backends) => Some(sorted(backends)),
-    };
-    let kind = match row.kind {
-        _ if frontend.address.is_loopback() => FLAG_HOST_ONLY,
-        FrontendKind::ClusterIp if outside.as_ref().is_none_or(|own| *own == backends) => 0,
-        _ => FLAG_MAGLEV,
-    };
-    Wanted {
-        backends,
-        outside,
-        affinity: row.affinity.unwrap_or(0),
-        sources,
-        kind,
-    }
 }
 
 fn route_key(prefix: &IpNet) -> RouteKey {

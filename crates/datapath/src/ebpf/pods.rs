@@ -61,8 +61,8 @@ impl PodRows {
             self.frontends.insert(
                 key,
                 Wanted {
-                    backends: vec![backend],
-                    outside: Some(vec![backend]),
+                    backends: [backend].into(),
+                    outside: Some([backend].into()),
                     kind,
                     ..Wanted::default()
                 },
@@ -99,11 +99,10 @@ impl EbpfEngine {
                 })?;
             }
         }
-        let (written, result) = self.write_growing(|engine| {
-            let frontends = rows.frontends.iter();
-            let frontends = frontends.map(|(key, wanted)| (*key, Some(wanted.clone())));
-            engine.frontends.write_host_ports(&engine.maps, frontends)
-        });
+        let frontends = rows.frontends.into_iter();
+        let frontends = frontends.map(|(key, wanted)| (key, Some(wanted)));
+        let plan = self.frontends.plan_host_ports(frontends);
+        let (written, result) = self.write_growing(plan);
         result?;
         done.extend(written);
         let has_ports = !pod.host_ports.is_empty();
@@ -134,7 +133,8 @@ impl EbpfEngine {
             (known == Some(&wanted)).then_some((key, None))
         };
         let frontends: Vec<_> = rows.frontends.into_iter().filter_map(mine).collect();
-        results.push(self.frontends.write_host_ports(&self.maps, frontends).1);
+        let plan = self.frontends.plan_host_ports(frontends);
+        results.push(self.write_growing(plan).1);
         self.disconnect_stranded_if_any();
         for (key, endpoint) in rows.endpoints {
             let known = self.maps.endpoints.rows().get(&key);

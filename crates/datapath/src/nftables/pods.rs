@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ripstop_model::LocalPod;
 use ripstop_netlink::nftables::{Element, Family};
-use ripstop_plan::{Backend, Frontend, FrontendKind, FrontendRow, Outside};
+use ripstop_plan::{Backend, Backends, Frontend, FrontendKind, FrontendRow, Outside};
 
 use super::rows::Placed;
 use super::sets::Set;

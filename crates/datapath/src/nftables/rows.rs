@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ripstop_model::ObjectKey;
 use ripstop_netlink::nftables::{Element, Family};
-use ripstop_plan::{Backend, Frontend, FrontendKind, FrontendRow, Outside};
+use ripstop_plan::{Backend, Backends, Frontend, FrontendKind, FrontendRow, Outside};
 
 use super::class::{Class, Outside as OutsideClass};
 use super::sets::Set;
@@ -42,7 +42,7 @@ impl Placed {
             (Outside::Local(local), Some((Outside::Local(known), before))) => {
                 place(local, before, known)
             }
-            (Outside::Local(local), _) => local.clone(),
+            (Outside::Local(local), _) => local.to_vec(),
         };
         // A ClusterIP is rarely reached from outside, and then as from inside.
         let spreads = row.outside == Outside::Cluster
@@ -51,7 +51,7 @@ impl Placed {
         let spread = if spreads {
             let before = before.map_or(0, |placed| placed.spread.size());
             let size = spread::size(row.backends.len(), before);
-            tables.of(&row.backends, size)
+            spread::table(&row.backends, size, tables)
         } else {
             spread::Table::default()
         };
@@ -121,11 +121,9 @@ impl Placed {
                 add(Set::Slots, index, backend);
             }
         }
-        for (index, backend) in self.spread.backends(&self.row.backends).enumerate() {
-            let there = beside.and_then(|b| b.spread.backend(&b.row.backends, index));
-            if there != Some(backend) {
-                add(Set::Outer, index, backend);
-            }
+        let there = beside.map(|b| (&b.spread, &b.row.backends[..]));
+        for (index, backend) in self.spread.differing(&self.row.backends, there) {
+            add(Set::Outer, index, backend);
         }
         for (index, backend) in self.local.iter().enumerate() {
             if not_there(beside.map(|b| &b.local[..]), index, backend) {
@@ -267,11 +265,7 @@ impl Read {
         let backends = |slots: &BTreeMap<u32, (Backend, u64)>| -> Vec<Backend> {
             slots.values().map(|(backend, _)| *backend).collect()
         };
-        let sorted = |slots: &[Backend]| {
-            let mut sorted = slots.to_vec();
-            sorted.sort_unstable();
-            sorted
-        };
+        let sorted = |slots: &[Backend]| Backends::from(slots.to_vec());
         let inside = backends(&self.slots);
         let (outside, local) = match class.outside {
             OutsideClass::Local(_) => {
@@ -291,7 +285,7 @@ impl Read {
             source_ranges,
         };
         let spread = match class.outside {
-            OutsideClass::Spread(size) => tables.of(&row.backends, size),
+            OutsideClass::Spread(size) => spread::table(&row.backends, size, tables),
             OutsideClass::Same | OutsideClass::Local(_) => spread::Table::default(),
         };
         let placed = Placed {

@@ -1,12 +1,9 @@
-//! A table from hash to backend that hardly changes when a backend goes or
-//! comes: Maglev (Eisenbud et al., NSDI 2016, section 3.4). Every node that has
-//! the same backends has the same table.
+//! The tables by which clients from outside are spread: see [`crate::maglev`].
 
-use std::sync::Arc;
-
-use ripstop_plan::Backend;
+use ripstop_plan::{Backend, Backends};
 
 use super::keys;
+use crate::maglev::{self, Preference};
 
 /// Primes. The larger the table beside the number of backends, the more even.
 const SIZES: [u32; 6] = [61, 251, 1_021, 4_093, 16_381, 65_521];
@@ -41,99 +38,70 @@ fn hash(seed: u8, bytes: &[u8]) -> u64 {
     (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// For each slot the index of its backend, in a sorted list; without slots if
-/// nothing is spread.
+/// Without slots if nothing is spread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Table(Arc<[u32]>);
+pub(super) struct Table(maglev::Table);
 
 impl Table {
-    fn new(backends: &[Backend], size: u32) -> Self {
-        let number = |index| u32::try_from(index).unwrap_or(u32::MAX);
-        match backends {
-            [] => Self::default(),
-            _ => Self(table(backends, size).into_iter().map(number).collect()),
-        }
-    }
-
     /// Number of slots.
     pub(super) fn size(&self) -> u32 {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    /// Of each slot. `backends`: those that the table was made from.
-    pub(super) fn backends<'b>(
+    /// The slots that lead elsewhere than in another table, or are only in this one,
+    /// with their backends. `backends` are those that each table was made from.
+    pub(super) fn differing<'b>(
         &self,
         backends: &'b [Backend],
-    ) -> impl Iterator<Item = &'b Backend> {
-        self.0
-            .iter()
-            .filter_map(|index| backends.get(*index as usize))
-    }
-
-    /// Of one slot.
-    pub(super) fn backend<'b>(&self, backends: &'b [Backend], slot: usize) -> Option<&'b Backend> {
-        backends.get(*self.0.get(slot)? as usize)
-    }
-}
-
-/// The table that was made last: a service has the same one at each of its
-/// addresses.
-#[derive(Debug, Default)]
-pub(super) struct Tables(Option<(Vec<Backend>, Table)>);
-
-impl Tables {
-    pub(super) fn of(&mut self, backends: &[Backend], size: u32) -> Table {
-        match &self.0 {
-            Some((made_from, table)) if table.size() == size && made_from == backends => {
-                table.clone()
-            }
-            _ => {
-                let table = Table::new(backends, size);
-                self.0 = Some((backends.to_vec(), table.clone()));
-                table
-            }
-        }
+        other: Option<(&Self, &[Backend])>,
+    ) -> impl Iterator<Item = (usize, &'b Backend)> {
+        let (there, known) = other.map_or((&[][..], &[][..]), |(t, known)| (&t.0[..], known));
+        let here = positions(known, backends);
+        let slots = self.0.iter().enumerate();
+        let differs = move |(slot, index): &(usize, &u16)| {
+            let there = there.get(*slot).map(|known| here[usize::from(*known)]);
+            there != Some(Some(**index))
+        };
+        let differing = slots.filter(differs);
+        differing.filter_map(|(slot, index)| Some((slot, backends.get(usize::from(*index))?)))
     }
 }
 
-/// For each slot the index of its backend; `backends` are not empty.
-fn table(backends: &[Backend], size: u32) -> Vec<usize> {
-    let size = u64::from(size);
-    let mut next: Vec<(u64, u64)> = backends
-        .iter()
-        .map(|backend| {
-            let bytes = keys::backend(backend);
-            // Where each begins, and in what steps it goes on: all slots in
-            // turn, because the size is a prime.
-            (hash(1, &bytes) % size, hash(2, &bytes) % (size - 1) + 1)
-        })
-        .collect();
-    let mut slots = vec![usize::MAX; usize::try_from(size).unwrap_or(usize::MAX)];
-    let mut left = slots.len();
-    while left > 0 {
-        for (index, (at, step)) in next.iter_mut().enumerate() {
-            let slot = loop {
-                let slot = usize::try_from(*at).unwrap_or(usize::MAX);
-                *at = (*at + *step) % size;
-                if slots[slot] == usize::MAX {
-                    break slot;
-                }
-            };
-            slots[slot] = index;
-            left -= 1;
-            if left == 0 {
-                break;
-            }
+/// Where in one sorted list each of another one's backends is.
+fn positions(of: &[Backend], within: &[Backend]) -> Vec<Option<u16>> {
+    let mut within = (0_u16..=u16::MAX).zip(within).peekable();
+    let position = |backend: &Backend| {
+        while within.next_if(|(_, other)| *other < backend).is_some() {}
+        let same = within.next_if(|(_, other)| *other == backend);
+        same.map(|(index, _)| index)
+    };
+    of.iter().map(position).collect()
+}
+
+pub(super) type Tables = maglev::Tables<Backends>;
+
+/// Of so many slots.
+pub(super) fn table(backends: &Backends, size: u32, tables: &mut Tables) -> Table {
+    let below = |end: u32, hash: u64| u32::try_from(hash % u64::from(end)).unwrap_or(0);
+    let preference = |backend: &Backend| {
+        let bytes = keys::backend(backend);
+        Preference {
+            first: below(size, hash(1, &bytes)),
+            step: below(size - 1, hash(2, &bytes)) + 1,
         }
-    }
-    slots
+    };
+    Table(tables.of(backends, size, || backends.iter().map(preference).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn backends(count: u8) -> Vec<Backend> {
+    fn table(backends: &Backends, size: u32) -> maglev::Table {
+        super::table(backends, size, &mut Tables::default()).0
+    }
+
+    fn backends(count: u8) -> Backends {
         (0..count)
             .map(|i| Backend {
                 address: [10, 244, 0, i].into(),
@@ -148,7 +116,9 @@ mod tests {
             let size = size(count.into(), 0);
             let table = table(&backends(count), size);
             let mut shares = vec![0; count.into()];
-            table.iter().for_each(|index| shares[*index] += 1);
+            table
+                .iter()
+                .for_each(|index| shares[usize::from(*index)] += 1);
             let (least, most) = (shares.iter().min(), shares.iter().max());
             assert!(most.unwrap() - least.unwrap() <= 1, "{count}: {shares:?}");
         }
@@ -176,12 +146,12 @@ mod tests {
     fn few_slots_change_when_one_goes() {
         let all = backends(20);
         let before = table(&all, size(20, 0));
-        let fewer: Vec<_> = all[..19].to_vec();
+        let fewer = all[..19].to_vec().into();
         let after = table(&fewer, size(19, 0));
         assert_eq!(before.len(), after.len());
         let moved = before
             .iter()
-            .zip(&after)
+            .zip(after.iter())
             .filter(|(before, after)| **before != 19 && before != after)
             .count();
         // A modulus would move 19 of 20.

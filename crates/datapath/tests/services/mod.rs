@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::common::{Engine, Node, Pod, ip, net, service};
 use ripstop_model::Protocol;
-use ripstop_plan::{Backend, Change, FrontendKind, FrontendRow, Outside, Range, Tables};
+use ripstop_plan::{Backend, Backends, Change, FrontendKind, FrontendRow, Outside, Range, Tables};
 
 pub(crate) const SERVICES: [&str; 2] = ["10.96.0.5:80", "[fd00:96::5]:80"];
 

@@ -6,6 +6,7 @@
 
 mod plan;
 mod read;
+mod room;
 mod row;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use ripstop_abi::{Backend, ServiceAddress};
 
+use super::maglev;
 use super::maps::Maps;
 use super::table::Table;
 use crate::Error;
 use plan::Planned;
 pub(crate) use read::{Counts, states};
+use room::Room;
 use row::Row;
 pub(crate) use row::Wanted;
 
@@ -29,9 +32,21 @@ pub(crate) struct Frontends {
     behind: BTreeMap<ServiceAddress, Wanted>,
     last_set: u32,
     wrapped: bool,
+    /// What they take of the tables.
+    room: Room,
+    tables: maglev::Tables,
     /// A backend that datagrams were led to has gone: see
     /// [`Frontends::take_datagrams_stranded`].
     datagrams_stranded: bool,
+}
+
+/// What to do so that frontends are as they should be.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    changed: Vec<Planned>,
+    removed: Vec<ServiceAddress>,
+    /// What it takes, until that which goes has gone.
+    room: Room,
 }
 
 impl Frontends {
@@ -39,8 +54,8 @@ impl Frontends {
         self.rows.len()
     }
 
-    pub(crate) fn backend_count(&self) -> usize {
-        self.rows.values().map(|row| row.ids.len()).sum()
+    pub(crate) fn backend_count(&self) -> u64 {
+        self.room.backends
     }
 
     /// The row of that address, if it is as it should be.
@@ -82,13 +97,12 @@ impl Frontends {
         std::mem::take(&mut self.datagrams_stranded)
     }
 
-    /// Makes the kernel have these rows of services; `None` removes one. A port
+    /// Plans that the kernel has these rows of services; `None` removes one. A port
     /// of the node that a pod has stays the pod's.
-    pub(crate) fn write_services(
+    pub(crate) fn plan_services(
         &mut self,
-        maps: &Maps,
         wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
-    ) -> (Vec<String>, Result<(), Error>) {
+    ) -> Plan {
         let mut rest = Vec::new();
         for (address, wanted) in wanted {
             let taken = self.rows.get(&address).is_some_and(Row::is_host_port);
@@ -98,16 +112,15 @@ impl Frontends {
                 wanted => rest.push((address, wanted)),
             }
         }
-        self.write(maps, rest)
+        self.plan(rest)
     }
 
     /// Likewise for the ports of the node that a pod has. A service that had one
     /// gets it back when the pod goes.
-    pub(crate) fn write_host_ports(
+    pub(crate) fn plan_host_ports(
         &mut self,
-        maps: &Maps,
         wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
-    ) -> (Vec<String>, Result<(), Error>) {
+    ) -> Plan {
         let mut rows = Vec::new();
         for (address, wanted) in wanted {
             let had = self.rows.get(&address);
@@ -119,44 +132,56 @@ impl Frontends {
             let wanted = wanted.or_else(|| self.behind.remove(&address));
             rows.push((address, wanted));
         }
-        self.write(maps, rows)
+        self.plan(rows)
     }
 
-    /// Makes the kernel have these rows; `None` removes one. In this order: new
-    /// backends; slots that name them; frontends, each in one step; what is no
-    /// longer used.
-    ///
-    /// Gives what was written or removed. After an error all other rows are in
-    /// place, and those that did not fit are as they were.
-    fn write(
-        &mut self,
-        maps: &Maps,
-        wanted: impl IntoIterator<Item = (ServiceAddress, Option<Wanted>)>,
-    ) -> (Vec<String>, Result<(), Error>) {
-        let mut removed = Vec::new();
-        let mut planned = Vec::new();
+    fn plan(&mut self, wanted: Vec<(ServiceAddress, Option<Wanted>)>) -> Plan {
+        let mut plan = Plan::default();
         for (address, wanted) in wanted {
             let Some(wanted) = wanted else {
-                removed.extend(self.rows.contains_key(&address).then_some(address));
+                let there = self.rows.contains_key(&address);
+                plan.removed.extend(there.then_some(address));
                 continue;
             };
             let old = self.rows.get(&address);
             if old.is_some_and(|row| row.is(&wanted)) {
                 continue;
             }
-            let old = old.filter(|row| row.intact).cloned();
-            let set = old.as_ref().map_or_else(|| self.fresh_set(), |row| row.set);
-            planned.push(Planned::new(address, old.as_ref(), wanted, set));
+            let intact = old.filter(|row| row.intact).cloned();
+            let set = intact.as_ref().map(|row| row.set);
+            let set = set.unwrap_or_else(|| self.fresh_set());
+            let tables = &mut self.tables;
+            let planned = Planned::new(address, intact, wanted, set, tables);
+            plan.room += Room::for_change(&planned, self.rows.get(&address));
+            plan.changed.push(planned);
         }
-        let (mut done, mut result) = self.put(maps, planned);
-        for address in removed {
+        plan
+    }
+
+    /// Whether the tables have room for what was planned last.
+    pub(crate) fn have_room(&self, maps: &Maps, plan: &Plan) -> bool {
+        let mut needed = self.room;
+        needed += plan.room;
+        needed.is_in(maps)
+    }
+
+    /// Does what was planned last, in this order: new backends; slots that name
+    /// them; frontends, each in one step; what is no longer used.
+    ///
+    /// Gives what was written or removed. After an error all other rows are in
+    /// place, and those that did not fit are as they were.
+    pub(crate) fn carry_out(
+        &mut self,
+        maps: &Maps,
+        plan: Plan,
+    ) -> (Vec<String>, Result<(), Error>) {
+        let (mut done, mut result) = self.put(maps, plan.changed);
+        for address in plan.removed {
             match maps.frontends.remove(&address) {
                 Ok(()) => {
                     done.push(format!("frontend {} (removed)", show(&address)));
                     if let Some(row) = self.rows.remove(&address) {
-                        let all = plan::everything(&row);
-                        self.datagrams_stranded |= all.strands_datagrams(&address);
-                        all.remove(maps);
+                        self.forget(maps, &address, &row);
                     }
                 }
                 Err(error) => result = result.and(Err(error)),
@@ -197,20 +222,28 @@ impl Frontends {
         let mut done = Vec::new();
         for (index, plan) in planned.into_iter().enumerate() {
             if refused.contains(&index) {
-                plan.undo(maps);
+                plan.undo(maps, &mut self.tables);
                 continue;
             }
             done.push(format!("frontend {}", show(&plan.address)));
             self.datagrams_stranded |= plan.unused.strands_datagrams(&plan.address);
             plan.unused.remove(maps);
-            let old = self.rows.insert(plan.address, plan.row);
-            if let Some(old) = old.filter(|_| !plan.in_place) {
-                let all = plan::everything(&old);
-                self.datagrams_stranded |= all.strands_datagrams(&plan.address);
-                all.remove(maps);
+            self.room += Room::of(&plan.row);
+            match self.rows.insert(plan.address, plan.row) {
+                Some(old) if plan.in_place => self.room -= Room::of(&old),
+                Some(old) => self.forget(maps, &plan.address, &old),
+                None => {}
             }
         }
         (done, result)
+    }
+
+    /// Removes all that a row led to which is no longer there.
+    fn forget(&mut self, maps: &Maps, address: &ServiceAddress, row: &Row) {
+        let all = plan::everything(row);
+        self.datagrams_stranded |= all.strands_datagrams(address);
+        self.room -= Room::of(row);
+        all.remove(maps);
     }
 
     /// A number that no row has.

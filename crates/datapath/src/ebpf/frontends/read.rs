@@ -1,6 +1,7 @@
 //! Frontends as the kernel has them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ripstop_abi::{
     BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY, FLAG_HOST_PORT,
@@ -9,8 +10,10 @@ use ripstop_abi::{
 };
 
 use super::Frontends;
+use super::room::Room;
 use super::row::{Row, Wanted};
 use crate::Error;
+use crate::ebpf::maglev;
 use crate::ebpf::maps::Maps;
 
 /// All rows of all tables that frontends lead to.
@@ -48,7 +51,7 @@ impl Everything {
     }
 
     /// The row that leads from there, taken out of all.
-    fn row(&mut self, frontend: &Frontend) -> Row {
+    fn row(&mut self, frontend: &Frontend, tables: &mut maglev::Tables) -> Row {
         let set = frontend.set();
         let mut intact = true;
         let keys = BackendKey { set, id: 0 }..=BackendKey { set, id: u32::MAX };
@@ -85,6 +88,7 @@ impl Everything {
                 Some(chunk.0[(entry % MAGLEV_CHUNK) as usize])
             })
             .collect();
+        let backends: Arc<[Backend]> = backends.into();
         let local = frontend.flags() & FLAG_LOCAL != 0;
         let outside = local.then(|| {
             if frontend.flags() & FLAG_MAGLEV == 0 {
@@ -96,7 +100,7 @@ impl Everything {
                 .copied()
                 .collect();
             outside.sort_unstable();
-            outside
+            outside.into()
         });
         let kind = frontend.flags() & (FLAG_HOST_ONLY | FLAG_HOST_PORT | FLAG_MAGLEV);
         let mut row = Row {
@@ -109,19 +113,19 @@ impl Everything {
                 kind,
             },
             next_id: by_id.last_key_value().map_or(1, |(id, _)| id + 1),
-            ids,
-            slots,
+            ids: ids.into(),
+            slots: slots.into(),
             intact,
         };
         let expected = row.frontend();
         row.intact &= frontend.without_counts() == expected;
-        for (chunk, expected) in row.maglev_chunks().into_iter().enumerate() {
+        for (chunk, expected) in row.maglev_chunks(tables).into_iter().enumerate() {
             row.intact &= self.maglev.remove(&row.slots_key(chunk)) == Some(expected);
         }
         for key in row.slots_keys() {
             self.slots.remove(&key);
         }
-        for (_, id) in &row.ids {
+        for (_, id) in row.ids.iter() {
             self.backends.remove(&BackendKey { set, id: *id });
         }
         row
@@ -155,7 +159,9 @@ impl Frontends {
         let mut read = Self::default();
         for (address, frontend) in std::mem::take(&mut all.frontends) {
             read.last_set = read.last_set.max(frontend.set());
-            read.rows.insert(address, all.row(&frontend));
+            let row = all.row(&frontend, &mut read.tables);
+            read.room += Room::of(&row);
+            read.rows.insert(address, row);
         }
         all.remove_rest(maps)?;
         Ok(read)
@@ -176,9 +182,10 @@ pub(crate) fn states(maps: &Maps) -> Result<Vec<(ServiceAddress, State)>, Error>
     }
     let mut all = Everything::read(maps)?;
     let counted = all.backends.clone();
+    let mut tables = maglev::Tables::default();
     let mut states = Vec::new();
     for (address, frontend) in std::mem::take(&mut all.frontends) {
-        let row = all.row(&frontend);
+        let row = all.row(&frontend, &mut tables);
         let set = row.set;
         let counts = row.ids.iter().map(|(backend, id)| {
             let key = BackendKey { set, id: *id };

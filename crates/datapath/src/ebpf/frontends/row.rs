@@ -1,5 +1,7 @@
 //! A frontend: as it should be, and as it is in the kernel.
 
+use std::sync::Arc;
+
 use ripstop_abi::{
     BACKENDS_PER_SLOTS, Backend, FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend,
     MAGLEV_CHUNK, MaglevRow, RouteKey, Slots, SlotsKey, SourceKey,
@@ -10,10 +12,10 @@ use crate::ebpf::maglev;
 /// Where a frontend should lead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// Sorted.
-    pub(crate) backends: Vec<Backend>,
+    /// Sorted. Shared by all frontends of a service port.
+    pub(crate) backends: Arc<[Backend]>,
     /// For who is not on this node and keeps its address. Sorted.
-    pub(crate) outside: Option<Vec<Backend>>,
+    pub(crate) outside: Option<Arc<[Backend]>>,
     /// Seconds; 0 is none.
     pub(crate) affinity: u32,
     /// Sorted.
@@ -37,19 +39,30 @@ impl Wanted {
         self.kind | local | ranges
     }
 
-    pub(super) fn to_outside(&self) -> &[Backend] {
+    pub(super) fn to_outside(&self) -> &Arc<[Backend]> {
         self.outside.as_ref().unwrap_or(&self.backends)
+    }
+
+    /// Those for inside and outside. Sorted, without duplicates.
+    pub(super) fn all_backends(&self) -> Arc<[Backend]> {
+        let Some(outside) = self.outside.as_ref().filter(|own| **own != self.backends) else {
+            return self.backends.clone();
+        };
+        let mut all = [&self.backends[..], outside].concat();
+        all.sort_unstable();
+        all.dedup();
+        all.into()
     }
 }
 
-/// A frontend as it is in the kernel.
+/// A frontend as it is in the kernel. Copies are cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) set: u32,
     pub(super) wanted: Wanted,
     /// Each backend with its number, sorted by backend.
-    pub(super) ids: Vec<(Backend, u32)>,
-    pub(super) slots: Vec<u32>,
+    pub(super) ids: Arc<[(Backend, u32)]>,
+    pub(super) slots: Arc<[u32]>,
     pub(super) next_id: u32,
     /// Nothing of it is missing or twice.
     pub(super) intact: bool,
@@ -85,17 +98,10 @@ impl Row {
         maglev::size(self.wanted.to_outside().len())
     }
 
-    /// The slots that are in rows of their own.
-    fn in_rows(&self) -> &[u32] {
-        if self.slots.len() <= BACKENDS_PER_SLOTS as usize {
-            &[]
-        } else {
-            &self.slots
-        }
-    }
-
     pub(super) fn slots_keys(&self) -> impl Iterator<Item = SlotsKey> {
-        let chunks = self.in_rows().len().div_ceil(BACKENDS_PER_SLOTS as usize);
+        let chunks = in_rows(&self.slots)
+            .len()
+            .div_ceil(BACKENDS_PER_SLOTS as usize);
         (0..chunks).map(|chunk| self.slots_key(chunk))
     }
 
@@ -112,29 +118,26 @@ impl Row {
     }
 
     pub(super) fn slot_chunks(&self) -> Vec<Slots> {
-        let chunks = self.in_rows().chunks(BACKENDS_PER_SLOTS as usize);
-        chunks
-            .map(|ids| {
-                let mut slots = Slots::default();
-                slots.0[..ids.len()].copy_from_slice(ids);
-                slots
-            })
-            .collect()
+        chunks_of_slots(&self.slots)
     }
 
-    pub(super) fn maglev_chunks(&self) -> Vec<MaglevRow> {
-        let backends = self.wanted.to_outside();
+    pub(super) fn maglev_chunks(&self, tables: &mut maglev::Tables) -> Vec<MaglevRow> {
         if self.maglev_entries() == 0 {
             return Vec::new();
         }
-        let ids: Vec<u32> = backends.iter().filter_map(|b| self.id(b)).collect();
-        let entries = maglev::table(backends);
+        let backends = self.wanted.to_outside();
+        let ids: Vec<u32> = if backends.len() == self.ids.len() {
+            self.ids.iter().map(|(_, id)| *id).collect()
+        } else {
+            backends.iter().filter_map(|b| self.id(b)).collect()
+        };
+        let entries = maglev::table(backends, tables);
         let chunks = entries.chunks(MAGLEV_CHUNK as usize);
         chunks
             .map(|entries| {
                 let mut row = MaglevRow([0; MAGLEV_CHUNK as usize]);
                 for (place, index) in row.0.iter_mut().zip(entries) {
-                    *place = ids[*index as usize];
+                    *place = ids[usize::from(*index)];
                 }
                 row
             })
@@ -148,4 +151,25 @@ impl Row {
             address: range.address,
         })
     }
+}
+
+/// Those slots that are in rows of their own.
+fn in_rows(slots: &[u32]) -> &[u32] {
+    if slots.len() <= BACKENDS_PER_SLOTS as usize {
+        &[]
+    } else {
+        slots
+    }
+}
+
+/// The rows of these slots.
+pub(super) fn chunks_of_slots(slots: &[u32]) -> Vec<Slots> {
+    let chunks = in_rows(slots).chunks(BACKENDS_PER_SLOTS as usize);
+    chunks
+        .map(|ids| {
+            let mut slots = Slots::default();
+            slots.0[..ids.len()].copy_from_slice(ids);
+            slots
+        })
+        .collect()
 }
