@@ -2,13 +2,10 @@
 //! notice it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ripstop_tests::load::{From, KEPT, KEPT_UDP, Loop, NEW_TCP, NEW_UDP};
-use ripstop_tests::{Lab, PAIR, eventually, ripstop, write_manifest};
+use ripstop_tests::{Lab, PAIR, Program, eventually, next_version, ripstop, write_manifest};
 
 /// Both ends of what the load asks for are under policies that allow it: answers
 /// pass because their connection is remembered.
@@ -45,72 +42,22 @@ done
 echo $n
 "#;
 
-/// A lab whose agents are what a link leads to.
+/// A lab whose agents can be of another version.
 struct Upgraded {
     lab: Lab,
-    link: PathBuf,
-    _folder: tempfile::TempDir,
+    program: Program,
     /// Addresses that are asked from outside and directly.
     from: Vec<From>,
 }
 
 impl Upgraded {
     fn up() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("agent");
-        symlink(ripstop(), &link).unwrap();
+        let program = Program::this();
         let manifest = write_manifest(&format!("{PAIR}{POLICIES}"));
-        let agent = link.to_str().unwrap();
         let manifest = manifest.path().to_str().unwrap();
-        let lab = Lab::up(&["--nodes", "2", "--agent", agent, "-f", manifest]);
+        let lab = Lab::up(&["--nodes", "2", "--agent", program.link(), "-f", manifest]);
         let from = from(&lab);
-        Self {
-            lab,
-            link,
-            _folder: folder,
-            from,
-        }
-    }
-
-    /// The next agents are this program.
-    fn install(&self, program: &Path) {
-        let new = self.link.with_extension("new");
-        symlink(program, &new).unwrap();
-        fs::rename(&new, &self.link).unwrap();
-    }
-
-    /// Ends the agents without a word; others are started in their place.
-    fn kill(&self) {
-        for agent in self.lab.agents() {
-            kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
-        }
-    }
-
-    /// Likewise, and waits for them.
-    fn restart(&self) {
-        let before = self.ready();
-        self.kill();
-        self.await_ready(before + 2);
-    }
-
-    fn await_ready(&self, times: usize) {
-        eventually("the next agents are ready", || {
-            (self.ready() >= times).then_some(())
-        });
-    }
-
-    fn ready(&self) -> usize {
-        self.logs()
-            .matches("the network is as the API server")
-            .count()
-    }
-
-    fn logs(&self) -> String {
-        let nodes = ["node1", "node2"].map(|node| {
-            let log = self.lab.root().join("nodes").join(node).join("agent.log");
-            fs::read_to_string(log).unwrap()
-        });
-        nodes.concat()
+        Self { lab, program, from }
     }
 
     /// Every kind of request, from everywhere. New ones not as fast as can be: a
@@ -181,25 +128,12 @@ fn end(loops: Vec<Loop>) {
     println!("{answered} answers, no error");
 }
 
-/// `None`, with why, where it was not built.
-fn next_version() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/next/debug/ripstop");
-    if built.exists() {
-        return Some(built.canonicalize().unwrap());
-    }
-    println!(
-        "skipped: no {}; run `cargo xtask next-version`",
-        built.display()
-    );
-    None
-}
-
 #[test]
 fn nobody_notices_that_agents_were_killed() {
     let upgraded = Upgraded::up();
     let loops = upgraded.load(true);
     for _ in 0..3 {
-        upgraded.restart();
+        upgraded.lab.restart_agents();
     }
     end(loops);
 }
@@ -212,17 +146,17 @@ fn nobody_notices_a_version_with_other_tables() {
     let upgraded = Upgraded::up();
     let mut loops = upgraded.load(true);
     let took_over = |times| {
-        let logs = upgraded.logs();
+        let logs = upgraded.lab.agent_logs();
         let found = logs.matches("took over from the programs").count();
         assert_eq!(found, times, "{logs}");
     };
-    upgraded.install(&next);
-    upgraded.restart();
+    upgraded.program.install(&next);
+    upgraded.lab.restart_agents();
     took_over(2);
     // Connections of each version live through the next one.
     loops.extend(upgraded.load(false));
-    upgraded.install(&ripstop());
-    upgraded.restart();
+    upgraded.program.install(&ripstop());
+    upgraded.lab.restart_agents();
     took_over(4);
     end(loops);
 }
@@ -235,7 +169,7 @@ fn programs_that_do_not_load_leave_those_that_work() {
         return;
     };
     let upgraded = Upgraded::up();
-    let refused = upgraded.link.with_extension("refused");
+    let refused = upgraded.program.beside("refused");
     let script = format!(
         "#!/bin/sh\nexec setpriv --bounding-set -sys_admin,-perfmon {} \"$@\"\n",
         next.display()
@@ -244,19 +178,19 @@ fn programs_that_do_not_load_leave_those_that_work() {
     fs::set_permissions(&refused, fs::Permissions::from_mode(0o755)).unwrap();
     // Without an agent there is nobody to look names up for long.
     let loops = upgraded.load(false);
-    let ready = upgraded.ready();
-    upgraded.install(&refused);
-    upgraded.kill();
+    let ready = upgraded.lab.times_ready();
+    upgraded.program.install(&refused);
+    upgraded.lab.kill_agents();
     let reason = "the programs of this version do not load on this kernel";
     eventually("both say why, again and again", || {
-        (upgraded.logs().matches(reason).count() > 4).then_some(())
+        (upgraded.lab.agent_logs().matches(reason).count() > 4).then_some(())
     });
-    assert_eq!(upgraded.ready(), ready);
+    assert_eq!(upgraded.lab.times_ready(), ready);
     let status = upgraded.lab.agent("node1", &["status"]);
     assert!(!status.ok, "nobody is ready: {}", status.stdout);
     // Back to the version that works, which goes on with what it left.
-    upgraded.install(&ripstop());
-    upgraded.kill();
-    upgraded.await_ready(ready + 2);
+    upgraded.program.install(&ripstop());
+    upgraded.lab.kill_agents();
+    upgraded.lab.await_ready(ready + 2);
     end(loops);
 }

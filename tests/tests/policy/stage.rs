@@ -106,6 +106,12 @@ pub(crate) fn apply(lab: &Lab, yaml: &str, policies: (usize, usize)) {
     planned(lab, policies);
 }
 
+/// Deletes the policies of a namespace, which has all that there are.
+pub(crate) fn no_policies(lab: &Lab, namespace: &str) {
+    lab.kubectl(&["delete", "networkpolicies", "-n", namespace, "--all"]);
+    planned(lab, (0, 0));
+}
+
 /// Waits until all agents have planned so many policies: what is in force on a
 /// pod is in the kernel then.
 pub(crate) fn planned(lab: &Lab, (network, cluster): (usize, usize)) {

@@ -1,5 +1,5 @@
-//! From one engine to the other with policies in force: nothing that is denied
-//! passes meanwhile, and nothing that is allowed fails.
+//! From one engine to the other, and from one version to another, with policies in
+//! force: nothing that is denied passes meanwhile, and nothing that is allowed fails.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ripstop_tests::load::StopAtEnd;
-use ripstop_tests::{eventually, ripstop};
+use ripstop_tests::{Program, eventually, next_version, ripstop};
 
+use crate::ENGINES;
 use crate::leak::{count, sniffer};
 use crate::stage::Place;
 use crate::town::{Town, ingress};
@@ -40,6 +41,41 @@ struct Way<'a> {
 #[test]
 fn a_switch_is_no_gap_in_policies() {
     let town = Town::new("ebpf", &["--dual-stack"]);
+    let engines = ["nftables", "ebpf", "nftables", "ebpf"];
+    hold_over(&town, engines.len(), |step| {
+        let output = Command::new(ripstop())
+            .args(["datapath", "set", engines[step], "--all"])
+            .args(["--lab", town.lab.name()])
+            .output()
+            .expect("run ripstop");
+        assert!(output.status.success(), "{output:?}");
+    });
+}
+
+/// Upgrades and downgrades: the next version has other kernel tables.
+#[test]
+fn another_version_is_no_gap_in_policies() {
+    let Some(next) = next_version() else {
+        return;
+    };
+    for engine in ENGINES {
+        let program = Program::this();
+        let town = Town::new(engine, &["--dual-stack", "--agent", program.link()]);
+        let versions = [next.clone(), ripstop(), next.clone(), ripstop()];
+        hold_over(&town, versions.len(), |step| {
+            program.install(&versions[step]);
+            town.lab.restart_agents();
+            if engine == "ebpf" {
+                let logs = town.lab.agent_logs();
+                let took_over = logs.matches("took over from the programs").count();
+                assert_eq!(took_over, 2 * (step + 1), "{logs}");
+            }
+        });
+    }
+}
+
+/// Makes `changes` while what is allowed and what is denied is tried.
+fn hold_over(town: &Town, changes: usize, mut change: impl FnMut(usize)) {
     town.policy(&ingress(
         "{from: [{podSelector: {matchLabels: {app: client}}}], \
          ports: [{port: 80}, {port: 80, protocol: UDP}]}",
@@ -80,18 +116,14 @@ fn a_switch_is_no_gap_in_policies() {
             loops.push(scope.spawn(move || forbidden_datagrams(way, stop, counts)));
         }
         loops.push(scope.spawn(move || watch(sniffers, stop, counts)));
-        for engine in ["nftables", "ebpf", "nftables", "ebpf"] {
-            // Connections of each engine's time live through the next one's.
+        for step in 0..changes {
+            // Connections of each time live through the next one's.
             for way in allowed.iter().flatten() {
                 loops.push(scope.spawn(move || kept_connection(way, stop, counts)));
                 loops.push(scope.spawn(move || kept_datagrams(way, stop, counts)));
             }
             goes_on(counts);
-            let output = Command::new(ripstop())
-                .args(["datapath", "set", engine, "--all", "--lab", town.lab.name()])
-                .output()
-                .expect("run ripstop");
-            assert!(output.status.success(), "{output:?}");
+            change(step);
         }
         goes_on(counts);
         stop.store(true, Ordering::Relaxed);
@@ -101,7 +133,8 @@ fn a_switch_is_no_gap_in_policies() {
     });
     let said = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "{} requests answered, {} forbidden attempts",
+        "{}: {changes} changes, {} requests answered, {} forbidden attempts",
+        town.engine,
         said(&counts.answered),
         said(&counts.attempts)
     );

@@ -1,0 +1,333 @@
+//! No pod sends or receives a packet that its policies deny, from its first
+//! moment on: hundreds of them attached under load, while agents are killed and
+//! labels change.
+//!
+//! The pods are network namespaces of this test, attached as a runtime does. Each
+//! has a socket that sees every frame, and one that sends, from before there is a
+//! link: a leak of a microsecond is counted.
+
+mod crowd;
+mod reboot;
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+use nix::unistd::Pid;
+use ripstop_netlink::netns::Netns;
+use ripstop_tests::load::StopAtEnd;
+use ripstop_tests::{Lab, Program, eventually, next_version, ripstop, write_manifest};
+
+use crate::ENGINES;
+use crate::stage::{self, Place};
+use crowd::Crowd;
+
+/// As many as a node's /24 has addresses for, with room for the others.
+const PODS: usize = 200;
+/// What packets carry: from whom nothing may come, from whom it may, and what
+/// closed pods send.
+const ENEMY: &[u8] = b"ripstop-leak-enemy";
+const FRIEND: &[u8] = b"ripstop-leak-friend";
+const CROWD: &[u8] = b"ripstop-leak-crowd";
+const PORT: u16 = 7777;
+/// Before the test is over: agents killed, and label changes of all pods.
+const KILLS: u64 = 6;
+const CHANGES: u64 = 6;
+
+/// Nothing passes but what comes from friends; the same for both labels, so that
+/// a pod is closed whichever it has.
+const POLICIES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: crowd}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: crowd, name: even}
+spec:
+  podSelector: {matchLabels: {turn: even}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {role: friend}}}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: crowd, name: odd}
+spec:
+  podSelector: {matchLabels: {turn: odd}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {role: friend}}}]}]
+";
+
+const OTHERS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: enemy-near, labels: {role: enemy}}
+spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: enemy-far, labels: {role: enemy}}
+spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: friend-near, labels: {role: friend}}
+spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: friend-far, labels: {role: friend}}
+spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+";
+
+#[test]
+fn nothing_leaks() {
+    for engine in ENGINES {
+        nothing_leaks_from(engine, &[ripstop()]);
+    }
+}
+
+/// Those that are killed are of one version and of another by turns: some are
+/// killed while they carry the other's tables over.
+#[test]
+fn nothing_leaks_between_versions() {
+    let Some(next) = next_version() else {
+        return;
+    };
+    for engine in ENGINES {
+        nothing_leaks_from(engine, &[next.clone(), ripstop()]);
+    }
+}
+
+/// `versions` are what the agents are, one after the other.
+fn nothing_leaks_from(engine: &str, versions: &[PathBuf]) {
+    let program = Program::this();
+    let others = write_manifest(OTHERS);
+    let manifest = others.path().to_str().unwrap();
+    let args = ["--nodes", "2", "--datapath", engine, "-f", manifest];
+    let lab = Lab::up(&[&args[..], &["--agent", program.link()]].concat());
+    stage::apply(&lab, POLICIES, (2, 0));
+    let others = ["enemy-near", "enemy-far", "friend-near", "friend-far"];
+    let others = others.map(|name| stage::pod(&lab, "default", name));
+    let crowd = Crowd::new(&lab, PODS);
+    let restarts = Restarts {
+        lab: &lab,
+        program: &program,
+        versions,
+    };
+    let seen = load(&restarts, &crowd, &others);
+    eprintln!(
+        "{engine}: {PODS} pods, {} agents killed, {} label changes; sent {} to them and {} by \
+         them, of these {} + {} leaked",
+        seen.killed, seen.relabelled, seen.sent, seen.tried, seen.leaked_in, seen.leaked_out
+    );
+    assert_eq!(
+        (seen.leaked_in, seen.leaked_out),
+        (0, 0),
+        "{engine}:\n{}",
+        seen.diary.join("\n")
+    );
+    assert!(
+        seen.killed >= 2 && seen.relabelled >= 4,
+        "{engine}: too quiet a time"
+    );
+    if engine == "ebpf" && versions.len() > 1 {
+        let logs = lab.agent_logs();
+        assert!(
+            logs.contains("took over from the programs"),
+            "no agent was of the other version"
+        );
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    leaked_in: u64,
+    leaked_out: u64,
+    sent: u64,
+    tried: u64,
+    killed: u64,
+    relabelled: u64,
+    diary: Vec<String>,
+}
+
+/// What happened when, for who looks for a leak.
+struct Diary {
+    begin: Instant,
+    lines: Mutex<Vec<String>>,
+}
+
+impl Diary {
+    fn new() -> Self {
+        Self {
+            begin: Instant::now(),
+            lines: Mutex::default(),
+        }
+    }
+
+    fn note(&self, times: u64, what: impl FnOnce() -> String) {
+        if times > 0 {
+            let line = format!("{:>9.3?} {}", self.begin.elapsed(), what());
+            self.lines.lock().unwrap().push(line);
+        }
+    }
+}
+
+/// Attaches all pods while everybody sends to everybody.
+fn load(restarts: &Restarts<'_>, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
+    let stop = AtomicBool::new(false);
+    let diary = Diary::new();
+    let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (relabelled, killed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let sniffers = others.each_ref().map(|one| sniffer(&one.netns));
+    let to = others.iter().flat_map(|one| one.addresses.clone());
+    let to: Vec<IpAddr> = to.collect();
+    let mut seen = std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for (place, word) in others.iter().zip([ENEMY, ENEMY, FRIEND, FRIEND]) {
+            let (stop, sent) = (&stop, &sent);
+            scope.spawn(move || flood(&place.netns, word, stop, sent));
+        }
+        scope.spawn(|| crowd.send(&to, &stop, &tried));
+        let inside = scope.spawn(|| crowd.watch(&stop, &diary));
+        let outside = scope.spawn(|| watch(&sniffers.each_ref(), &stop, &diary));
+        scope.spawn(|| crowd.relabel(&stop, &relabelled));
+        scope.spawn(|| restarts.kill(&stop, &killed, &diary));
+        crowd.attach(&crowd.members);
+        // Those that may, can: or else nothing would leak from a broken network.
+        eventually("friends reach every pod", || {
+            (crowd.reached.load(Ordering::Relaxed) == PODS as u64).then_some(())
+        });
+        // Some go, and others get their addresses.
+        let some = &crowd.members[..PODS / 4];
+        for member in some {
+            eventually("the pod is detached", || {
+                crowd.plugin("DEL", member).then_some(())
+            });
+        }
+        crowd.attach(some);
+        eventually("agents were killed and labels changed", || {
+            let kills = KILLS * restarts.versions.len() as u64;
+            let enough = killed.load(Ordering::Relaxed) >= kills
+                && relabelled.load(Ordering::Relaxed) >= CHANGES;
+            enough.then_some(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        Seen {
+            leaked_in: inside.join().unwrap(),
+            leaked_out: outside.join().unwrap(),
+            sent: sent.load(Ordering::Relaxed),
+            tried: tried.load(Ordering::Relaxed),
+            killed: killed.load(Ordering::Relaxed),
+            relabelled: relabelled.load(Ordering::Relaxed),
+            diary: Vec::new(),
+        }
+    });
+    seen.diary = diary.lines.into_inner().unwrap();
+    seen
+}
+
+/// Sends to every address of node1's pod range, again and again.
+fn flood(netns: &Netns, word: &[u8], stop: &AtomicBool, sent: &AtomicU64) {
+    let socket = netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let socket = socket.unwrap().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        for host in 2..=254 {
+            let to = (Ipv4Addr::new(10, 244, 1, host), PORT);
+            // Where there is no pod yet, there is an error.
+            if socket.send_to(word, to).is_ok() {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sees every frame of a namespace, on links that are still to come as well.
+pub(crate) fn sniffer(netns: &Netns) -> OwnedFd {
+    let open = || {
+        socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )
+    };
+    netns
+        .run(open)
+        .expect("the namespace")
+        .expect("a packet socket")
+}
+
+/// Frames with `word` that come by.
+pub(crate) fn count(sniffer: &OwnedFd, word: &[u8]) -> u64 {
+    let mut frame = [0; 256];
+    let mut found = 0;
+    while let Ok(length) = recv(sniffer.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+        let has = frame[..length].windows(word.len()).any(|part| part == word);
+        found += u64::from(has);
+    }
+    found
+}
+
+fn watch(sniffers: &[&OwnedFd], stop: &AtomicBool, diary: &Diary) -> u64 {
+    let mut leaked = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for (sniffer, at) in sniffers.iter().zip(["near", "far", "near", "far"]) {
+            let came = count(sniffer, CROWD);
+            leaked += came;
+            diary.note(came, || format!("{came} came out, to a pod {at}"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    leaked
+}
+
+/// How agents end and begin.
+struct Restarts<'a> {
+    lab: &'a Lab,
+    program: &'a Program,
+    versions: &'a [PathBuf],
+}
+
+impl Restarts<'_> {
+    /// Kills the agents again and again: when new ones have the pods, and where
+    /// they are of another version by turns also while they begin.
+    fn kill(&self, stop: &AtomicBool, killed: &AtomicU64, diary: &Diary) {
+        let mut times = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let early = self.versions.len() > 1 && times % 3 == 2;
+            if early {
+                // The next one is started after 200 ms; at another moment of its
+                // first 400 ms each time.
+                std::thread::sleep(Duration::from_millis(200 + times * 37 % 400));
+            } else if self.is_ready() {
+                std::thread::sleep(Duration::from_millis(500));
+            } else {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            let version = &self.versions[times as usize % self.versions.len()];
+            self.program.install(version);
+            times += 1;
+            for agent in self.lab.agents() {
+                // It may be gone already.
+                if kill(Pid::from_raw(agent), Signal::SIGKILL).is_ok() {
+                    killed.fetch_add(1, Ordering::Relaxed);
+                    diary.note(1, || "an agent was killed".to_owned());
+                }
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        let status = self.lab.agent("node1", &["status"]);
+        status.stdout.contains("policies  ")
+    }
+}
