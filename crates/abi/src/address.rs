@@ -60,6 +60,13 @@ impl Address {
         self.words[3] == 0 && (self.is_v4() || self.words == [0; 4])
     }
 
+    /// (An assignment may become a call.)
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, to: &mut Self) {
+        // SAFETY: two places of the same type.
+        unsafe { core::ptr::copy_nonoverlapping(self, to, 1) };
+    }
+
     /// The four bytes of an IPv4 address; meaningless if it is none.
     #[inline(always)]
     pub const fn v4_word(&self) -> u32 {

@@ -8,9 +8,10 @@
 mod flow;
 mod read;
 
-pub use flow::begun;
 use flow::{OWN, follow, open, step_aside};
-use read::{has_ports, marks, read, segment_of};
+pub use flow::{begun, claimed};
+use read::{has_ports, marks, segment_of};
+pub use read::{read_v4, read_v6};
 
 use crate::Address;
 use crate::answer;
@@ -23,8 +24,8 @@ use crate::table::{
     RANGE_SERVICES, Route, ServiceAddress, Work,
 };
 use crate::translate::{clamp, finish, rewrite, segment};
-use crate::verdict::{Aside, DropReason, FinalVerdict, Verdict};
-use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
+use crate::verdict::{DropReason, FinalVerdict, Verdict};
+use crate::wire::{Frame, Header, IPPROTO_TCP, Ip, Ipv4, Ipv6};
 
 /// What is to be done with a packet, in one word: what a function of its own can
 /// return in the kernel. (Of an enum the compiler copies what was never written,
@@ -79,13 +80,12 @@ const fn dropped(reason: DropReason) -> u64 {
 pub(crate) fn from_pod<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
-    destination: &Address,
     of_sender: u32,
 ) -> Packed
 where
     Frame<H>: Header,
 {
-    let read = read::<H, P>(packet, tables, destination, true);
+    let read = packet.read(tables, !H::HAS_CHECKSUM, 1);
     let translated = of_sender & TRANSLATED_SENDER;
     Packed(tables.decided_from_pod(read | translated, packet.ifindex()))
 }
@@ -93,15 +93,11 @@ where
 /// What is to be done with one that came in from outside and is not simply to a
 /// pod.
 #[inline(always)]
-pub(crate) fn from_outside<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-) -> Packed
+pub(crate) fn from_outside<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> Packed
 where
     Frame<H>: Header,
 {
-    let read = read::<H, P>(packet, tables, destination, false);
+    let read = packet.read(tables, !H::HAS_CHECKSUM, 0);
     Packed(tables.decided_from_outside(read, packet.ifindex()))
 }
 
@@ -132,14 +128,14 @@ pub fn decided_from_pod(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
             // Said before, and lost as its row was written.
             tables.set_translated(&work.key.source);
         }
-        work.flow = *flow;
+        flow.copy_to(&mut work.flow);
         return Packed::SEND;
     }
     if let Some(flow) = quoted_flow(tables, work, read) {
         if flow.flags & FLOW_LEAVES != 0 {
             return Packed::DONE;
         }
-        work.flow = *flow;
+        flow.copy_to(&mut work.flow);
         return Packed::TELL;
     }
     let endpoint = tables.endpoint(&work.destination);
@@ -176,10 +172,10 @@ pub fn decided_from_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u6
     if has_ports(read)
         && let Some(flow) = follow(tables, &work.key, &segment)
     {
-        work.flow = *flow;
+        flow.copy_to(&mut work.flow);
         Packed::SEND
     } else if let Some(flow) = quoted_flow(tables, work, read) {
-        work.flow = *flow;
+        flow.copy_to(&mut work.flow);
         Packed::TELL
     } else if has_ports(read)
         && let Some(frontend) = frontend(tables, &work.key)
@@ -253,7 +249,7 @@ where
             Direct::No => of_sender | got_by(tables.endpoint(to)),
         };
         if asked & (SENDER | RECEIVER) != 0 {
-            match denied::<H, P>(packet, tables, flow, asked) {
+            match denied::<H, P>(packet, tables, flow.is_some(), asked) {
                 Says::Yes => {}
                 Says::Ours if kind == Packed::STACK => return Verdict::StackAtOnce.into(),
                 Says::Ours => {}
@@ -272,10 +268,10 @@ where
         (Packed::PASS, Direct::Node(route)) => return to_node::<H, P>(packet, route),
         _ => {}
     }
-    let mut aside = Aside::default();
-    let packed = performed::<H, P>(packet, tables, act.0, destination, &mut aside);
+    work.destination = *destination;
+    let packed = packet.performed(tables, !H::HAS_CHECKSUM, act.0);
     let packed = work.blur(packed);
-    finished::<H, P>(packet, packed, &aside)
+    finished::<H, P>(packet, packed, work)
 }
 
 /// The stack tells who sent it that it is too long.
@@ -291,28 +287,33 @@ where
     }
 }
 
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-fn performed<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    act: u64,
-    destination: &Address,
-    aside: &mut Aside,
-) -> u64
-where
-    Frame<H>: Header,
-{
-    perform::<H, P>(packet, tables, Packed(act), destination).pack(aside)
+/// Does what was decided: a [`FinalVerdict`], with what does not fit into the word
+/// in [`Work`].
+#[inline(always)]
+pub fn performed_v4<P: Packet>(packet: &mut P, tables: &impl Tables, act: u64) -> u64 {
+    performed::<Ipv4, P>(packet, tables, act)
+}
+
+/// As [`performed_v4`].
+#[inline(always)]
+pub fn performed_v6<P: Packet>(packet: &mut P, tables: &impl Tables, act: u64) -> u64 {
+    performed::<Ipv6, P>(packet, tables, act)
 }
 
 #[inline(always)]
-fn perform<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    act: Packed,
-    destination: &Address,
-) -> FinalVerdict
+fn performed<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, act: u64) -> u64
+where
+    Frame<H>: Header,
+{
+    let verdict = perform::<H, P>(packet, tables, Packed(act));
+    match tables.work() {
+        Some(work) => verdict.pack(work),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn perform<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, act: Packed) -> FinalVerdict
 where
     Frame<H>: Header,
 {
@@ -326,7 +327,7 @@ where
         Packed::SEND | Packed::TELL => Some((&work.key, &work.flow)),
         _ => None,
     };
-    let to = flow.map_or(destination, |(_, flow)| &flow.destination);
+    let to = flow.map_or(&work.destination, |(_, flow)| &flow.destination);
     let endpoint = tables.endpoint(to);
     let route = match endpoint {
         Some(_) => None,
@@ -400,11 +401,11 @@ where
 
 /// The outcome, after the last touch.
 #[inline(always)]
-fn finished<H: Ip, P: Packet>(packet: &mut P, packed: u64, aside: &Aside) -> FinalVerdict
+fn finished<H: Ip, P: Packet>(packet: &mut P, packed: u64, work: &Work) -> FinalVerdict
 where
     Frame<H>: Header,
 {
-    let outcome = FinalVerdict::unpack(packed, aside);
+    let outcome = FinalVerdict::unpack(packed, work);
     if outcome.ports != 0 {
         finish::<H, P>(packet, outcome.ports);
     }
@@ -460,30 +461,44 @@ where
     if !leaves {
         return Verdict::Stack.into();
     }
-    let mut aside = Aside::default();
-    let packed = left_packed::<H, P>(packet, tables, plain, of_pod, &mut aside);
-    finished::<H, P>(packet, packed, &aside)
+    let marks = if plain { PLAIN } else { 0 } | if of_pod { OF_POD } else { 0 };
+    let packed = packet.left(tables, !H::HAS_CHECKSUM, marks);
+    match tables.work() {
+        Some(work) => finished::<H, P>(packet, packed, work),
+        None => Verdict::Drop(DropReason::FlowState).into(),
+    }
 }
 
-#[inline(never)]
-fn left_packed<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    plain: bool,
-    of_pod: bool,
-    aside: &mut Aside,
-) -> u64
+/// Of a packet that leaves: no options; a pod's, else the node's own.
+const PLAIN: u32 = 1;
+const OF_POD: u32 = 2;
+
+/// What becomes of a packet that leaves the node: as [`performed_v4`].
+#[inline(always)]
+pub fn left_v4<P: Packet>(packet: &mut P, tables: &impl Tables, marks: u32) -> u64 {
+    left_packed::<Ipv4, P>(packet, tables, marks)
+}
+
+/// As [`left_v4`].
+#[inline(always)]
+pub fn left_v6<P: Packet>(packet: &mut P, tables: &impl Tables, marks: u32) -> u64 {
+    left_packed::<Ipv6, P>(packet, tables, marks)
+}
+
+#[inline(always)]
+fn left_packed<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, marks: u32) -> u64
 where
     Frame<H>: Header,
 {
-    let outcome = match left::<H, P>(packet, tables, plain, of_pod) {
-        Ok(ports) => FinalVerdict {
-            ports,
-            ..Verdict::Stack.into()
-        },
-        Err(reason) => Verdict::Drop(reason).into(),
-    };
-    outcome.pack(aside)
+    let (plain, of_pod) = (marks & PLAIN != 0, marks & OF_POD != 0);
+    let left = left::<H, P>(packet, tables, plain, of_pod);
+    if let Some(work) = tables.work() {
+        work.ports = left.unwrap_or_default();
+    }
+    match left {
+        Ok(_) => FinalVerdict::from(Verdict::Stack).word(),
+        Err(reason) => FinalVerdict::from(Verdict::Drop(reason)).word(),
+    }
 }
 
 /// Gives a packet that leaves the cluster the node's address.

@@ -2,7 +2,9 @@
 //! decided here; everything else is [`crate::crossing`]'s.
 
 use crate::answer;
-use crate::crossing::{self, Direct, Packed, begun, decided_from_outside, decided_from_pod};
+use crate::crossing::{
+    self, Direct, Packed, begun, claimed, decided_from_outside, decided_from_pod,
+};
 use crate::packet::Packet;
 use crate::policy::{
     Connections, RENUMBERED_SENDER, Says, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
@@ -59,6 +61,14 @@ pub trait Tables: Services + Connections {
         Self: Sized,
     {
         begun(self, ifindex, kind)
+    }
+    /// [`claimed`].
+    #[inline(always)]
+    fn claimed(&self, attempt: u32) -> u32
+    where
+        Self: Sized,
+    {
+        claimed(self, attempt)
     }
     /// [`decided_from_pod`].
     #[inline(always)]
@@ -293,7 +303,7 @@ where
         }
     }
     let act = match direct {
-        Direct::No => crossing::from_pod::<H, P>(packet, tables, &destination, of_sender),
+        Direct::No => crossing::from_pod::<H, P>(packet, tables, of_sender),
         _ => Packed::PASSES,
     };
     crossing::carry_out::<H, P>(packet, tables, act, direct, &destination, of_sender)
@@ -333,7 +343,7 @@ where
     let (act, direct) = match tables.endpoint(&destination) {
         Some(endpoint) if !endpoint.is_translated() => (Packed::PASSES, Direct::Pod(endpoint)),
         _ => {
-            let act = crossing::from_outside::<H, P>(packet, tables, &destination);
+            let act = crossing::from_outside::<H, P>(packet, tables);
             (act, Direct::No)
         }
     };

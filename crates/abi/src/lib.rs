@@ -36,7 +36,11 @@ mod wire;
 pub use address::{Address, Port};
 #[cfg(not(target_arch = "bpf"))]
 pub use bytes::PacketBytes;
-pub use crossing::{begun, decided_from_outside, decided_from_pod};
+pub use crc32c::product as crc32c_product;
+pub use crossing::{
+    begun, claimed, decided_from_outside, decided_from_pod, left_v4, left_v6, performed_v4,
+    performed_v6, read_v4, read_v6,
+};
 pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
 pub use layout::{Field, Layout};
 pub use packet::{ChecksumChange, Covered, Packet};
@@ -44,8 +48,8 @@ pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
     ConnectionKey, Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome,
     POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Policing,
-    PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, judge, policed,
-    policy_names,
+    PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4, asked_v6, judge,
+    judged, policed, policy_names,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
 pub use table::*;

@@ -1,8 +1,11 @@
 //! A packet as the decisions see it: in the kernel a socket buffer, in user
 //! space bytes.
 
+use crate::crossing::{left_v4, left_v6, performed_v4, performed_v6, read_v4, read_v6};
+use crate::forward::Tables;
+use crate::policy::{asked_v4, asked_v6};
 use crate::wire::Header;
-use crate::{Address, DropReason, Port};
+use crate::{Address, DropReason, Port, crc32c};
 
 /// What a translation changes in the sum over a transport header. Both
 /// addresses are of one family.
@@ -73,4 +76,63 @@ pub trait Packet {
     /// # Errors
     /// [`DropReason::Rewrite`] if there is no memory.
     fn resize(&mut self, length: usize) -> Result<(), DropReason>;
+
+    /// [`read_v4`], [`read_v6`]. In the kernel functions that the verifier walks
+    /// through once, whoever calls them; so are the next ones.
+    #[inline(always)]
+    fn read(&mut self, tables: &impl Tables, v6: bool, of_pod: u32) -> u32
+    where
+        Self: Sized,
+    {
+        if v6 {
+            read_v6(self, tables, of_pod)
+        } else {
+            read_v4(self, tables, of_pod)
+        }
+    }
+
+    /// [`asked_v4`], [`asked_v6`].
+    #[inline(always)]
+    fn asked(&mut self, tables: &impl Tables, v6: bool, sides: u32, more: u32) -> u32
+    where
+        Self: Sized,
+    {
+        if v6 {
+            asked_v6(self, tables, sides, more)
+        } else {
+            asked_v4(self, tables, sides, more)
+        }
+    }
+
+    /// [`performed_v4`], [`performed_v6`].
+    #[inline(always)]
+    fn performed(&mut self, tables: &impl Tables, v6: bool, act: u64) -> u64
+    where
+        Self: Sized,
+    {
+        if v6 {
+            performed_v6(self, tables, act)
+        } else {
+            performed_v4(self, tables, act)
+        }
+    }
+
+    /// [`left_v4`], [`left_v6`].
+    #[inline(always)]
+    fn left(&mut self, tables: &impl Tables, v6: bool, marks: u32) -> u64
+    where
+        Self: Sized,
+    {
+        if v6 {
+            left_v6(self, tables, marks)
+        } else {
+            left_v4(self, tables, marks)
+        }
+    }
+
+    /// [`crc32c::product`].
+    #[inline(always)]
+    fn crc32c_product(&self, factor: u32, power: u32) -> u32 {
+        crc32c::product(factor, power)
+    }
 }

@@ -213,7 +213,8 @@ where
         return;
     };
     let behind = frame.ip.packet_len().wrapping_sub(H::LEN as u32 + 4);
-    let difference = crc32c::difference(ports.to_le(), behind).to_le();
+    let product = |factor, power| packet.crc32c_product(factor, power);
+    let difference = crc32c::difference(ports.to_le(), behind, product).to_le();
     let Some(header) = packet.at::<Sctp>(H::TRANSPORT) else {
         return;
     };

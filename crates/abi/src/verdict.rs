@@ -1,6 +1,7 @@
 //! What a packet program decides, and why something was dropped.
 
 use crate::Address;
+use crate::table::Work;
 
 /// The one result of a packet hook.
 #[must_use]
@@ -43,13 +44,6 @@ pub struct FinalVerdict {
     pub(crate) ports: u32,
 }
 
-/// The parts of an [`FinalVerdict`] that do not fit into a word.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Aside {
-    gateway: Address,
-    ports: u32,
-}
-
 impl FinalVerdict {
     pub const STACK: u32 = 0;
     pub const DELIVER: u32 = 1;
@@ -62,19 +56,24 @@ impl FinalVerdict {
     /// In one word beside the rest: what a function of its own can return in
     /// the kernel, where results have no place on the stack.
     #[inline(always)]
-    pub(crate) fn pack(self, aside: &mut Aside) -> u64 {
-        aside.gateway = self.gateway;
-        aside.ports = self.ports;
+    pub(crate) fn pack(self, work: &mut Work) -> u64 {
+        work.destination = self.gateway;
+        work.ports = self.ports;
+        self.word()
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(&self) -> u64 {
         u64::from(self.kind) << 32 | u64::from(self.value)
     }
 
     #[inline(always)]
-    pub(crate) const fn unpack(packed: u64, aside: &Aside) -> Self {
+    pub(crate) const fn unpack(packed: u64, work: &Work) -> Self {
         Self {
             kind: (packed >> 32) as u32,
             value: packed as u32,
-            gateway: aside.gateway,
-            ports: aside.ports,
+            gateway: work.destination,
+            ports: work.ports,
         }
     }
 
@@ -240,7 +239,7 @@ mod tests {
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
             assert_eq!(DropReason::from_index(reason as u32), reason);
-            let mut aside = Aside::default();
+            let mut work = Work::default();
             for verdict in [
                 Verdict::Stack,
                 Verdict::StackAtOnce,
@@ -253,8 +252,8 @@ mod tests {
                 Verdict::Answer(reason),
                 Verdict::Drop(reason),
             ] {
-                let packed = FinalVerdict::from(verdict).pack(&mut aside);
-                assert_eq!(FinalVerdict::unpack(packed, &aside).verdict(), verdict);
+                let packed = FinalVerdict::from(verdict).pack(&mut work);
+                assert_eq!(FinalVerdict::unpack(packed, &work).verdict(), verdict);
             }
         }
     }

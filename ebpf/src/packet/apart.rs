@@ -1,8 +1,11 @@
 //! Functions that the verifier walks through once in a program, whoever calls
 //! them and whatever is known there: the loader tells the kernel that they are
-//! global (`crates/datapath/src/ebpf/apart.rs`). So they take and give plain
-//! numbers, and find everything else in their CPU's room to work in.
+//! global (`crates/datapath/src/ebpf/apart.rs`). So they take the packet and plain
+//! numbers, give a number, and find everything else in their CPU's room to work in.
 
+use aya_ebpf::bindings::__sk_buff;
+
+use super::Skb;
 use crate::services::Kernel;
 
 /// [`ripstop_abi::begun`].
@@ -10,6 +13,13 @@ use crate::services::Kernel;
 #[inline(never)]
 pub(super) extern "C" fn begun(ifindex: u32, kind: u32) -> u64 {
     ripstop_abi::begun(&Kernel, ifindex, kind)
+}
+
+/// [`ripstop_abi::claimed`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn claimed(attempt: u32) -> u32 {
+    ripstop_abi::claimed(&Kernel, attempt)
 }
 
 /// [`ripstop_abi::decided_from_pod`].
@@ -31,4 +41,74 @@ pub(super) extern "C" fn decided_from_outside(read: u32, ifindex: u32) -> u64 {
 #[inline(never)]
 pub(super) extern "C" fn policed(marks: u32) -> u32 {
     ripstop_abi::policed(&Kernel, marks)
+}
+
+/// [`ripstop_abi::judged`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn judged(inward: u32) -> u32 {
+    ripstop_abi::judged(&Kernel, inward)
+}
+
+/// [`ripstop_abi::read_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn read_v4(skb: *mut __sk_buff, of_pod: u32) -> u32 {
+    ripstop_abi::read_v4(&mut Skb { skb }, &Kernel, of_pod)
+}
+
+/// [`ripstop_abi::read_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn read_v6(skb: *mut __sk_buff, of_pod: u32) -> u32 {
+    ripstop_abi::read_v6(&mut Skb { skb }, &Kernel, of_pod)
+}
+
+/// [`ripstop_abi::asked_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn asked_v4(skb: *mut __sk_buff, sides: u32, more: u32) -> u32 {
+    ripstop_abi::asked_v4(&mut Skb { skb }, &Kernel, sides, more)
+}
+
+/// [`ripstop_abi::asked_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn asked_v6(skb: *mut __sk_buff, sides: u32, more: u32) -> u32 {
+    ripstop_abi::asked_v6(&mut Skb { skb }, &Kernel, sides, more)
+}
+
+/// [`ripstop_abi::performed_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn performed_v4(skb: *mut __sk_buff, act: u64) -> u64 {
+    ripstop_abi::performed_v4(&mut Skb { skb }, &Kernel, act)
+}
+
+/// [`ripstop_abi::performed_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn performed_v6(skb: *mut __sk_buff, act: u64) -> u64 {
+    ripstop_abi::performed_v6(&mut Skb { skb }, &Kernel, act)
+}
+
+/// [`ripstop_abi::left_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn left_v4(skb: *mut __sk_buff, marks: u32) -> u64 {
+    ripstop_abi::left_v4(&mut Skb { skb }, &Kernel, marks)
+}
+
+/// [`ripstop_abi::left_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn left_v6(skb: *mut __sk_buff, marks: u32) -> u64 {
+    ripstop_abi::left_v6(&mut Skb { skb }, &Kernel, marks)
+}
+
+/// [`ripstop_abi::crc32c_product`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn crc32c_product(factor: u32, power: u32) -> u32 {
+    ripstop_abi::crc32c_product(factor, power)
 }

@@ -12,8 +12,8 @@ mod to_pod;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
-    bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC,
+    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
@@ -21,7 +21,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use ripstop_abi::{
-    Address, ChecksumChange, Covered, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet,
+    Address, ChecksumChange, Covered, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet, Tables,
 };
 
 use crate::maps::count;
@@ -185,6 +185,47 @@ impl Packet for Skb {
         } else {
             Err(DropReason::Rewrite)
         }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, _: &impl Tables, v6: bool, of_pod: u32) -> u32 {
+        if v6 {
+            apart::read_v6(self.skb, of_pod)
+        } else {
+            apart::read_v4(self.skb, of_pod)
+        }
+    }
+
+    #[inline(always)]
+    fn asked(&mut self, _: &impl Tables, v6: bool, sides: u32, more: u32) -> u32 {
+        if v6 {
+            apart::asked_v6(self.skb, sides, more)
+        } else {
+            apart::asked_v4(self.skb, sides, more)
+        }
+    }
+
+    #[inline(always)]
+    fn performed(&mut self, _: &impl Tables, v6: bool, act: u64) -> u64 {
+        if v6 {
+            apart::performed_v6(self.skb, act)
+        } else {
+            apart::performed_v4(self.skb, act)
+        }
+    }
+
+    #[inline(always)]
+    fn left(&mut self, _: &impl Tables, v6: bool, marks: u32) -> u64 {
+        if v6 {
+            apart::left_v6(self.skb, marks)
+        } else {
+            apart::left_v4(self.skb, marks)
+        }
+    }
+
+    #[inline(always)]
+    fn crc32c_product(&self, factor: u32, power: u32) -> u32 {
+        apart::crc32c_product(factor, power)
     }
 }
 

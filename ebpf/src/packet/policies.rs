@@ -63,7 +63,7 @@ impl Connections for Kernel {
 
     #[inline(always)]
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool {
-        let limit = SHARES.get_ptr(&ShareKey::default());
+        let limit = SHARES.get_ptr(ShareKey::NOBODY);
         let share = ShareKey::new(key, row);
         let used = SHARES.get_ptr_mut(&share);
         if let (Some(limit), Some(used)) = (limit, used) {
@@ -144,6 +144,11 @@ impl Connections for Kernel {
     #[inline(always)]
     fn policed(&self, marks: u32) -> u32 {
         apart::policed(marks)
+    }
+
+    #[inline(always)]
+    fn judged(&self, inward: u32) -> u32 {
+        apart::judged(inward)
     }
 
     #[inline(always)]

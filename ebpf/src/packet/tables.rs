@@ -111,6 +111,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn claimed(&self, attempt: u32) -> u32 {
+        apart::claimed(attempt)
+    }
+
+    #[inline(always)]
     fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64 {
         apart::decided_from_pod(read, ifindex)
     }

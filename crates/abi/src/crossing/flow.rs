@@ -234,7 +234,7 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
     let claimed = if kind & OWN == 0 {
         tables.remember(back, answer)
     } else {
-        let claimed = claim(tables, back, answer);
+        let claimed = claim(tables);
         flow.source_port = back.destination_port;
         claimed
     };
@@ -244,28 +244,53 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
     Packed::SEND
 }
 
-/// A port of the node for a flow: by chance, and one whose answers are no other
-/// flow's.
+/// A port of the node for the flow of [`Tables::work`]: by chance, and one whose
+/// answers are no other flow's.
 #[inline(always)]
-fn claim(tables: &impl Tables, back: &mut FlowKey, answer: &Flow) -> Result<(), DropReason> {
-    let (first, count) = tables.ports();
+fn claim(tables: &impl Tables) -> Result<(), DropReason> {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
-        let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
-        back.destination_port = Port::from_host((first + chance as u32) as u16);
-        if tables.claim(back, answer)? {
-            return Ok(());
-        }
-        // Of some: the verifier walks through all of this for each.
-        if attempt % 4 == 0
-            && let Some(known) = tables.flow(back)
-            && is_over(tables, known, back.protocol, answer.last)
-        {
-            return tables.remember(back, answer);
+        match tables.claimed(attempt) {
+            CLAIMED => return Ok(()),
+            TAKEN => {}
+            _ => return Err(DropReason::FlowState),
         }
     }
     Err(DropReason::PortsExhausted)
+}
+
+/// What became of an attempt to get a port; anything else is that there is no
+/// memory for it.
+const TAKEN: u32 = 0;
+const CLAIMED: u32 = 1;
+const NO_MEMORY: u32 = 2;
+
+/// An attempt to get a port for the flow of [`Tables::work`].
+#[inline(always)]
+pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
+    let Some(Work { back, answer, .. }) = tables.work() else {
+        return NO_MEMORY;
+    };
+    let (first, count) = tables.ports();
+    let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
+    back.destination_port = Port::from_host((first + chance as u32) as u16);
+    match tables.claim(back, answer) {
+        Ok(true) => return CLAIMED,
+        Ok(false) => {}
+        Err(_) => return NO_MEMORY,
+    }
+    // Each fourth time: it is two more lookups.
+    if attempt & 3 == 0
+        && let Some(known) = tables.flow(back)
+        && is_over(tables, known, back.protocol, answer.last)
+    {
+        return match tables.remember(back, answer) {
+            Ok(()) => CLAIMED,
+            Err(_) => NO_MEMORY,
+        };
+    }
+    TAKEN
 }
 
 /// Whether a flow, known by its answers, has ended or was silent for long.

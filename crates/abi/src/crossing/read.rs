@@ -1,12 +1,11 @@
 //! What decisions need to know of a packet, whatever its family.
 
-use crate::Address;
 use crate::forward::{Tables, may_be_tunnelled};
 use crate::packet::Packet;
 use crate::quoted;
 use crate::table::Work;
 use crate::translate::{Segment, segment};
-use crate::wire::{Frame, Header, Ip};
+use crate::wire::{Frame, Header, Ip, Ipv4, Ipv6};
 
 /// What a packet is, in a word, beside what is put into [`Work`]. The lowest bit is
 /// [`TRANSLATED_SENDER`](crate::policy::TRANSLATED_SENDER).
@@ -24,22 +23,31 @@ pub(super) mod marks {
     pub(in crate::crossing) const REASON: u32 = 24;
 }
 
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-pub(super) fn read<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    destination: &Address,
-    of_pod: bool,
-) -> u32
+/// Reads a packet: [`marks`]. `of_pod`: not zero if a pod of this node sent it.
+#[inline(always)]
+pub fn read_v4<P: Packet>(packet: &mut P, tables: &impl Tables, of_pod: u32) -> u32 {
+    read::<Ipv4, P>(packet, tables, of_pod)
+}
+
+/// As [`read_v4`].
+#[inline(always)]
+pub fn read_v6<P: Packet>(packet: &mut P, tables: &impl Tables, of_pod: u32) -> u32 {
+    read::<Ipv6, P>(packet, tables, of_pod)
+}
+
+#[inline(always)]
+fn read<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, of_pod: u32) -> u32
 where
     Frame<H>: Header,
 {
     let Some(work) = tables.work() else {
         return marks::NOTHING;
     };
-    work.destination = *destination;
-    let tunnelled = if of_pod && may_be_tunnelled::<H, P>(packet) {
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return marks::NOTHING;
+    };
+    work.destination = frame.ip.destination();
+    let tunnelled = if of_pod != 0 && may_be_tunnelled::<H, P>(packet) {
         marks::TUNNELLED
     } else {
         0

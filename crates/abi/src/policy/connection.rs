@@ -344,6 +344,12 @@ pub struct ShareKey {
 }
 
 impl ShareKey {
+    /// (By name: a key that is made at run time is made by a call.)
+    pub const NOBODY: &Self = &Self {
+        pod: Address::v6([0; 4]),
+        inward: 0,
+    };
+
     #[inline(always)]
     pub fn new(key: &ConnectionKey, row: &Connection) -> Self {
         Self {

@@ -13,9 +13,9 @@ use crate::policy::connection::{
 };
 use crate::policy::read::read;
 use crate::policy::{BY_NO_CONNECTION, NO_POLICY, Outcome, PolicyTables, judge_side};
-use crate::table::{Endpoint, Flow, RENUMBERED, TRACKED, TRANSLATED};
+use crate::table::{Endpoint, RENUMBERED, TRACKED, TRANSLATED};
 use crate::verdict::DropReason;
-use crate::wire::{Frame, Header, IPPROTO_TCP, Ip};
+use crate::wire::{Frame, Header, IPPROTO_TCP, Ip, Ipv4, Ipv6};
 
 /// The tables in which connections and denials are kept.
 pub trait Connections: PolicyTables {
@@ -46,6 +46,14 @@ pub trait Connections: PolicyTables {
     {
         policed(self, marks)
     }
+    /// [`judged`], likewise.
+    #[inline(always)]
+    fn judged(&self, inward: u32) -> u32
+    where
+        Self: Sized,
+    {
+        judged(self, inward)
+    }
 }
 
 /// Whose policies a packet is asked about: who sends it, who gets it. Bits of an
@@ -61,6 +69,8 @@ pub(crate) const BY_POD: u32 = 1 << 16;
 /// It goes to the host's stack, and may be for the node itself: that is never
 /// denied.
 pub(crate) const TO_STACK: u32 = 1 << 17;
+/// It is translated by the flow of [`Tables::work`].
+const LED: u32 = 1 << 18;
 
 /// For how many seconds the other parts of a packet may follow the first (Linux:
 /// `ipfrag_time`).
@@ -109,18 +119,20 @@ pub(crate) fn got_by(receiver: Option<&Endpoint>) -> u32 {
     receiver.map_or(0, |receiver| (receiver.flags() & SENDER) << 8)
 }
 
-/// Whether a packet may not go on, as it came and before `flow` translates it.
+/// Whether a packet may not go on, as it came and before the flow of
+/// [`Tables::work`] translates it, if it is `led` by one.
 #[inline(always)]
 pub(crate) fn denied<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
-    flow: Option<&Flow>,
+    led: bool,
     sides: u32,
 ) -> Says
 where
     Frame<H>: Header,
 {
-    Says::from(asked::<H, P>(packet, tables, flow, sides, 0))
+    let sides = if led { sides | LED } else { sides };
+    Says::from(packet.asked(tables, !H::HAS_CHECKSUM, sides, 0))
 }
 
 /// Whether who is denied for that reason gets an answer.
@@ -141,18 +153,24 @@ where
     Frame<H>: Header,
 {
     let marks = if own { NODE } else { 0 };
-    Says::from(asked::<H, P>(packet, tables, None, RECEIVER, marks))
+    Says::from(packet.asked(tables, !H::HAS_CHECKSUM, RECEIVER, marks))
 }
 
-/// A function of its own: with a stack of its own.
-#[inline(never)]
-fn asked<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    flow: Option<&Flow>,
-    sides: u32,
-    more: u32,
-) -> u32
+/// What the pods at a packet's ends say of it, those of `sides`: the number of a
+/// reason, or one that is none. `more`: zero, or that it is the node's own.
+#[inline(always)]
+pub fn asked_v4<P: Packet>(packet: &mut P, tables: &impl Tables, sides: u32, more: u32) -> u32 {
+    asked::<Ipv4, P>(packet, tables, sides, more)
+}
+
+/// As [`asked_v4`].
+#[inline(always)]
+pub fn asked_v6<P: Packet>(packet: &mut P, tables: &impl Tables, sides: u32, more: u32) -> u32 {
+    asked::<Ipv6, P>(packet, tables, sides, more)
+}
+
+#[inline(always)]
+fn asked<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, sides: u32, more: u32) -> u32
 where
     Frame<H>: Header,
 {
@@ -169,11 +187,14 @@ where
     let local = if sides & BY_POD != 0 { LOCAL } else { 0 };
     let marks = policing.blur(marks | more | local);
     let sides = policing.blur(sides);
-    if let Some(flow) = flow
+    if sides & LED != 0
         && marks & ERROR == 0
+        && let Some(work) = tables.work()
     {
-        policing.ends.destination = flow.destination;
-        policing.ends.destination_port = flow.destination_port;
+        work.flow
+            .destination
+            .copy_to(&mut policing.ends.destination);
+        policing.ends.destination_port = work.flow.destination_port;
     }
     policing.now = tables.now();
     // Before anything that the rules say: what is said later is of these or of
@@ -327,24 +348,35 @@ fn denied_by(policing: &mut Policing, outcome: Outcome) -> u32 {
 /// is not known, and the one way is asked about and then the other.
 #[inline(never)]
 fn by_rules<T: Tables>(tables: &T, policing: &mut Policing) {
-    let (pod, other) = (policing.key.pod, policing.key.other);
-    let protocol = policing.key.protocol as u8;
     let mut way = 0;
     while way < 2 {
         way += 1;
-        let port = policing.key.server_port(policing.inward);
-        let side = (&pod, policing.inward);
-        let blur = |word| policing.blur(word);
-        policing.outcome = judge_side(tables, side, &other, (protocol, port), blur);
-        if policing.outcome.is_allowed() || policing.either_way == 0 {
+        if tables.judged(policing.inward) != 0 || policing.either_way == 0 {
             return;
         }
-        let row = tables.pod(&pod);
+        let row = tables.pod(&policing.key.pod);
         if !row.is_some_and(|row| row.is_new(policing.now)) {
             return;
         }
         policing.inward ^= 1;
     }
+}
+
+/// What the rules say of the connection of [`Connections::policing`], if it is one
+/// in this direction, in its place; not zero if they allow it.
+#[inline(always)]
+pub fn judged<T: Connections>(tables: &T, inward: u32) -> u32 {
+    let Some(policing) = tables.policing() else {
+        return 0;
+    };
+    let (pod, other) = (policing.key.pod, policing.key.other);
+    let question = (
+        policing.key.protocol as u8,
+        policing.key.server_port(inward),
+    );
+    let blur = |word| policing.blur(word);
+    policing.outcome = judge_side(tables, (&pod, inward), &other, question, blur);
+    policing.outcome.is_allowed().into()
 }
 
 /// After the rules were asked.

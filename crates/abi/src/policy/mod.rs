@@ -14,7 +14,7 @@ pub use connection::{
     Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_ALONE, POLICY_OBSERVES,
     POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ShareKey,
 };
-pub use enforce::{Connections, policed};
+pub use enforce::{Connections, asked_v4, asked_v6, judged, policed};
 pub(crate) use enforce::{
     RECEIVER, RENUMBERED_SENDER, SENDER, Says, TO_STACK, TRANSLATED_SENDER, answers, denied,
     denied_to_pod, got_by, sent_by,

@@ -66,13 +66,23 @@ pub struct Work {
     pub back: FlowKey,
     /// What those will become.
     pub answer: Flow,
-    /// Whom the packet is to, whatever it is of.
+    /// Whom the packet is to, whatever it is of; then which neighbour it goes to.
     pub destination: Address,
     /// Bytes behind the transport's header.
     pub payload: u32,
-    reserved: u32,
+    /// How the ports of an SCTP packet changed, whose checksum does not know yet.
+    pub(crate) ports: u32,
     /// See [`Work::blur`].
     blurred: u64,
+}
+
+impl Flow {
+    /// (An assignment becomes a call.)
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, to: &mut Self) {
+        // SAFETY: two places of the same type.
+        unsafe { core::ptr::copy_nonoverlapping(self, to, 1) };
+    }
 }
 
 impl Work {

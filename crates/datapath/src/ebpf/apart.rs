@@ -12,25 +12,48 @@ use aya_obj::generated::bpf_func_info;
 
 use super::sys;
 
-/// Their names in the object, and how many numbers they take
-/// (`ebpf/src/packet/apart.rs`).
-const GLOBAL: [(&str, usize); 4] = [
-    ("begun", 2),
-    ("decided_from_pod", 2),
-    ("decided_from_outside", 2),
-    ("policed", 1),
+/// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`).
+const GLOBAL: [(&str, Takes); 15] = [
+    ("begun", Takes::Words(2)),
+    ("claimed", Takes::Words(1)),
+    ("decided_from_pod", Takes::Words(2)),
+    ("decided_from_outside", Takes::Words(2)),
+    ("policed", Takes::Words(1)),
+    ("judged", Takes::Words(1)),
+    ("read_v4", Takes::PacketAnd(1)),
+    ("read_v6", Takes::PacketAnd(1)),
+    ("asked_v4", Takes::PacketAnd(2)),
+    ("asked_v6", Takes::PacketAnd(2)),
+    ("performed_v4", Takes::PacketAnd(1)),
+    ("performed_v6", Takes::PacketAnd(1)),
+    ("left_v4", Takes::PacketAnd(1)),
+    ("left_v6", Takes::PacketAnd(1)),
+    ("crc32c_product", Takes::Words(2)),
 ];
-const MOST_NUMBERS: usize = 2;
 
-/// Types in the order in which they are made: a word, what takes none, one and
-/// more of them, a function that is not global, and the global ones.
+/// What a function takes: so many numbers, or the packet before them.
+#[derive(Clone, Copy)]
+enum Takes {
+    Words(u32),
+    PacketAnd(u32),
+}
+const MOST_WORDS: u32 = 2;
+
+/// Types in the order in which they are made: a word, a packet, where one is, what
+/// takes none, one and more words, what takes a packet besides, a function that is
+/// not global, and the global ones.
 const WORD: u32 = 1;
-const TAKES_NONE: u32 = 2;
-const STATIC: u32 = TAKES_NONE + MOST_NUMBERS as u32 + 1;
+const PACKET: u32 = 2;
+const PACKET_AT: u32 = 3;
+const TAKES_WORDS: u32 = 4;
+const TAKES_PACKET: u32 = TAKES_WORDS + MOST_WORDS + 1;
+const STATIC: u32 = TAKES_PACKET + MOST_WORDS + 1;
 
 /// Type information about the functions of all programs.
 pub(crate) fn types() -> io::Result<OwnedFd> {
     const INT: u32 = 1 << 24;
+    const POINTER: u32 = 2 << 24;
+    const STRUCT: u32 = 4 << 24;
     const FUNC: u32 = 12 << 24;
     const FUNC_PROTO: u32 = 13 << 24;
     let mut strings = vec![0];
@@ -41,14 +64,24 @@ pub(crate) fn types() -> io::Result<OwnedFd> {
     };
     let word = named("word");
     let mut types = vec![word, INT, 8, 64];
-    for numbers in 0..=MOST_NUMBERS {
-        types.extend([0, FUNC_PROTO | numbers as u32, WORD]);
-        types.extend([word, WORD].repeat(numbers));
+    // By this name the kernel knows what packet programs are given.
+    types.extend([named("__sk_buff"), STRUCT, 0]);
+    types.extend([0, POINTER, PACKET]);
+    for packets in 0..=1 {
+        for words in 0..=MOST_WORDS {
+            types.extend([0, FUNC_PROTO | (packets + words), WORD]);
+            types.extend([word, PACKET_AT].repeat(packets as usize));
+            types.extend([word, WORD].repeat(words as usize));
+        }
     }
     // Linkage is in the place of a number of members: 0 is static, 1 global.
-    types.extend([named("part"), FUNC, TAKES_NONE]);
-    for (name, numbers) in GLOBAL {
-        types.extend([named(name), FUNC | 1, TAKES_NONE + numbers as u32]);
+    types.extend([named("part"), FUNC, TAKES_WORDS]);
+    for (name, takes) in GLOBAL {
+        let takes = match takes {
+            Takes::Words(words) => TAKES_WORDS + words,
+            Takes::PacketAnd(words) => TAKES_PACKET + words,
+        };
+        types.extend([named(name), FUNC | 1, takes]);
     }
     sys::btf_load(&sys::btf(&types, &strings))
 }
