@@ -128,7 +128,7 @@ fn run_times(rig: &mut Rig<EbpfEngine>, report: &mut Report) -> Result<()> {
             what: format!("engine, program {}", program.name),
             ours: format!(
                 "{run_time}, {} instructions verified",
-                program.verified_instructions
+                program.verified_instructions.unwrap_or(0)
             ),
             peer: String::new(),
             ratio: None,

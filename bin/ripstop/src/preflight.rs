@@ -53,7 +53,8 @@ struct EngineFound {
 #[serde(rename_all = "camelCase")]
 struct ProgramFound {
     name: &'static str,
-    verified_instructions: u32,
+    /// None where the kernel does not say.
+    verified_instructions: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -218,11 +219,11 @@ fn table(found: &Found) -> String {
         };
         line(engine.name, state);
         for program in &engine.programs {
-            let count = program.verified_instructions;
-            line(
-                "",
-                format!("{:<16} {count:>7} verified instructions", program.name),
-            );
+            let walked = match program.verified_instructions {
+                Some(count) => format!("{count:>7} verified instructions"),
+                None => "  loads".to_owned(),
+            };
+            line("", format!("{:<16} {walked}", program.name));
         }
     }
     for feature in &found.features {

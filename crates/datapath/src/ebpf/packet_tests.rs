@@ -260,7 +260,7 @@ fn kernels_without_set_retval_get_programs_without_it() {
         let programs = Programs::load(&maps, &constants(says_why)).unwrap();
         let stats = programs.stats().unwrap();
         let stats = stats.iter().find(|stats| stats.name == "connect4");
-        stats.unwrap().verified_instructions
+        stats.unwrap().verified_instructions.unwrap()
     };
     assert!(walked(0) < walked(1));
 }

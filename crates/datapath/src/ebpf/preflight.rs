@@ -22,8 +22,9 @@ pub struct Loaded {
 /// [`Error::Unsupported`] with what the kernel refuses, and why.
 pub fn try_load() -> Result<Loaded, Error> {
     let started = Instant::now();
+    let constants = constants()?;
     let maps = Maps::create(&Limits::default())?;
-    let programs = Programs::load(&maps, &constants()?)?;
+    let programs = Programs::load(&maps, &constants)?;
     let took = started.elapsed();
     let programs = programs.stats().map_err(|source| Error::Kernel {
         operation: "read the programs' statistics".into(),

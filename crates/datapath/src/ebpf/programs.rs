@@ -62,8 +62,9 @@ pub(crate) const PACKET_HOOKS: [&str; 5] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramStats {
     pub name: &'static str,
-    /// Instructions that the verifier walked through.
-    pub verified_instructions: u32,
+    /// Instructions that the verifier walked through, if the kernel says (Linux
+    /// 5.16).
+    pub verified_instructions: Option<u32>,
     /// Counted only while [`super::enable_stats`]'s descriptor is open.
     pub runs: u64,
     pub run_time_ns: u64,
@@ -150,7 +151,7 @@ impl Programs {
             let info = sys::prog_info(program.as_fd())?;
             Ok(ProgramStats {
                 name,
-                verified_instructions: info.verified_insns,
+                verified_instructions: Some(info.verified_insns).filter(|count| *count > 0),
                 runs: info.run_cnt,
                 run_time_ns: info.run_time_ns,
             })

@@ -252,9 +252,20 @@ pub(super) fn constants() -> Result<Constants, Error> {
         ports,
         says_why: sys::has_set_retval().into(),
         reserved: 0,
-        node_netns: sys::netns_cookie().map_err(|source| Error::Kernel {
+        node_netns: node_netns()?,
+    })
+}
+
+fn node_netns() -> Result<u64, Error> {
+    sys::netns_cookie().map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => Error::Unsupported {
+            reason: "it does not tell network namespaces apart (SO_NETNS_COOKIE): Linux 5.14 or \
+                     newer"
+                .into(),
+        },
+        _ => Error::Kernel {
             operation: "read the cookie of the network namespace".into(),
             source,
-        })?,
+        },
     })
 }

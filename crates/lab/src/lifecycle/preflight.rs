@@ -65,10 +65,6 @@ fn plugin_folder() -> Result<PathBuf, Problem> {
     }
 }
 
-/// Release of the first kernel on which a socket program can say with which
-/// error a call fails (`bpf_set_retval`).
-const OLDEST: (u32, u32) = (5, 18);
-
 fn kernel() -> Vec<Problem> {
     let missing = |what, need| Problem::Kernel { what, need };
     let mut problems = Vec::new();
@@ -79,38 +75,5 @@ fn kernel() -> Vec<Problem> {
     if !filesystems.lines().any(|line| line.ends_with("\tbpf")) {
         problems.push(missing("BPF file system", "CONFIG_BPF_SYSCALL"));
     }
-    let release = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    if version(&release).is_some_and(|version| version < OLDEST) {
-        problems.push(missing(
-            "bpf_set_retval, with which the eBPF engine refuses connections",
-            "Linux 5.18 or newer",
-        ));
-    }
     problems
-}
-
-/// `6.18.44-cloud` as (6, 18).
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(['.', '-', '+', ' ']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases() {
-        for (release, expect) in [
-            ("6.18.44-fc", Some((6, 18))),
-            ("6.6", Some((6, 6))),
-            ("5.10.0-28-amd64", Some((5, 10))),
-            ("6.1-rc1", Some((6, 1))),
-            ("", None),
-        ] {
-            assert_eq!(version(release), expect, "{release}");
-        }
-    }
 }
