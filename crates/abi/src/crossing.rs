@@ -552,7 +552,7 @@ where
     let begun = tables.begun(link, OWN | FLOW_LEAVES);
     match (begun, tables.work()) {
         (Packed::SEND, Some(work)) => rewrite::<H, P>(packet, &work.key, &work.flow),
-        _ => Err(DropReason::PortsExhausted),
+        (begun, _) => Err(Packed(begun).reason()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, FragmentKey,
     Frontend, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, MaglevRow,
     PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Route, RouteKey,
-    ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
+    ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work, flow_share,
 };
 
 /// A packet that can be varied.
@@ -335,6 +335,9 @@ pub struct MemoryTables {
     /// Steps by this much from number to number.
     pub random: Cell<u32>,
     pub flows: RefCell<HashMap<FlowKey, &'static Flow>>,
+    /// How many flows each may begin, if that is limited, and what each has begun.
+    pub flows_each: Option<u32>,
+    pub flow_shares: RefCell<HashMap<u32, u32>>,
     pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
     pub connections: RefCell<HashMap<BackendKey, u64>>,
     /// Of backends: what was added to them.
@@ -527,6 +530,16 @@ impl Tables for MemoryTables {
 
     fn forget(&self, key: &FlowKey) {
         self.flows.borrow_mut().remove(key);
+    }
+
+    fn takes_share(&self, source: &Address) -> bool {
+        let link = self.endpoint(source).map_or(0, |endpoint| endpoint.ifindex);
+        let mut shares = self.flow_shares.borrow_mut();
+        let used = shares.entry(link).or_default();
+        let limit = self.flows_each.map(|each| flow_share(link, each));
+        let takes = limit.is_none_or(|limit| *used < limit);
+        *used += u32::from(takes);
+        takes
     }
 
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {

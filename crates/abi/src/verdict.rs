@@ -156,10 +156,12 @@ pub enum DropReason {
     Unreadable = 16,
     /// A pod wrote an address that is not its own.
     Spoofed = 17,
+    /// Of a translated flow, whose sender began as many as one pod may have.
+    FlowShare = 18,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoBackends,
         Self::BackendMissing,
         Self::SocketState,
@@ -178,6 +180,7 @@ impl DropReason {
         Self::ConnectionsFull,
         Self::Unreadable,
         Self::Spoofed,
+        Self::FlowShare,
     ];
 
     /// The other way of `as u32`.
@@ -201,6 +204,7 @@ impl DropReason {
             15 => Self::ConnectionsFull,
             16 => Self::Unreadable,
             17 => Self::Spoofed,
+            18 => Self::FlowShare,
             _ => Self::Rewrite,
         }
     }
@@ -226,6 +230,7 @@ impl DropReason {
             Self::ConnectionsFull => "connections_full",
             Self::Unreadable => "unreadable",
             Self::Spoofed => "spoofed",
+            Self::FlowShare => "flow_share",
         }
     }
 }

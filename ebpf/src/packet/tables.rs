@@ -5,11 +5,12 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, DropReason, Endpoint, Flow, FlowKey, Route, RouteKey, Tables, Uplink, Work,
+    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
+    Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
 };
 
 use super::apart;
-use crate::maps::{BACKENDS, ENDPOINTS, FLOWS, ROUTES, UPLINKS, WORK, config};
+use crate::maps::{BACKENDS, ENDPOINTS, FLOW_SHARES, FLOWS, ROUTES, UPLINKS, WORK, config};
 use crate::services::{Kernel, add, add32};
 
 const EEXIST: i32 = 17;
@@ -129,6 +130,28 @@ impl Tables for Kernel {
     fn forget(&self, key: &FlowKey) {
         // Another CPU may have been first.
         let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn takes_share(&self, source: &Address) -> bool {
+        let link = self.endpoint(source).map_or(0, |endpoint| endpoint.ifindex);
+        let Some(used) = FLOW_SHARES.get_ptr_mut(&link) else {
+            // Without room it is not limited; whoever counts the flows sees them.
+            let _ = FLOW_SHARES.insert(&link, &1, 0);
+            return true;
+        };
+        // SAFETY: each is one load of one word.
+        let said = |key: u32| unsafe { FLOW_SHARES.get(&key).map(|word| read_volatile(word)) };
+        if let (Some(until), Some(each)) = (said(FLOWS_LIMITED_UNTIL), said(FLOWS_EACH)) {
+            // SAFETY: one load of one word.
+            let used = unsafe { used.read_volatile() };
+            if self.now() < until && used >= flow_share(link, each) {
+                return false;
+            }
+        }
+        // SAFETY: aligned, and counted anew now and then.
+        unsafe { add32(used, 1) };
+        true
     }
 
     #[inline(always)]

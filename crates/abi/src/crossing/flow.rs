@@ -8,7 +8,7 @@ use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
     BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES,
     FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, RANGE_OUTSIDE,
-    RANGE_PODS, ServiceAddress, Work,
+    RANGE_PODS, ServiceAddress, Work, flow_patience,
 };
 use crate::translate::Segment;
 use crate::verdict::DropReason;
@@ -18,10 +18,9 @@ use crate::wire::IPPROTO_TCP;
 /// takes may have half of the ports of one backend: one of 65,000 more is dropped.
 const ATTEMPTS: u32 = 16;
 
-/// For how many seconds after its last packet the port of a flow is kept for
-/// it. Connections that are silent for longer may lose it (RFC 5382, REQ-5
-/// asks for more; but only who is new and random takes it from them).
-pub(super) const IDLE: u32 = 600;
+/// After so many seconds of silence a SYN begins anew: its backend may be gone,
+/// which connections do not track.
+pub(super) const ANEW: u32 = 600;
 
 /// Payload of a flow that its backend is told of at once, bytes: there is room
 /// for four times as much.
@@ -48,7 +47,7 @@ pub(super) fn follow<'t, T: Tables>(
         // Who begins after a long time begins anew; so does who outlived the
         // backend, if there are no connections to it.
         let (set, id) = (flow.set, flow.id);
-        if now.wrapping_sub(flow.last) >= IDLE
+        if now.wrapping_sub(flow.last) >= flow_patience(key.protocol, true).min(ANEW)
             || flow.flags & FLOW_TRACKS_BACKEND != 0 && !tables.is_alive(&BackendKey { set, id })
         {
             return None;
@@ -212,6 +211,9 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
         answer,
         ..
     } = work;
+    if !tables.takes_share(&key.source) {
+        return dropped(DropReason::FlowShare);
+    }
     let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
     flow.flags = kind & FLOW_LEAVES | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
     flow.last = tables.now();
@@ -224,7 +226,7 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
     answer.id = flow.id;
     answer.ifindex = ifindex;
     answer.flags = flow.flags & FLOW_TRACKS_BACKEND | kind & FLOW_RENUMBERED | FLOW_REPLY;
-    answer.last = flow.last;
+    answer.last = 0;
     answer.bytes = 0;
     back.source = flow.destination;
     back.destination = flow.source;
@@ -269,9 +271,12 @@ const NO_MEMORY: u32 = 2;
 /// An attempt to get a port for the flow of [`Tables::work`].
 #[inline(always)]
 pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
-    let Some(Work { back, answer, .. }) = tables.work() else {
+    let Some(work) = tables.work() else {
         return NO_MEMORY;
     };
+    let Work {
+        flow, back, answer, ..
+    } = work;
     let (first, count) = tables.ports();
     let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
     back.destination_port = Port::from_host((first + chance as u32) as u16);
@@ -283,7 +288,7 @@ pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
     // Each fourth time: it is two more lookups.
     if attempt & 3 == 0
         && let Some(known) = tables.flow(back)
-        && is_over(tables, known, back.protocol, answer.last)
+        && is_over(tables, known, back.protocol, flow.last)
     {
         return match tables.remember(back, answer) {
             Ok(()) => CLAIMED,
@@ -296,8 +301,11 @@ pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
 /// Whether a flow, known by its answers, has ended or was silent for long.
 #[inline(always)]
 fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> bool {
-    let over = |flow: &Flow| flow.flags & FLOW_CLOSING != 0 || now.wrapping_sub(flow.last) >= IDLE;
-    if !over(answers) {
+    let replied = answers.last != 0;
+    let patience = flow_patience(protocol, replied);
+    let over =
+        |flow: &Flow| flow.flags & FLOW_CLOSING != 0 || now.wrapping_sub(flow.last) >= patience;
+    if replied && !over(answers) {
         return false;
     }
     let requests = FlowKey {

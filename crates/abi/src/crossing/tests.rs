@@ -5,7 +5,6 @@ use std::vec::Vec;
 
 use core::net::IpAddr;
 
-use super::flow::IDLE;
 use super::*;
 use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
 use crate::{
@@ -649,6 +648,58 @@ fn ports_run_out_one_day_and_come_back() {
     // Another destination has ports of its own.
     let mut other = Sample::tcp_syn((names.pod, 3), (names.client, 444)).bytes();
     assert_eq!(through(&tables, &mut other, LEAVING), Verdict::Stack);
-    tables.now.set(IDLE);
+    // Nobody has answered.
+    tables.now.set(120);
     assert_eq!(leave(&tables, 3), Verdict::Stack);
+}
+
+/// A connection keeps its port for a day of silence, datagrams as long as
+/// connection tracking has it.
+#[test]
+fn ports_are_kept_for_who_is_silent() {
+    for (tcp, silent) in [(true, 24 * 60 * 60), (false, 120)] {
+        let names = &FAMILIES[0];
+        let mut tables = tables();
+        tables.ports = (FIRST_PORT, 1);
+        tables.now.set(1);
+        let make = |from, to| match tcp {
+            true => Sample::tcp_syn(from, to),
+            false => Sample::udp(from, to),
+        };
+        let leave = |tables: &MemoryTables, port| {
+            let mut bytes = make((names.pod, port), (names.client, 443)).bytes();
+            through(tables, &mut bytes, LEAVING)
+        };
+        assert_eq!(leave(&tables, 1), Verdict::Stack);
+        let answer = make((names.client, 443), (names.node, FIRST_PORT as u16));
+        assert_eq!(through(&tables, &mut answer.bytes(), UPLINK), DELIVER);
+        tables.now.set(silent);
+        let refused = Verdict::Drop(DropReason::PortsExhausted);
+        assert_eq!(leave(&tables, 2), refused);
+        tables.now.set(1 + silent);
+        assert_eq!(leave(&tables, 2), Verdict::Stack);
+    }
+}
+
+/// Who begins too many flows is refused, and nobody else is; both families of a
+/// pod are one.
+#[test]
+fn a_pod_begins_as_many_flows_as_it_may() {
+    let mut tables = tables();
+    tables.flows_each = Some(3);
+    let leave = |pod: &str, client: &str, port| {
+        let mut bytes = Sample::udp((pod, port), (client, 443)).bytes();
+        through(&tables, &mut bytes, LEAVING)
+    };
+    let [v4, v6] = &FAMILIES;
+    for (names, port) in [(v4, 1), (v6, 1), (v4, 2)] {
+        assert_eq!(leave(names.pod, names.client, port), Verdict::Stack);
+    }
+    for names in &FAMILIES {
+        let refused = Verdict::Drop(DropReason::FlowShare);
+        assert_eq!(leave(names.pod, names.client, 3), refused);
+        assert_eq!(leave(names.other, names.client, 3), Verdict::Stack);
+    }
+    // What has begun goes on.
+    assert_eq!(leave(v4.pod, v4.client, 1), Verdict::Stack);
 }

@@ -31,6 +31,37 @@ pub const FLOW_RENUMBERED: u32 = 16;
 /// others.
 pub const FLOW_AWAITED: u32 = 32;
 
+/// Among the shares: how many flows each pod may have begun, and others together
+/// twice as many.
+pub const FLOWS_EACH: u32 = u32::MAX;
+/// Among the shares: until when that holds, seconds since boot. Nobody counts
+/// flows that have ended while no agent runs; then the least recently used go.
+pub const FLOWS_LIMITED_UNTIL: u32 = u32::MAX - 1;
+
+/// How many flows the pod behind a link may have begun, if each may `each`; who is
+/// behind none: all who are outside of the cluster, together.
+#[inline(always)]
+pub const fn flow_share(link: u32, each: u32) -> u32 {
+    if link == 0 {
+        each.saturating_mul(2)
+    } else {
+        each
+    }
+}
+
+/// For how many seconds after its last packet a flow keeps its port: as long as
+/// connection tracking (`nf_conntrack_udp_timeout_stream`), and for connections
+/// as long as kube-proxy sets that to (`conntrack.tcpCloseWaitTimeout` and
+/// `tcpEstablishedTimeout`; RFC 5382, REQ-5 asks for two hours at least).
+#[inline(always)]
+pub const fn flow_patience(protocol: u32, replied: bool) -> u32 {
+    const TCP: u32 = crate::wire::IPPROTO_TCP as u32;
+    match protocol {
+        TCP if replied => 24 * 60 * 60,
+        _ => 120,
+    }
+}
+
 /// What they become.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +79,8 @@ pub struct Flow {
     pub ifindex: u32,
     /// `FLOW_*`.
     pub flags: u32,
-    /// When the last packet of this direction came, seconds since boot.
+    /// When the last packet of this direction came, seconds since boot; 0: none
+    /// has yet.
     pub last: u32,
     /// Payload that was not yet added to the backend's.
     pub bytes: u32,

@@ -37,6 +37,7 @@ pub(crate) struct Maps {
     pub(crate) uplinks: Mirror<u32, Uplink>,
     /// Written by programs.
     pub(crate) flows: Table<FlowKey, Flow>,
+    pub(crate) flow_shares: Table<u32, u32>,
     pub(crate) affinity: Table<AffinityKey, Affinity>,
     pub(crate) connected: Table<ReverseKey, ServiceAddress>,
     pub(crate) policy: PolicyMaps,
@@ -184,6 +185,7 @@ impl Maps {
             ranges: Mirror::new(table!(names::RANGES)),
             uplinks: Mirror::new(table!(names::UPLINKS)),
             flows: table!(names::FLOWS),
+            flow_shares: table!(names::FLOW_SHARES),
             affinity: table!(names::AFFINITY),
             connected: table!(names::CONNECTED),
             reverse: map(names::REVERSE)?,
@@ -209,6 +211,7 @@ impl Maps {
             names::RANGES => self.ranges.as_fd(),
             names::UPLINKS => self.uplinks.as_fd(),
             names::FLOWS => self.flows.as_fd(),
+            names::FLOW_SHARES => self.flow_shares.as_fd(),
             names::AFFINITY => self.affinity.as_fd(),
             names::CONNECTED => self.connected.as_fd(),
             names::REVERSE => self.reverse.as_fd(),
@@ -246,7 +249,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     ALL.into_iter().chain(policy::ALL)
 }
 
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -257,6 +260,7 @@ const ALL: [&str; 17] = [
     names::RANGES,
     names::UPLINKS,
     names::FLOWS,
+    names::FLOW_SHARES,
     names::AFFINITY,
     names::CONNECTED,
     names::REVERSE,
@@ -339,6 +343,8 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Form {
         names::RANGES => of::<RouteKey, u32>(TRIE, limits.ranges, NO_PREALLOC),
         names::UPLINKS => of::<u32, Uplink>(HASH, UPLINKS, NO_PREALLOC),
         names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
+        // Others, and two rows of rules; pods may have one link and two addresses.
+        names::FLOW_SHARES => of::<u32, u32>(HASH, limits.endpoints + 3, NO_PREALLOC),
         names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
         names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),

@@ -8,6 +8,7 @@
 mod apart;
 mod audit;
 mod config;
+mod flows;
 mod frontends;
 mod grow;
 mod layout;
@@ -24,6 +25,7 @@ mod preflight;
 mod programs;
 mod ranges;
 mod readback;
+mod regular;
 mod remove;
 mod retire;
 mod start;
@@ -57,8 +59,9 @@ use frontends::Frontends;
 use links::Cgroup;
 use maps::{Maps, State};
 use pins::Pins;
-use policy::{Collector, Policies};
+use policy::Policies;
 use programs::Programs;
+use regular::Regular;
 use start::Takeover;
 use wanted::{Translation, key};
 
@@ -86,7 +89,8 @@ pub struct EbpfEngine {
     handing_over: bool,
     frontends: Frontends,
     policies: Policies,
-    _collector: Collector,
+    _collector: Regular,
+    _sharing: Regular,
     /// By container id: those that this process knows.
     pods: BTreeMap<String, LocalPod>,
     /// It was said that datagram sockets cannot be disconnected here.

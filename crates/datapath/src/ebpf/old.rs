@@ -288,9 +288,16 @@ impl Moves {
     }
 }
 
-/// Of these a new table takes no rows: they are the same, or they are lost.
+/// Of these a new table takes no rows: they are the same, or they are lost, or
+/// counted anew.
 fn is_shared(name: &str) -> bool {
-    [names::SOCKETS, names::DROPS, policy_names::DENIALS_LOST].contains(&name)
+    let tables = [
+        names::SOCKETS,
+        names::DROPS,
+        names::FLOW_SHARES,
+        policy_names::DENIALS_LOST,
+    ];
+    tables.contains(&name)
 }
 
 fn is_same(old: &[OldField], new: &[Field]) -> bool {

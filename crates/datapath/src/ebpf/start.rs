@@ -14,10 +14,10 @@ use super::links::{self, Cgroup};
 use super::maps::{Maps, State};
 use super::old::OldTables;
 use super::pins::Pins;
-use super::policy::{Collector, Policies};
+use super::policy::{self, Policies};
 use super::programs::Programs;
 use super::upgrade::{self, Upgrade};
-use super::{EbpfEngine, retire, sys};
+use super::{EbpfEngine, flows, retire, sys};
 use crate::Error;
 
 /// Whose programs are attached where ours should be.
@@ -57,7 +57,8 @@ impl EbpfEngine {
             } else {
                 Policies::of_new_tables()
             },
-            _collector: Collector::start(&maps.policy)?,
+            _collector: policy::collect(&maps.policy)?,
+            _sharing: flows::share_out(&maps)?,
             pods: BTreeMap::new(),
             stranding_said: false,
             config,

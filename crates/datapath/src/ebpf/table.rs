@@ -226,6 +226,11 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
         Ok(())
     }
 
+    /// The same table by another descriptor, and what the kernel has in it.
+    pub(crate) fn again(&self) -> io::Result<Table<K, V>> {
+        self.table.again()
+    }
+
     pub(crate) fn rows(&self) -> &BTreeMap<K, V> {
         &self.rows
     }

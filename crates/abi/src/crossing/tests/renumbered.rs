@@ -109,7 +109,7 @@ fn a_port_is_free_again_after_its_flow() {
             let _ = turns(&tables, OTHER, &end(&led), &end(&straight));
             let _ = turns(&tables, link, &end(&answer(&straight)), &end(&answer(&led)));
         } else {
-            tables.now.set(tables.now.get() + IDLE);
+            tables.now.set(tables.now.get() + 120);
         }
         assert_eq!(turns(&tables, OTHER, &straight, &straight), there);
         let came = answer(&straight);

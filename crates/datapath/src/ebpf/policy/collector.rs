@@ -10,8 +10,6 @@
 //! the rest. Programs count them; here they are counted anew.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ripstop_abi::{Connection, ConnectionKey, DenialKey, DenialRow, ShareKey};
@@ -19,6 +17,7 @@ use ripstop_abi::{Connection, ConnectionKey, DenialKey, DenialRow, ShareKey};
 use super::maps::PolicyMaps;
 use crate::Error;
 use crate::ebpf::readback::now;
+use crate::ebpf::regular::Regular;
 use crate::ebpf::table::Table;
 
 /// Between two looks; sooner if somebody's share may be half full.
@@ -30,55 +29,28 @@ const DENIALS_STAY: u32 = 600;
 /// What part of the table each pod may have, either way.
 const SHARE: u64 = 4;
 
-#[derive(Debug)]
-pub(crate) struct Collector {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Collector {
-    /// # Errors
-    /// If there is no thread to be had.
-    pub(crate) fn start(maps: &PolicyMaps) -> Result<Self, Error> {
-        let failed = |source| Error::Kernel {
-            operation: "start collecting connections".into(),
-            source,
-        };
-        let connections = maps.connections.again().map_err(failed)?;
-        let denials = maps.denials.again().map_err(failed)?;
-        let shares = maps.shares.again().map_err(failed)?;
-        limit(&shares, &connections)?;
-        let (stop, stopped) = channel();
-        let run = move || {
-            let mut pause = PAUSE;
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                pause = match collect(&connections, &denials, &shares, now()) {
-                    Ok(true) => SHORT_PAUSE,
-                    Ok(false) => PAUSE,
-                    Err(error) => {
-                        tracing::warn!(%error, "connections that are over stay");
-                        PAUSE
-                    }
-                };
+/// # Errors
+/// If there is no thread to be had, or what the kernel said.
+pub(crate) fn collect(maps: &PolicyMaps) -> Result<Regular, Error> {
+    let failed = |source| Error::Kernel {
+        operation: "start collecting connections".into(),
+        source,
+    };
+    let connections = maps.connections.again().map_err(failed)?;
+    let denials = maps.denials.again().map_err(failed)?;
+    let shares = maps.shares.again().map_err(failed)?;
+    limit(&shares, &connections)?;
+    Regular::start("connections", PAUSE, move || {
+        match look(&connections, &denials, &shares, now()) {
+            Ok(true) => SHORT_PAUSE,
+            Ok(false) => PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "connections that are over stay");
+                PAUSE
             }
-        };
-        let thread = std::thread::Builder::new().name("connections".into());
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread.spawn(run).map_err(failed)?),
-        })
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("the thread that collects connections had panicked");
         }
-    }
+    })
+    .map_err(failed)
 }
 
 /// Says how many connections each may have.
@@ -94,7 +66,7 @@ fn limit(
 ///
 /// # Errors
 /// What the kernel said.
-fn collect(
+fn look(
     connections: &Table<ConnectionKey, Connection>,
     denials: &Table<DenialKey, DenialRow>,
     shares: &Table<ShareKey, u32>,

@@ -19,7 +19,7 @@ use ripstop_abi::{
 use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PortTable, RuleRow, kernel};
 
 pub(crate) use audit::audit;
-pub(crate) use collector::Collector;
+pub(crate) use collector::collect;
 pub(crate) use denials::denials;
 pub(crate) use readback::{connections, policies, take_connections};
 
