@@ -1,6 +1,7 @@
 //! Debian's kernel, unpacked, and the little file system that it starts from.
 
 use std::fmt::Write;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,41 +17,36 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// An unpacked kernel.
 pub(super) struct Image {
     folder: PathBuf,
+    /// Where `lib/modules` is.
+    base: PathBuf,
     release: String,
     pub(super) kernel: PathBuf,
     /// `lib/modules`.
     pub(super) modules: PathBuf,
 }
 
-/// Downloads and unpacks the package, unless that has been done.
-pub(super) fn prepare(folder: &Path, package: &str) -> Result<Image> {
-    let modules = folder.join("root/lib/modules");
-    if !modules.exists() {
+/// Unpacks these files, or the package, which it downloads, unless that has been
+/// done.
+pub(super) fn prepare(folder: &Path, package: &str, files: &[PathBuf]) -> Result<Image> {
+    let root = folder.join("root");
+    if !root.exists() {
         std::fs::create_dir_all(folder)?;
-        let download = |package: &str| {
-            checked(
-                Command::new("apt-get")
-                    .args(["-qq", "download", package])
-                    .current_dir(folder),
-            )
-        };
-        // The package without a version only depends on the one that has it.
-        let name = depends(package)?.unwrap_or_else(|| package.to_owned());
-        download(&name)?;
-        let found = std::fs::read_dir(folder)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
-            .context("the downloaded package")?;
-        let unpacked = folder.join("unpacking");
-        checked(
-            Command::new("dpkg-deb")
-                .arg("-x")
-                .arg(&found)
-                .arg(&unpacked),
-        )?;
-        std::fs::rename(unpacked, folder.join("root"))?;
-        std::fs::remove_file(found)?;
+        let unpacked = tempfile::tempdir_in(folder)?;
+        if files.is_empty() {
+            let file = download(folder, package)?;
+            unpack(&file, unpacked.path())?;
+            std::fs::remove_file(file)?;
+        }
+        for file in files {
+            unpack(file, unpacked.path())?;
+        }
+        std::fs::rename(unpacked.keep(), &root)?;
     }
+    let base = [root.clone(), root.join("usr")]
+        .into_iter()
+        .find(|base| base.join("lib/modules").exists())
+        .context("the package has no modules")?;
+    let modules = base.join("lib/modules");
     let release = std::fs::read_dir(&modules)?
         .next()
         .context("the package has no modules")??
@@ -58,19 +54,38 @@ pub(super) fn prepare(folder: &Path, package: &str) -> Result<Image> {
         .into_string()
         .ok()
         .context("name of the kernel")?;
-    let root = folder.join("root");
     checked(
         Command::new("/usr/sbin/depmod")
             .arg("-b")
-            .arg(&root)
+            .arg(&base)
             .arg(&release),
     )?;
     Ok(Image {
         folder: folder.to_owned(),
+        base,
         kernel: root.join(format!("boot/vmlinuz-{release}")),
         modules,
         release,
     })
+}
+
+/// The file of the package.
+fn download(folder: &Path, package: &str) -> Result<PathBuf> {
+    // The package without a version only depends on the one that has it.
+    let name = depends(package)?.unwrap_or_else(|| package.to_owned());
+    checked(
+        Command::new("apt-get")
+            .args(["-qq", "download", &name])
+            .current_dir(folder),
+    )?;
+    std::fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
+        .context("the downloaded package")
+}
+
+fn unpack(file: &Path, into: &Path) -> Result<()> {
+    checked(Command::new("dpkg-deb").arg("-x").arg(file).arg(into))
 }
 
 fn depends(package: &str) -> Result<Option<String>> {
@@ -100,7 +115,13 @@ impl Image {
              mount -t proc p /proc\nmount -t sysfs s /sys\nmount -t devtmpfs d /dev\n",
         );
         for (index, module) in self.needed_modules()?.iter().enumerate() {
-            std::fs::copy(module, root.path().join(format!("mods/{index}")))?;
+            let plain = File::create(root.path().join(format!("mods/{index}")))?;
+            let tool = match module.extension().and_then(|kind| kind.to_str()) {
+                Some("zst") => "zstdcat",
+                Some("xz") => "xzcat",
+                _ => "cat",
+            };
+            checked(Command::new(tool).arg(module).stdout(plain))?;
             writeln!(init, "insmod /mods/{index}")?;
         }
         let files = "trans=virtio,version=9p2000.L,msize=262144,ro";
@@ -135,7 +156,7 @@ impl Image {
         for module in MODULES {
             let output = Command::new("/usr/sbin/modprobe")
                 .arg("-d")
-                .arg(self.folder.join("root"))
+                .arg(&self.base)
                 .args(["-S", &self.release, "--show-depends", module])
                 .output()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,11 +1,12 @@
 //! `cargo xtask kernel -- COMMAND`: runs a command on Debian's own kernel, which
 //! is older than many machines' and has modules that they lack (SCTP, IPVS,
-//! WireGuard). A virtual machine without acceleration boots it in some seconds;
-//! it sees this machine's files, and what it writes goes to its memory.
+//! WireGuard), or on that of packages that one has. A virtual machine without
+//! acceleration boots it in some seconds; it sees this machine's files, and what
+//! it writes goes to its memory.
 
 mod image;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ pub(crate) struct Args {
     /// Package of the kernel.
     #[arg(long, default_value = "linux-image-amd64")]
     package: String,
+    /// Files of a kernel's packages instead, of another Debian or Ubuntu (there
+    /// linux-image, linux-modules and linux-modules-extra).
+    #[arg(long, value_delimiter = ',', conflicts_with = "package")]
+    deb: Vec<PathBuf>,
     /// Memory of the virtual machine, MiB.
     #[arg(long, default_value_t = 4096)]
     memory: u32,
@@ -51,8 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "the virtual machine is an x86_64"
     );
     install(TOOLS)?;
-    let folder = std::path::absolute("target/kernel")?.join(&args.package);
-    let image = image::prepare(&folder, &args.package)?;
+    let name = match args.deb.first() {
+        Some(file) => file.file_stem().context("a package's file")?,
+        None => args.package.as_ref(),
+    };
+    let folder = std::path::absolute("target/kernel")?.join(name);
+    let image = image::prepare(&folder, &args.package, &args.deb)?;
     let script = tempfile::NamedTempFile::new_in(&folder)?;
     std::fs::write(&script, inside(&args.modules, &args.command)?)?;
     let initrd = image.initrd(script.path())?;
