@@ -1,6 +1,7 @@
 //! `ripstop status`: what the agent of this node says of itself.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -172,11 +173,27 @@ fn table(status: &Status) -> String {
         line("dropped", format!("{count} {reason}"));
     }
     line("pods", status.pods.to_string());
-    for range in &status.pod_ranges {
+    for adopted in &status.adopted {
+        let addresses: Vec<_> = adopted.addresses.iter().map(IpAddr::to_string).collect();
         line(
             "",
             format!(
-                "{:<20} {} of {} addresses used",
+                "adopted {} ({}) from network {}",
+                adopted.pod,
+                addresses.join(", "),
+                adopted.network
+            ),
+        );
+    }
+    for range in &status.pod_ranges {
+        let full = match range.used < range.available {
+            true => "",
+            false => ": no other pod can start here",
+        };
+        line(
+            "",
+            format!(
+                "{:<20} {} of {} addresses used{full}",
                 range.range, range.used, range.available
             ),
         );

@@ -13,6 +13,7 @@ pub mod pod;
 pub mod privileges;
 pub mod records;
 pub mod routes;
+pub mod takeover;
 pub mod uplink;
 
 pub use ripstop_netlink::sysctl;

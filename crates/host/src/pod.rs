@@ -214,30 +214,47 @@ impl PodLink {
         node.execute(self.node_requests(host_index))
     }
 
-    fn last_requests(&self, index: u32) -> [Request; 2] {
+    pub(crate) fn last_requests(&self, index: u32) -> [Request; 2] {
         // Whoever learns of the pod may send to it.
         [link::settle(index), link::set_alias(index, &self.remark)]
     }
 
-    fn node_requests(&self, index: u32) -> Vec<Request> {
+    pub(crate) fn node_requests(&self, index: u32) -> Vec<Request> {
         let mut requests = vec![
             // Packets from the pod are checked against its address elsewhere;
             // the kernel's check drops what comes back by another way.
             link::set_ipv4_conf(index, &[(RP_FILTER, 0)]),
             link::no_ipv6_link_local(index),
         ];
-        for &address in &self.addresses {
-            requests.push(
-                Neighbour {
-                    index,
-                    address,
-                    mac: self.mac,
-                }
-                .replace(),
-            );
-            requests.push(Route::new(host_net(address), index).replace());
-        }
+        requests.extend(self.neighbours(index).map(|one| one.replace()));
+        requests.extend(self.route_requests(index));
         requests
+    }
+
+    /// The node's routes to the pod.
+    pub(crate) fn route_requests(&self, index: u32) -> Vec<Request> {
+        self.routes(index).map(|route| route.replace()).collect()
+    }
+
+    /// Takes from the node's side what [`PodLink::restore`] sets, but for settings of
+    /// the interface.
+    pub(crate) fn forget_requests(&self, index: u32) -> Vec<Request> {
+        let neighbours = self.neighbours(index).map(|one| one.delete());
+        let routes = self.routes(index).map(|route| route.delete());
+        neighbours.chain(routes).map(Request::if_exists).collect()
+    }
+
+    fn neighbours(&self, index: u32) -> impl Iterator<Item = Neighbour> {
+        self.addresses.iter().map(move |&address| Neighbour {
+            index,
+            address,
+            mac: self.mac,
+        })
+    }
+
+    fn routes(&self, index: u32) -> impl Iterator<Item = Route> {
+        let nets = self.addresses.iter().copied().map(host_net);
+        nets.map(move |net| Route::new(net, index))
     }
 
     fn configure_pod(&self, inside: &mut Netlink, netns: &Netns, index: u32) -> Result<(), Error> {
@@ -266,19 +283,18 @@ impl PodLink {
         }
         requests.push(link::up(index));
         for &address in &self.addresses {
-            let gateway = gateway(address);
-            requests.push(address::add(index, host_net(address)).unless_exists());
-            requests.push(
-                Neighbour {
-                    index,
-                    address: gateway,
-                    mac: HOST_MAC,
-                }
-                .replace(),
-            );
+            requests.extend(gateway_requests(address, index));
             requests.push(default_route(address, index).replace());
         }
         requests
+    }
+
+    /// The pod's addresses and the MAC of its gateway, which nothing leads to yet.
+    pub(crate) fn gateway_requests(&self, index: u32) -> Vec<Request> {
+        let addresses = self.addresses.iter();
+        addresses
+            .flat_map(|&address| gateway_requests(address, index))
+            .collect()
     }
 
     /// Ends all that moves on the link, and the node's routes with it, which is
@@ -410,7 +426,20 @@ pub fn everything(address: IpAddr) -> IpNet {
     }
 }
 
-fn default_route(address: IpAddr, index: u32) -> Route {
+/// Inside the pod: an address, and the MAC of its family's gateway.
+fn gateway_requests(address: IpAddr, index: u32) -> [Request; 2] {
+    let gateway = Neighbour {
+        index,
+        address: gateway(address),
+        mac: HOST_MAC,
+    };
+    [
+        address::add(index, host_net(address)).unless_exists(),
+        gateway.replace(),
+    ]
+}
+
+pub(crate) fn default_route(address: IpAddr, index: u32) -> Route {
     Route::new(everything(address), index)
         .via(gateway(address))
         .onlink()

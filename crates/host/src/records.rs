@@ -28,6 +28,10 @@ pub struct Record {
     /// The pod's search list for names; empty if the runtime did not tell.
     #[serde(default)]
     pub search: Vec<String>,
+    /// Name that the node's end had, if another plugin made the link and it was taken
+    /// over; `network` is the other one's then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<String>,
 }
 
 impl Record {
@@ -196,6 +200,7 @@ mod tests {
             mtu: 1500,
             network: "ripstop".to_owned(),
             search: Vec::new(),
+            taken_from: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage as Rtnl;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 
 use super::attributes::{Message, address, attributes, u32_at};
@@ -68,6 +68,18 @@ pub fn add_host_scope(index: u32, address: IpNet) -> Request {
     }
     let operation = format!("add address {address} to interface {index}");
     Request::create(Rtnl::NewAddress(message), operation)
+}
+
+/// Leaves an IPv6 address that an interface has as it is, without the route to its
+/// prefix that the kernel made of it.
+pub fn without_prefix_route(index: u32, address: IpNet) -> Request {
+    let mut message = message(index, address);
+    let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad;
+    message.attributes.push(AddressAttribute::Flags(flags));
+    Request::replace(
+        Rtnl::NewAddress(message),
+        format!("take the prefix route of address {address} from interface {index}"),
+    )
 }
 
 /// Takes an address from an interface.

@@ -206,6 +206,15 @@ pub fn set_master(index: u32, master: u32) -> Request {
     )
 }
 
+/// Takes an interface out of the bridge that it is a port of; one of none stays so.
+pub fn no_master(index: u32) -> Request {
+    set(
+        index,
+        LinkAttribute::Controller(0),
+        format!("take interface {index} out of its bridge"),
+    )
+}
+
 pub fn set_mtu(index: u32, mtu: u32) -> Request {
     set(
         index,
@@ -223,7 +232,7 @@ pub fn set_mac(index: u32, mac: Mac) -> Request {
     )
 }
 
-/// The interface must be down.
+/// Before Linux 6.2 the interface must be down.
 pub fn rename(index: u32, name: &str) -> Request {
     let attribute = LinkAttribute::IfName(name.to_owned());
     set(

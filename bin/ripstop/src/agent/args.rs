@@ -37,6 +37,18 @@ pub(crate) struct Args {
     /// Folder that the network list is written to once pods can be attached.
     #[arg(long, value_name = "DIR")]
     pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// Take over pods that another network plugin has attached and that are found
+    /// running, without a restart: pods of the plugins bridge, ptp and flannel with
+    /// addresses of this node's ranges, of which the runtime remembers what is needed.
+    /// Each is looked at first; one with anything unexpected is left as it is, and named
+    /// in the status with the reason. Otherwise all of them are left and named. For a
+    /// node whose other plugin is out of use: what is adopted does not go back to it
+    /// without a restart of the pod.
+    #[arg(long)]
+    pub(crate) adopt_pods: bool,
+    /// Folder in which the runtime remembers what plugins did (libcni's cache).
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
+    pub(crate) cni_cache_dir: PathBuf,
     /// Directory on a BPF file system that keeps programs and tables while no agent runs.
     #[arg(long, default_value = "/sys/fs/bpf/ripstop")]
     pub(crate) bpffs: PathBuf,

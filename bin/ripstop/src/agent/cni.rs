@@ -10,6 +10,7 @@ mod connection;
 mod del;
 mod ports;
 mod reaper;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -35,6 +36,7 @@ use super::names::Names;
 use attachments::{Attachments, key_of};
 pub(crate) use connection::check_peer;
 use reaper::Reaper;
+pub(crate) use takeover::{Foreign, TakingOver};
 
 /// The engine, shared with the rest of the agent.
 pub(crate) type SharedDatapath = Arc<Mutex<dyn Datapath>>;
@@ -128,6 +130,11 @@ impl CniServer {
         self.attachments.keep_free(addresses);
     }
 
+    /// The node's network namespace.
+    pub(crate) fn node(&self) -> &Netns {
+        &self.node
+    }
+
     /// Nobody has them any more.
     pub(crate) fn give_back(&self, addresses: &[IpAddr]) {
         self.attachments.give_back(addresses);
@@ -198,7 +205,9 @@ fn describe(pod: &LocalPod) -> String {
     }
 }
 
-/// Compares records and links: keeps what is whole, removes the rest.
+/// Compares records and links: keeps what is whole, removes the rest. A takeover
+/// goes on once the link has our name; before, the pod has all of the other plugin's,
+/// and just the record goes.
 fn restore(
     records: &Records,
     allocator: &mut Allocator,
@@ -214,8 +223,12 @@ fn restore(
     let mut undone = Vec::new();
     for mut record in records.load()? {
         let found = links.remove(&record.pod.host_ifname);
-        match found.filter(pod::is_finished) {
+        let ours = |link: &Link| pod::is_finished(link) || record.taken_from.is_some();
+        match found.filter(ours) {
             Some(link) => {
+                if !pod::is_finished(&link) {
+                    takeover::resume(&record, netlink);
+                }
                 record.pod.host_ifindex = link.index;
                 pod::ignore_routers(&link.name)?;
                 link_of(&record).restore(netlink, link.index)?;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use ripstop_datapath::{Datapath, Error, NextHop, PolicySettings, ResolvedRoute};
 use ripstop_host::memory;
 use ripstop_host::routes::{self, NodeRoutes};
-use ripstop_model::{ObjectKind, ObjectRef, Problem, Reason};
+use ripstop_model::{ObjectKey, ObjectKind, ObjectRef, Problem, Reason};
 use ripstop_plan::{Tables, Update};
 use tracing::{debug, error, info, warn};
 
@@ -41,7 +41,7 @@ pub(crate) struct Effects {
     due: Instant,
     retry: Duration,
     policy: PolicySettings,
-    strangers: Strangers,
+    pub(super) strangers: Strangers,
 }
 
 impl Effects {
@@ -145,6 +145,11 @@ impl Effects {
         self.problems_changed = true;
     }
 
+    /// Why strangers are not adopted.
+    pub(super) fn refuse_strangers(&mut self, why: BTreeMap<ObjectKey, String>) {
+        self.problems_changed |= self.strangers.refuse(why);
+    }
+
     /// What of the objects is ignored because this node cannot do it.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
         let services = self.unfit.iter().chain(self.health.problems());
@@ -190,6 +195,7 @@ impl Effects {
             }
             self.counts.audited(repaired);
         }
+        self.pods.forget_gone();
         self.problems_changed |= self.strangers.forget_gone(feed.policies(), &self.pods);
         // Since the last audit everything may have been listed again.
         memory::give_back();
@@ -313,7 +319,7 @@ fn route(route: routes::ResolvedRoute) -> ResolvedRoute {
 
 #[cfg(test)]
 mod tests {
-    use ripstop_model::{ObjectKey, Protocol};
+    use ripstop_model::Protocol;
     use ripstop_plan::{Frontend, FrontendRow};
 
     use super::*;

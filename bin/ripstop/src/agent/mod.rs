@@ -6,6 +6,7 @@
 //! pods, `status` tells;
 //! the main thread plans and is the only one that writes rows and routes.
 
+mod adoption;
 mod api;
 mod args;
 mod cni;
@@ -47,6 +48,7 @@ use tracing::{debug, info, warn};
 
 use crate::install::files::Folders;
 use crate::install::made::Made;
+use adoption::Adoption;
 pub(crate) use args::{Args, Mode};
 use cni::{CniConfig, CniServer};
 pub(crate) use control::{Ask, ask, ask_status};
@@ -73,6 +75,7 @@ pub(crate) use privileges::capabilities;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
 pub(crate) use status::{Engine, Status};
+use strangers::Strangers;
 use switch::Switch;
 pub(crate) use switch::Switched;
 
@@ -181,6 +184,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         policy,
     );
     effects.adopt_pods();
+    if args.adopt_pods {
+        effects.strangers = Strangers::new(Adoption::new(&args.cni_cache_dir));
+    }
     let sources = Arc::new(Sources {
         node: args.node_name.clone(),
         started,
@@ -238,6 +244,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
+            adoption::adopt(&mut feed, &mut effects);
         }
         switch.tidy();
         if feed.learnt.idle().is_zero() {
@@ -360,6 +367,7 @@ fn begin(node: &str, feed: &mut Feed, effects: &mut Effects, reporter: &Reporter
     // What was listed had changed before there was anybody to measure it.
     drop(feed.take_changed());
     follow(feed, effects);
+    adoption::adopt(feed, effects);
     effects.counts.synced();
     say_problems(feed, effects, reporter);
 }

@@ -1,11 +1,13 @@
 //! What the agent says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use ripstop_dns::{Counts as DnsCounts, ServerState};
+use ripstop_host::records::Record;
 use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ pub(crate) struct Status {
     pub(crate) synced: bool,
     pub(crate) datapath: Engine,
     pub(crate) pods: usize,
+    /// Pods of these that another plugin had attached.
+    pub(crate) adopted: Vec<Adopted>,
     pub(crate) pod_ranges: Vec<PodRange>,
     /// Absent while the agent is too busy to say.
     pub(crate) policies: Option<PoliciesView>,
@@ -66,6 +70,14 @@ pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) rows: u64,
     pub(crate) limit: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Adopted {
+    pub(crate) pod: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The other plugin's.
+    pub(crate) network: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -244,6 +256,7 @@ impl Sources {
                     .collect(),
             },
             pods: self.pods.pods().len(),
+            adopted: self.pods.taken_over().into_iter().map(adopted).collect(),
             pod_ranges: self.pods.usage().into_iter().map(pod_range).collect(),
             policies,
             nodes,
@@ -314,6 +327,14 @@ fn table((name, rows, limit): (&'static str, u64, u64)) -> Table {
         name: name.to_owned(),
         rows,
         limit,
+    }
+}
+
+fn adopted(record: Record) -> Adopted {
+    Adopted {
+        pod: record.pod.pod.to_string(),
+        addresses: record.pod.addresses,
+        network: record.network,
     }
 }
 

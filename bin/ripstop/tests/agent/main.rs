@@ -1,6 +1,7 @@
 //! The agent as a process: against the embedded API server, in a node of its
 //! own with its own cgroup, BPF file system and run directory.
 
+mod adopt;
 mod controller;
 mod install;
 mod life;

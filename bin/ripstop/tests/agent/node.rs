@@ -158,6 +158,21 @@ impl TestNode {
         )
     }
 
+    /// Its network namespace.
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.node.1
+    }
+
+    /// The namespace of the network that it is in, where another node can be.
+    pub(crate) fn underlay(&self) -> &Netns {
+        &self.underlay.1
+    }
+
+    /// A folder that goes with the test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// A controller, killed when dropped.
     pub(crate) fn start_controller(&self, identity: &str) -> Agent {
         let dir = self.directory.path();
@@ -294,13 +309,23 @@ impl TestNode {
 
     /// IPv4 addresses of a name, or the DNS response code.
     pub(crate) fn resolve(&self, server: &str, name: &str) -> Result<Vec<IpAddr>, u8> {
+        self.resolve_from(&self.node.1, server, name)
+    }
+
+    /// As a process in another namespace asks.
+    pub(crate) fn resolve_from(
+        &self,
+        from: &Netns,
+        server: &str,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, u8> {
         let server: IpAddr = server.parse().unwrap();
         let any = if server.is_ipv4() {
             "0.0.0.0:0"
         } else {
             "[::]:0"
         };
-        let socket = self.node.1.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+        let socket = from.run(|| UdpSocket::bind(any)).unwrap().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect((server, 53)).unwrap();
         let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];

@@ -145,6 +145,7 @@ fn draft(call: &Call, mtu: u32) -> Result<Record, Error> {
         mtu,
         network: call.config.name.clone(),
         search: call.config.dns_search.clone(),
+        taken_from: None,
     })
 }
 

@@ -134,6 +134,37 @@ impl Attachments {
         Ok(record)
     }
 
+    /// Writes the record of a pod that is another plugin's. Its addresses must be
+    /// [kept free](Attachments::keep_free), and are the record's from now on.
+    ///
+    /// # Errors
+    /// If the attachment exists, or the record cannot be written.
+    pub(super) fn begin_takeover(&self, record: &Record) -> Result<(), String> {
+        let key = key_of(record);
+        let mut state = self.state();
+        if state.known.contains_key(&key) || state.holds_interface(&record.netns, &record.ifname) {
+            return Err(format!("container {} is known already", key.container_id));
+        }
+        let written = self.records.write(record);
+        written.map_err(|error| error.to_string())?;
+        let entry = Entry {
+            record: record.clone(),
+            phase: Phase::Making,
+        };
+        state.known.insert(key, entry);
+        Ok(())
+    }
+
+    /// Undoes [`Attachments::begin_takeover`]; the addresses stay kept free. Call with
+    /// the datapath's lock held, so that audits see both or neither.
+    pub(super) fn disown(&self, record: &Record) {
+        if let Err(error) = self.records.remove(record) {
+            // The next start finds the record without a link and removes it.
+            tracing::warn!(%error, "pod record stays");
+        }
+        self.state().known.remove(&key_of(record));
+    }
+
     /// The record of an attachment that is not on its way out.
     pub(super) fn get(&self, key: &Attachment) -> Option<Record> {
         let state = self.state();

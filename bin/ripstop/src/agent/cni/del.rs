@@ -66,6 +66,8 @@ impl CniServer {
             })?
             .iter()
             .collect();
+        // They are another network's, of which this runtime may not tell us any more.
+        self.forget_gone();
         let mut failures = Vec::new();
         for key in self.attachments.idle_of_network(&config.name) {
             if !valid.contains(&key) {
