@@ -51,7 +51,7 @@ pub use policy::{
     PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4, asked_v6, judge,
     judged, policed, policy_names,
 };
-pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original};
+pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original, picked};
 pub use table::*;
 pub use verdict::{DropReason, FinalVerdict, Verdict};
 pub use wire::{

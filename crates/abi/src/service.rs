@@ -42,8 +42,16 @@ pub trait Services {
 pub trait Caller {
     /// The socket is in the node's own network namespace.
     fn in_node_netns(&self) -> bool;
-    /// Whom affinity goes by: the network namespace, as an address.
-    fn client(&self) -> Address;
+    /// The socket's network namespace, whom affinity goes by.
+    fn netns(&self) -> u64;
+    /// [`picked`]. In the kernel a function that the verifier walks through once.
+    #[inline(always)]
+    fn picked(&self, services: &impl Services, address: [u64; 2], port: u64, before: u64) -> u64
+    where
+        Self: Sized,
+    {
+        picked(services, self, address, port, before)
+    }
 }
 
 /// What becomes of a destination.
@@ -68,6 +76,14 @@ pub struct Chosen {
 /// just before finds the new ones when reading again.
 const ATTEMPTS: usize = 3;
 
+/// What [`picked`] gives if it is no backend's key, whose first half is never zero.
+mod instead {
+    pub(super) const KEEP: u64 = 0;
+    pub(super) const NO_SERVICE: u64 = 1;
+    pub(super) const NO_BACKENDS: u64 = 2;
+    pub(super) const MISSING: u64 = 3;
+}
+
 /// Chooses a backend for a socket's destination, each with equal probability.
 ///
 /// `last`: what an unconnected socket sent to before. Datagrams of one socket
@@ -79,41 +95,102 @@ pub fn choose(
     destination: &ServiceAddress,
     last: Option<&SocketState>,
 ) -> Choice {
-    for _ in 0..ATTEMPTS {
-        let frontend = match reached(services, caller, destination) {
-            Ok(frontend) => frontend,
-            Err(choice) => return choice,
-        };
-        let (set, count) = (frontend.set(), frontend.count());
-        if let Some(last) = last
-            && last.flags & SOCKET_UNCONNECTED != 0
-            && last.set == set
-            && last.frontend == *destination
-        {
-            let key = BackendKey { set, id: last.id };
-            if services.is_alive(&key) {
-                let backend = last.backend;
-                return Choice::Backend(Chosen { key, backend });
-            }
+    let last =
+        last.filter(|last| last.flags & SOCKET_UNCONNECTED != 0 && last.frontend == *destination);
+    let before = last.map_or(0, |last| word(last.set, last.id));
+    let [a, b, c, d] = destination.address.words();
+    let (address, port) = ([word(a, b), word(c, d)], destination.port.network());
+    let port = u64::from(port) | u64::from(destination.protocol) << 16;
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let picked = caller.picked(services, address, port, before);
+        let (set, id) = ((picked >> 32) as u32, picked as u32);
+        if set == 0 {
+            return match picked {
+                instead::KEEP => Choice::Keep,
+                instead::NO_SERVICE => Choice::Refuse(DropReason::NoService),
+                instead::NO_BACKENDS => Choice::Refuse(DropReason::NoBackends),
+                _ => continue,
+            };
         }
-        let client = match frontend.affinity() {
-            0 => None,
-            seconds => Some((
-                AffinityKey {
-                    client: caller.client(),
-                    set,
-                },
-                seconds,
-            )),
-        };
-        let slot = scale(services.random(), count.into());
-        if let Some(chosen) = pick(services, set, client, |services| {
-            in_slot(services, frontend, slot)
-        }) {
-            return Choice::Backend(chosen);
+        let key = BackendKey { set, id };
+        if let Some(last) = last
+            && picked == before
+        {
+            let backend = last.backend;
+            return Choice::Backend(Chosen { key, backend });
+        }
+        if let Some(backend) = services.take(&key) {
+            return Choice::Backend(Chosen { key, backend });
         }
     }
     Choice::Refuse(DropReason::BackendMissing)
+}
+
+#[inline(always)]
+const fn word(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | low as u64
+}
+
+/// The key of a backend for a socket, or why there is none. `port`: with the
+/// protocol above it; `before`: the key of the one that the socket sent to.
+#[inline(always)]
+pub fn picked(
+    services: &impl Services,
+    caller: &impl Caller,
+    [first, second]: [u64; 2],
+    port: u64,
+    before: u64,
+) -> u64 {
+    let words = [
+        (first >> 32) as u32,
+        first as u32,
+        (second >> 32) as u32,
+        second as u32,
+    ];
+    let (port, protocol) = (Port::from_network(port as u16), (port >> 16) as u8);
+    let destination = ServiceAddress::new(Address::v6(words), port, protocol);
+    let frontend = match reached(services, caller, &destination) {
+        Ok(frontend) => frontend,
+        Err(instead) => return instead,
+    };
+    let (set, count) = (frontend.set(), frontend.count());
+    let is_alive = |id| services.is_alive(&BackendKey { set, id });
+    if (before >> 32) as u32 == set && is_alive(before as u32) {
+        return before;
+    }
+    let seconds = frontend.affinity();
+    if seconds == 0 {
+        let slot = scale(services.random(), count.into());
+        let id = in_slot(services, frontend, slot);
+        return id.map_or(instead::MISSING, |id| word(set, id));
+    }
+    let netns = caller.netns();
+    // In 0.0.0.0/8 of IPv6, as it were: nobody's address (RFC 4291, 2.5).
+    let client = Address::v6([0, 0, netns as u32, (netns >> 32) as u32]);
+    let key = AffinityKey { client, set };
+    let now = services.now();
+    let kept = services
+        .affinity(&key)
+        .filter(|kept| now.wrapping_sub(kept.last) < seconds && is_alive(kept.id));
+    let id = match kept {
+        Some(kept) => {
+            if kept.last == now {
+                return word(set, kept.id);
+            }
+            kept.id
+        }
+        None => {
+            let slot = scale(services.random(), count.into());
+            match in_slot(services, frontend, slot).filter(|id| is_alive(*id)) {
+                Some(id) => id,
+                None => return instead::MISSING,
+            }
+        }
+    };
+    services.set_affinity(&key, &Affinity { id, last: now });
+    word(set, id)
 }
 
 /// Who is behind a frontend for packets.
@@ -152,28 +229,29 @@ pub fn leads_datagrams(services: &impl Services, destination: &ServiceAddress) -
     first.is_some_and(|backend| services.range(&backend.address) == RANGE_PODS)
 }
 
-/// The frontend that a socket reaches there, which has somebody behind it.
+/// The frontend that a socket reaches there, which has somebody behind it; or what
+/// there is instead.
 #[inline(always)]
 fn reached<'s, S: Services>(
     services: &'s S,
     caller: &impl Caller,
     destination: &ServiceAddress,
-) -> Result<&'s Frontend, Choice> {
+) -> Result<&'s Frontend, u64> {
     let Some(frontend) = services.frontend(destination) else {
         return Err(if services.range(&destination.address) == RANGE_SERVICES {
-            Choice::Refuse(DropReason::NoService)
+            instead::NO_SERVICE
         } else {
-            Choice::Keep
+            instead::KEEP
         });
     };
     // Another namespace's loopback is its own; and whether a pod is in the
     // ranges is seen by its packets' source.
     if frontend.flags() & (FLAG_HOST_ONLY | FLAG_RANGES) != 0 && !caller.in_node_netns() {
-        return Err(Choice::Keep);
+        return Err(instead::KEEP);
     }
     if frontend.count() == 0 {
         services.count_refused(destination);
-        return Err(Choice::Refuse(DropReason::NoBackends));
+        return Err(instead::NO_BACKENDS);
     }
     Ok(frontend)
 }

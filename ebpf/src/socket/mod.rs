@@ -16,10 +16,11 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::SockAddrContext;
 use ripstop_abi::{
-    Address, Backend, Caller, DropReason, Port, ReverseKey, ServiceAddress, SocketState,
+    Address, Backend, Caller, DropReason, Port, ReverseKey, ServiceAddress, Services, SocketState,
 };
 
 use crate::maps::{SOCKETS, config, count};
+use crate::services::Kernel;
 
 const ECONNREFUSED: i32 = 111;
 const ENOMEM: i32 = 12;
@@ -225,17 +226,32 @@ impl<F> Caller for Socket<F> {
     }
 
     #[inline(always)]
-    fn client(&self) -> Address {
-        let netns = self.netns();
-        // In 0.0.0.0/8 of IPv6, as it were: nobody's address (RFC 4291, 2.5).
-        Address::v6([0, 0, netns as u32, (netns >> 32) as u32])
+    fn picked(&self, _: &impl Services, address: [u64; 2], port: u64, before: u64) -> u64 {
+        picked(self.context, address[0], address[1], port, before)
     }
-}
 
-impl<F> Socket<F> {
     #[inline(always)]
     fn netns(&self) -> u64 {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { bpf_get_netns_cookie(self.context.cast()) }
     }
+}
+
+/// [`ripstop_abi::picked`]. A function that the verifier walks through once, as those
+/// of `packet/apart.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn picked(
+    context: *mut bpf_sock_addr,
+    first: u64,
+    second: u64,
+    port: u64,
+    before: u64,
+) -> u64 {
+    // Nothing that depends on the family is asked of it.
+    let socket = Socket::<V4> {
+        context,
+        family: core::marker::PhantomData,
+    };
+    ripstop_abi::picked(&Kernel, &socket, [first, second], port, before)
 }

@@ -14,8 +14,8 @@ impl Caller for Process {
     fn in_node_netns(&self) -> bool {
         self.node_netns
     }
-    fn client(&self) -> Address {
-        Address::v6([0, 0, self.client, 0])
+    fn netns(&self) -> u64 {
+        self.client.into()
     }
 }
 

@@ -12,8 +12,10 @@ use aya_obj::generated::bpf_func_info;
 
 use super::sys;
 
-/// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`).
-const GLOBAL: [(&str, Takes); 15] = [
+/// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
+/// `ebpf/src/socket/mod.rs`).
+const GLOBAL: [(&str, Takes); 16] = [
+    ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
     ("decided_from_pod", Takes::Words(2)),
@@ -31,23 +33,27 @@ const GLOBAL: [(&str, Takes); 15] = [
     ("crc32c_product", Takes::Words(2)),
 ];
 
-/// What a function takes: so many numbers, or the packet before them.
+/// What a function takes: so many numbers, or the packet or socket before them.
 #[derive(Clone, Copy)]
 enum Takes {
     Words(u32),
     PacketAnd(u32),
+    SocketAnd(u32),
 }
-const MOST_WORDS: u32 = 2;
+const MOST_WORDS: u32 = 4;
 
-/// Types in the order in which they are made: a word, a packet, where one is, what
-/// takes none, one and more words, what takes a packet besides, a function that is
-/// not global, and the global ones.
+/// Types in the order in which they are made: a word, a packet, where one is, a
+/// socket, where one is, what takes none, one and more words, what takes a packet
+/// besides, what takes a socket, a function that is not global, and the global ones.
 const WORD: u32 = 1;
 const PACKET: u32 = 2;
 const PACKET_AT: u32 = 3;
-const TAKES_WORDS: u32 = 4;
+const SOCKET: u32 = 4;
+const SOCKET_AT: u32 = 5;
+const TAKES_WORDS: u32 = 6;
 const TAKES_PACKET: u32 = TAKES_WORDS + MOST_WORDS + 1;
-const STATIC: u32 = TAKES_PACKET + MOST_WORDS + 1;
+const TAKES_SOCKET: u32 = TAKES_PACKET + MOST_WORDS + 1;
+const STATIC: u32 = TAKES_SOCKET + MOST_WORDS + 1;
 
 /// Type information about the functions of all programs.
 pub(crate) fn types() -> io::Result<OwnedFd> {
@@ -64,13 +70,16 @@ pub(crate) fn types() -> io::Result<OwnedFd> {
     };
     let word = named("word");
     let mut types = vec![word, INT, 8, 64];
-    // By this name the kernel knows what packet programs are given.
+    // By these names the kernel knows what programs are given.
     types.extend([named("__sk_buff"), STRUCT, 0]);
     types.extend([0, POINTER, PACKET]);
-    for packets in 0..=1 {
+    types.extend([named("bpf_sock_addr"), STRUCT, 0]);
+    types.extend([0, POINTER, SOCKET]);
+    for given in [[].as_slice(), &[PACKET_AT], &[SOCKET_AT]] {
         for words in 0..=MOST_WORDS {
-            types.extend([0, FUNC_PROTO | (packets + words), WORD]);
-            types.extend([word, PACKET_AT].repeat(packets as usize));
+            let takes = given.len() as u32 + words;
+            types.extend([0, FUNC_PROTO | takes, WORD]);
+            types.extend(given.iter().flat_map(|at| [word, *at]));
             types.extend([word, WORD].repeat(words as usize));
         }
     }
@@ -80,6 +89,7 @@ pub(crate) fn types() -> io::Result<OwnedFd> {
         let takes = match takes {
             Takes::Words(words) => TAKES_WORDS + words,
             Takes::PacketAnd(words) => TAKES_PACKET + words,
+            Takes::SocketAnd(words) => TAKES_SOCKET + words,
         };
         types.extend([named(name), FUNC | 1, takes]);
     }
