@@ -320,13 +320,21 @@ fn agents_run_from_the_image(engine: &str) {
         let reading = tasks.filter_map(|task| {
             let task = format!("{pid}/task/{}", task.to_str()?);
             let name = fs::read_to_string(format!("/proc/{task}/comm")).ok()?;
-            matches!(name.trim(), "dns" | "health").then_some(task)
+            matches!(name.trim(), "dns" | "health" | "metrics" | "starter").then_some(task)
         });
         let reading: Vec<_> = reading.collect();
-        // A socket for datagrams of each family, streams, and load balancers.
-        assert_eq!(reading.len(), 4);
+        // A socket for datagrams of each family, streams, load balancers, metrics,
+        // and who started them.
+        assert_eq!(reading.len(), 6);
         for task in reading {
-            assert_eq!(status(task, "CapEff"), "0000000000000000");
+            for set in ["CapEff", "CapPrm", "CapBnd"] {
+                assert_eq!(status(&task, set), "0000000000000000");
+            }
+            for ids in ["Uid", "Gid"] {
+                assert_eq!(status(&task, ids), ["65529"; 4].join("\t"));
+            }
+            assert_eq!(status(&task, "Groups"), "");
+            assert_eq!(status(&task, "NoNewPrivs"), "1");
         }
     }
 

@@ -295,3 +295,58 @@ fn a_controller_listens_nowhere() {
     controller.wait().unwrap();
     assert_eq!(leads.unwrap(), BTreeSet::new());
 }
+
+/// Threads of an agent by their names, and what `/proc` says of each.
+fn threads(agent: i32) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
+    let read = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((name.trim().to_owned(), status))
+    };
+    tasks.flatten().filter_map(read).collect()
+}
+
+#[test]
+fn who_reads_what_anybody_sends_may_nothing() {
+    let lab = Lab::up(&["--nodes=1", "--dual-stack"]);
+    let [agent] = lab.agents()[..] else {
+        panic!("one agent")
+    };
+    let mut powerless = Vec::new();
+    for (name, status) in threads(agent) {
+        let said = |word: &str| {
+            let mut lines = status.lines();
+            let found = lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(':'));
+            found.unwrap().split_whitespace().collect::<Vec<_>>()
+        };
+        let nothing = ["0000000000000000"];
+        if name == "api" {
+            assert_eq!(said("CapEff"), nothing, "{name}");
+            assert_eq!(said("CapPrm"), nothing, "{name}");
+        }
+        if !["dns", "health", "metrics", "starter"].contains(&name.as_str()) {
+            continue;
+        }
+        for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+            assert_eq!(said(set), nothing, "{name}: {set}");
+        }
+        // Real, effective, saved, of files: nobody else's.
+        for ids in ["Uid", "Gid"] {
+            assert_eq!(said(ids), ["65529"; 4], "{name}: {ids}");
+        }
+        assert_eq!(said("Groups"), [""; 0], "{name}");
+        assert_eq!(said("NoNewPrivs"), ["1"], "{name}");
+        powerless.push(name);
+    }
+    powerless.sort();
+    // Datagrams of each family, and streams with all that is asked elsewhere.
+    let all = ["dns", "dns", "dns", "health", "metrics", "starter"];
+    assert_eq!(powerless, all);
+    // Whoever shares a thread's id could end the agent: the holder does not.
+    let holders = Leftovers::processes(|command| {
+        command.contains(" socket-holder ") && command.contains(&lab.root().display().to_string())
+    });
+    let status = fs::read_to_string(format!("/proc/{}/status", holders[0])).unwrap();
+    assert!(status.contains("Uid:\t65534\t"), "{status}");
+}

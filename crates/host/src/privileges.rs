@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::geteuid;
 
 /// A capability, by its number in the kernel's interface
 /// (`include/uapi/linux/capability.h`).
@@ -47,8 +47,20 @@ impl Capability {
     }
 }
 
-/// Nobody's (user_namespaces(7): also of ids that a user namespace does not have).
-const NOBODY: u32 = 65534;
+/// User and group of a thread or process that may do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Id {
+    /// Of processes (user_namespaces(7): also of ids that a user namespace does
+    /// not have).
+    Nobody = 65534,
+    /// Of threads of a process that may do more: nobody else is to have it, because
+    /// whoever has it may end the whole process by a signal to such a thread. It is
+    /// among those that neither systemd nor distributions give (systemd's
+    /// `UIDS-GIDS`: 65520 to 65533 are unused).
+    Thread = 65529,
+}
+
 /// `_LINUX_CAPABILITY_VERSION_3`: sets of 64 bits.
 const VERSION: u32 = 0x2008_0522;
 
@@ -84,20 +96,20 @@ pub fn keep_only(wanted: &[Capability]) -> io::Result<()> {
     set(had & wanted)
 }
 
-/// Makes this process, which has no other thread yet, somebody who may do nothing
-/// but with the files that it has open. Without other user ids (in a user
-/// namespace that has just one) the id stays.
+/// Makes the calling thread, and those that it starts from now on, somebody who
+/// may do nothing but with the files that the process has open, for ever. Other
+/// threads keep what they have. Without other user ids (in a user namespace that
+/// has just one) the id stays.
+///
+/// Who is like this shares the memory of the process all the same: to be done by
+/// its own threads what it may not do itself, it has to change that.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn become_nobody() -> io::Result<()> {
+pub fn become_powerless(id: Id) -> io::Result<()> {
     if geteuid().is_root() {
         bound(0)?;
-        let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-        let changed = setgroups(&[])
-            .and_then(|()| setresgid(group, group, group))
-            .and_then(|()| setresuid(user, user, user));
-        match changed {
+        match change_id(id as u32) {
             // setresuid(2): "not valid in this user namespace"; setgroups(2): EPERM
             // where user_namespaces(7) denies it.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
@@ -106,6 +118,20 @@ pub fn become_nobody() -> io::Result<()> {
     }
     prctl::set_no_new_privs()?;
     set(0)
+}
+
+/// By system calls that are about one thread: the C library's change all threads of
+/// the process.
+fn change_id(id: u32) -> nix::Result<()> {
+    // SAFETY: no groups, for which there need be no list.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
+    Errno::result(done)?;
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) };
+    Errno::result(done)?;
+    // SAFETY: likewise.
+    let done = unsafe { libc::syscall(libc::SYS_setresuid, id, id, id) };
+    Errno::result(done).map(drop)
 }
 
 /// Takes all capabilities from the calling thread and those that it starts.
@@ -184,5 +210,40 @@ mod tests {
         assert_eq!(left, 0);
         // Of this thread nothing was taken.
         assert_eq!(permitted().unwrap(), had);
+    }
+
+    /// What `/proc` says of the calling thread.
+    fn said(word: &str) -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mut lines = status.lines();
+        let found = lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(':'));
+        found.unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn one_thread_of_many_may_nothing() {
+        if !geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return;
+        }
+        let before = said("Uid");
+        std::thread::spawn(|| {
+            become_powerless(Id::Thread).unwrap();
+            // Those that it starts are like it.
+            let started = std::thread::spawn(|| {
+                for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
+                    assert_eq!(said(set), "0000000000000000", "{set}");
+                }
+                for ids in ["Uid", "Gid"] {
+                    assert_eq!(said(ids), ["65529"; 4].join("\t"), "{ids}");
+                }
+                assert_eq!(said("Groups"), "");
+                assert_eq!(said("NoNewPrivs"), "1");
+            });
+            started.join().unwrap();
+        })
+        .join()
+        .unwrap();
+        assert_eq!(said("Uid"), before);
     }
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
+use ripstop_host::privileges::drop_in_thread;
 use ripstop_watch::{ApiHealth, Event, Reporter};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::feed::Input;
 use super::{Args, thread};
@@ -35,6 +37,10 @@ pub(crate) fn follow(
     let (up, is_up) = oneshot::channel();
     let node = args.node_name.clone();
     thread::start("api", move || {
+        // It talks to a server, and reads files of the user whose it stays.
+        if let Err(error) = drop_in_thread() {
+            warn!(%error, "the thread of the API keeps the agent's privileges");
+        }
         // A receiver that is gone means that the agent ends.
         let tell = |event| drop(sender.send(Input::Api(event)));
         runtime.block_on(async {

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::http::{self, Answer, Http, Reply};
+use super::privileges::Powerless;
 use super::status::Counts;
 
 /// The listeners of this node, followed from the main thread.
@@ -40,13 +41,13 @@ impl HealthServer {
     ///
     /// # Errors
     /// If there can be no thread for it.
-    pub(crate) fn start(port: u16, counts: Arc<Counts>) -> Result<Self> {
+    pub(crate) fn start(port: u16, counts: Arc<Counts>, powerless: &Powerless) -> Result<Self> {
         let told = Arc::new(Told {
             checks: Mutex::default(),
             counts,
         });
         let server = Self {
-            http: Http::start("health", false)?,
+            http: Http::start("health", powerless)?,
             told: Arc::clone(&told),
             addresses: Vec::new(),
             listeners: BTreeMap::new(),
@@ -205,6 +206,10 @@ mod tests {
         })
     }
 
+    fn started(port: u16, counts: Arc<Counts>) -> HealthServer {
+        HealthServer::start(port, counts, &Powerless::start().unwrap()).unwrap()
+    }
+
     /// One that nobody listens at for the moment.
     fn free_port() -> u16 {
         let listener = std::net::TcpListener::bind((LOCALHOST, 0)).unwrap();
@@ -214,7 +219,7 @@ mod tests {
     #[test]
     fn a_port_answers_as_long_as_the_plan_has_it() {
         let counts = Arc::new(Counts::default());
-        let mut server = HealthServer::start(0, Arc::clone(&counts)).unwrap();
+        let mut server = started(0, Arc::clone(&counts));
         let port = free_port();
         let mut follow = |check| server.follow([(port, check)].into(), &[LOCALHOST]);
         follow(check(2));
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn a_port_that_is_taken_is_a_problem_until_it_is_free() {
         let counts = Arc::new(Counts::default());
-        let mut server = HealthServer::start(0, counts).unwrap();
+        let mut server = started(0, counts);
         let other = std::net::TcpListener::bind((LOCALHOST, 0)).unwrap();
         let port = other.local_addr().unwrap().port();
         assert!(server.follow([(port, check(1))].into(), &[LOCALHOST]));
@@ -267,7 +272,7 @@ mod tests {
     fn healthz() {
         let counts = Arc::new(Counts::default());
         let port = free_port();
-        let _server = HealthServer::start(port, Arc::clone(&counts)).unwrap();
+        let _server = started(port, Arc::clone(&counts));
         assert!(ask(port, "/healthz").unwrap().starts_with("HTTP/1.1 503 "));
         counts.synced();
         let text = ask(port, "/healthz").unwrap();

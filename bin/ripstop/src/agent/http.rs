@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::AbortHandle;
 
-use super::{privileges, thread};
+use super::privileges::Powerless;
 
 /// Who has sent no request by then is not going to.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,21 +33,15 @@ pub(super) type Answer = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
 pub(super) struct Http(Handle);
 
 impl Http {
-    /// Whose answers `read_kernel` cannot be given without privileges.
-    ///
     /// # Errors
     /// If there can be no thread.
-    pub(super) fn start(name: &'static str, read_kernel: bool) -> Result<Self> {
+    pub(super) fn start(name: &'static str, powerless: &Powerless) -> Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .with_context(|| format!("runtime of {name}"))?;
         let handle = runtime.handle().clone();
-        let work = move || runtime.block_on(std::future::pending());
-        thread::start(name, move || match read_kernel {
-            true => work(),
-            false => privileges::without(work),
-        })?;
+        powerless.run(name, move || runtime.block_on(std::future::pending()))?;
         Ok(Self(handle))
     }
 

@@ -71,6 +71,7 @@ pub(crate) use policies::{
     CheckView, DeniedView, DropView, DropsView, DryRunView, NameView, PodView, PoliciesView,
     PolicyAsk, PortsView, RowView, VerdictView, WouldDeny,
 };
+use privileges::Powerless;
 pub(crate) use privileges::capabilities;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
 use status::{Counts, Sources};
@@ -102,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (folders, mut made) = prepare_files(args)?;
     let sockets = names::holder::sockets(args)?;
     // From here on there are threads, and none that may more than it needs.
+    let powerless = Powerless::start()?;
     privileges::drop()?;
     thread::end_when_told()?;
 
@@ -122,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut feed = Feed::new(inbox, planner, learnt);
 
     // Names, unknown until the API has told them
-    let names = Names::open(args, sockets, listener)?;
+    let names = Names::open(args, sockets, listener, &powerless)?;
     feed.follow_pods(PodAddresses::new(&names.zone));
 
     // This node: a router that has the addresses of the cluster's DNS itself
@@ -180,7 +182,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Arc::clone(&pods),
         names.clone(),
         Arc::clone(&counts),
-        HealthServer::start(args.healthz_port, Arc::clone(&counts))?,
+        HealthServer::start(args.healthz_port, Arc::clone(&counts), &powerless)?,
         policy,
     );
     effects.adopt_pods();
@@ -200,6 +202,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Arc::clone(&sources),
         args.metrics_bind_address.0,
         &args.metrics_address,
+        &powerless,
     )?;
     control::serve(&args.run_dir, sources, events)?;
 

@@ -1,8 +1,11 @@
 //! What the agent may do: what it needs, and no more once it has begun.
 
-use anyhow::{Context, Result};
-use ripstop_host::privileges::{self, Capability};
-use tracing::warn;
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context, Result, bail};
+use ripstop_host::privileges::{self, Capability, Id};
+
+use super::thread;
 
 /// What a running agent needs.
 const KEPT: [Capability; 8] = [
@@ -28,7 +31,7 @@ const KEPT: [Capability; 8] = [
 const FIRST: [Capability; 3] = [Capability::SetPcap, Capability::SetUid, Capability::SetGid];
 
 /// Gives up for ever what is not needed after the first steps. To be called
-/// before there are threads.
+/// before there are threads, but for [`Powerless`].
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -36,14 +39,59 @@ pub(super) fn drop() -> Result<()> {
     privileges::keep_only(&KEPT).context("giving up privileges")
 }
 
-/// Does work that nobody has to trust, in a thread of its own: it reads what
-/// anybody may send. What it is not allowed then it is not by a mistake either;
-/// the memory is the agent's all the same.
-pub(super) fn without(work: impl FnOnce()) {
-    if let Err(error) = privileges::drop_in_thread() {
-        warn!(%error, "a thread keeps the agent's privileges");
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Whoever starts threads for work that nobody has to trust: it reads what anybody
+/// may send. They are another user's and have no capability; what they are not
+/// allowed they are not by a mistake either. The memory is the agent's all the
+/// same: who can write anything to it is the agent.
+#[derive(Clone)]
+pub(crate) struct Powerless(Sender<(&'static str, Work, Sender<Result<()>>)>);
+
+impl Powerless {
+    /// To be called before [`drop`]: it takes privileges to give up the user's id.
+    ///
+    /// # Errors
+    /// If the kernel gives no thread, or refuses.
+    pub(super) fn start() -> Result<Self> {
+        let (starter, wanted) = channel::<(&'static str, Work, Sender<Result<()>>)>();
+        let (said, outcome) = channel();
+        let run = move || {
+            let made = thread::leave_signals()
+                .and_then(|()| Ok(privileges::become_powerless(Id::Thread)?));
+            let failed = made.is_err();
+            // Whoever waits for it is there.
+            let _ = said.send(made);
+            if failed {
+                return;
+            }
+            while let Ok((name, work, said)) = wanted.recv() {
+                let _ = said.send(thread::start(name, work));
+            }
+        };
+        let named = std::thread::Builder::new().name("starter".to_owned());
+        named.spawn(run).context("thread without privileges")?;
+        outcome
+            .recv()
+            .context("thread without privileges")?
+            .context("giving up the privileges of threads")?;
+        Ok(Self(starter))
     }
-    work();
+
+    /// A thread that works for ever, as [`thread::start`] makes them.
+    ///
+    /// # Errors
+    /// If the kernel gives no thread.
+    pub(super) fn run(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let (said, outcome) = channel();
+        let started = self.0.send((name, Box::new(work), said)).ok();
+        let outcome = started.and_then(|()| outcome.recv().ok());
+        outcome.unwrap_or_else(|| bail!("thread {name}: nobody starts threads"))
+    }
 }
 
 /// All of them as manifests list them, those of the first steps last.

@@ -36,15 +36,30 @@ pub(crate) fn at_end(work: impl Fn() + Send + Sync + 'static) {
     let _ = ENDING.set(Box::new(work));
 }
 
+/// Signals that end the agent.
+fn endings() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
+}
+
+/// The calling thread, and those that it starts, leave the signals that end the
+/// agent to others. Until [`end_when_told`] they just do.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn leave_signals() -> Result<()> {
+    endings().thread_block().context("signals")
+}
+
 /// Ends the process when it is told to. Without this, SIGTERM would mean nothing
 /// to an agent that is the first process of its container. To be called before
-/// other threads are started: they are not to get these signals.
+/// other threads are started: they are not to get these signals (or have left
+/// them, [`leave_signals`]).
 ///
 /// # Errors
 /// If the kernel gives no thread.
 pub(crate) fn end_when_told() -> Result<()> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    signals.thread_block().context("signals")?;
+    leave_signals()?;
+    let signals = endings();
     start("signals", move || {
         if let Ok(signal) = signals.wait() {
             info!("{signal}: the agent ends, what it made in the kernel stays");

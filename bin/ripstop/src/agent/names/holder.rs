@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 use ripstop_dns::Sockets;
 use ripstop_host::handover::{receive_files, send_files};
-use ripstop_host::privileges::become_nobody;
+use ripstop_host::privileges::{Id, become_powerless};
 use tracing::{info, warn};
 
 use crate::agent::Args;
@@ -169,7 +169,7 @@ fn hold(path: &Path, cgroup: &Path) -> io::Result<()> {
     let listener = UnixListener::bind(&new)?;
     fs::rename(&new, path)?;
     // From here on it needs nothing but what it has open.
-    become_nobody()?;
+    become_powerless(Id::Nobody)?;
     let agents = Arc::new(AtomicUsize::new(0));
     agent.write_all(b".")?;
     watch(&agents);

@@ -19,7 +19,8 @@ use ripstop_host::backlog::backlog;
 use ripstop_plan::Range;
 use tracing::{info, warn};
 
-use super::{Args, privileges, thread};
+use super::privileges::Powerless;
+use super::{Args, thread};
 use holder::Held;
 use keep::Kept;
 
@@ -45,7 +46,12 @@ impl Names {
     ///
     /// # Errors
     /// If a flag makes no sense, or the kernel gives no thread.
-    pub(crate) fn open(args: &Args, held: Held, witness: Arc<dyn Witness>) -> Result<Self> {
+    pub(crate) fn open(
+        args: &Args,
+        held: Held,
+        witness: Arc<dyn Witness>,
+        powerless: &Powerless,
+    ) -> Result<Self> {
         let zone = Arc::new(Zone::new(zone_config(args))?);
         let config = ServerConfig {
             upstream: upstream(args),
@@ -58,7 +64,7 @@ impl Names {
         };
         let server = Server::new(Arc::clone(&zone), &config).context("DNS server")?;
         for work in server.threads(held.sockets) {
-            thread::start("dns", || privileges::without(work))?;
+            powerless.run("dns", work)?;
         }
         let server = Arc::new(server);
         let ending = Arc::clone(&server);
