@@ -203,8 +203,9 @@ impl Found {
         // What may fail comes first, and does no harm beside what is there.
         inside.execute(link.gateway_requests(ends.pod))?;
         let mut requests = vec![
-            link::set_mac(ends.host, HOST_MAC),
+            // First: some bridges have the MAC of one of their ports.
             link::no_master(ends.host),
+            link::set_mac(ends.host, HOST_MAC),
             link::up(ends.host),
         ];
         requests.extend(link.node_requests(ends.host));
@@ -229,7 +230,7 @@ impl Found {
             requests.push(match net {
                 IpNet::V4(_) => address::delete(index, net).if_exists(),
                 // It cannot have an address twice, and is not to be without.
-                IpNet::V6(_) => address::without_prefix_route(index, net),
+                IpNet::V6(_) => address::set_prefix_route(index, net, false),
             });
         }
         let gone = self.routes.iter().filter(|route| {
@@ -251,7 +252,10 @@ impl Found {
         );
         let had = self.addresses.iter();
         let mut within: Vec<Request> = had
-            .map(|&net| address::add(pod.index, net).unless_exists())
+            .map(|&net| match net {
+                IpNet::V4(_) => address::add(pod.index, net).unless_exists(),
+                IpNet::V6(_) => address::set_prefix_route(pod.index, net, true),
+            })
             .collect();
         let given = link.addresses.iter().copied().map(IpNet::from);
         let new = given.filter(|net| !self.addresses.contains(net));

@@ -70,15 +70,18 @@ pub fn add_host_scope(index: u32, address: IpNet) -> Request {
     Request::create(Rtnl::NewAddress(message), operation)
 }
 
-/// Leaves an IPv6 address that an interface has as it is, without the route to its
-/// prefix that the kernel made of it.
-pub fn without_prefix_route(index: u32, address: IpNet) -> Request {
+/// Whether the kernel has a route to the prefix of an IPv6 address that an interface
+/// has already.
+pub fn set_prefix_route(index: u32, address: IpNet, there: bool) -> Request {
     let mut message = message(index, address);
-    let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad;
+    let flags = match there {
+        true => AddressFlags::Nodad,
+        false => AddressFlags::Nodad | AddressFlags::Noprefixroute,
+    };
     message.attributes.push(AddressAttribute::Flags(flags));
     Request::replace(
         Rtnl::NewAddress(message),
-        format!("take the prefix route of address {address} from interface {index}"),
+        format!("change address {address} of interface {index}"),
     )
 }
 

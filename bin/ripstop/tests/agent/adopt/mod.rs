@@ -1,6 +1,8 @@
 //! Pods that another plugin attached become ours, and notice nothing.
 
+mod killed;
 mod plugin;
+mod refused;
 mod talk;
 
 use std::fs;
