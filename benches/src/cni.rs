@@ -82,7 +82,7 @@ pub(crate) fn measure(binaries: &Path, report: &mut Report) -> Result<()> {
             what: format!("CNI {verb} of one pod"),
             ours: figure(&ours),
             peer: format!("bridge + host-local: {}", figure(&theirs)),
-            ratio: Some(median(ours.iter().copied()) / median(theirs.iter().copied())),
+            ratio: Some((median(ours.iter().copied()) / median(theirs.iter().copied())).into()),
             goal: goal.to_owned(),
         });
     }

@@ -11,7 +11,8 @@ use ripstop_model::{NetworkPolicy, ObjectKey};
 use ripstop_plan::Change;
 use ripstop_plan::policy::PolicyPlanner;
 
-use crate::load::Sample;
+use crate::load::{Pattern, Sample};
+use crate::paired::{Rounds, compare};
 use crate::policy::{self, APPS, LOCAL_PODS, NAMESPACES, PODS as CLUSTER, Planned};
 use crate::report::{Report, Row, median, quantile};
 use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, with_own_mounts};
@@ -21,30 +22,25 @@ const SIZES: [u32; 3] = [0, 10, 10_000];
 const CREATED: u32 = 200;
 const RELABELLED: usize = 10;
 
-pub(crate) fn measure(
-    engines: Engines,
-    repetitions: usize,
-    seconds: u64,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure(engines: Engines, rounds: Rounds, report: &mut Report) -> Result<()> {
     with_own_mounts(|| {
         if engines.has(Kind::Ebpf) {
-            one::<EbpfEngine>(repetitions, seconds, report)?;
+            one::<EbpfEngine>(rounds, report)?;
         }
         if engines.has(Kind::Nftables) {
-            one::<NftEngine>(repetitions, seconds, report)?;
+            one::<NftEngine>(rounds, report)?;
         }
         Ok(())
     })
 }
 
-fn one<E: Engine>(repetitions: usize, seconds: u64, report: &mut Report) -> Result<()> {
+fn one<E: Engine>(rounds: Rounds, report: &mut Report) -> Result<()> {
     report.progress(&format!("{}: nodes with policies", E::NAME));
     let mut nodes = Vec::new();
     for policies in SIZES {
         nodes.push(Node::<E>::new(&format!("pol{policies}"), policies)?);
     }
-    rates(&nodes, repetitions, seconds, report)?;
+    rates(&nodes, rounds, report)?;
     for node in &mut nodes[1..] {
         changes(node, report)?;
     }
@@ -135,12 +131,7 @@ fn speak() -> NetworkPolicy {
 }
 
 /// Connections and requests of two pods that policies are about, beside none.
-fn rates<E: Engine>(
-    nodes: &[Node<E>],
-    repetitions: usize,
-    seconds: u64,
-    report: &mut Report,
-) -> Result<()> {
+fn rates<E: Engine>(nodes: &[Node<E>], rounds: Rounds, report: &mut Report) -> Result<()> {
     let bench = std::env::current_exe()?;
     let bench = bench.to_str().unwrap_or("ripstop-bench");
     let mut servers = Vec::new();
@@ -149,18 +140,11 @@ fn rates<E: Engine>(
     }
     std::thread::sleep(Duration::from_millis(200));
     let target = SocketAddr::new(PODS[1].parse()?, PORT);
-    let seconds = seconds.to_string();
-    for (what, load) in [
-        ("connections", ["crr", "4", &seconds]),
-        ("requests", ["rr", "16", &seconds]),
-    ] {
-        let mut samples: Vec<Vec<Sample>> = nodes.iter().map(|_| Vec::new()).collect();
-        for turn in 0..repetitions {
-            report.progress(&format!("{}: {what}, turn {}", E::NAME, turn + 1));
-            for (node, samples) in nodes.iter().zip(&mut samples) {
-                samples.push(node.rig.sample(bench, target, load)?);
-            }
-        }
+    for (what, load) in [("connections", Pattern::Crr), ("requests", Pattern::Rr)] {
+        report.progress(&format!("{}: {what}", E::NAME));
+        let samples = rounds.measure(nodes, |node, time| {
+            node.rig.sample(bench, target, load, time)
+        })?;
         let rate = |samples: &[Sample]| {
             let rate = median(samples.iter().map(|one| one.rate));
             let cpu = median(samples.iter().map(|one| one.cpu_us));
@@ -172,7 +156,7 @@ fn rates<E: Engine>(
                 what: format!("{}, {} policies: {what}", E::NAME, node.policies),
                 ours: rate(mine),
                 peer: format!("no policy: {}", rate(none)),
-                ratio: Some(median(mine.iter().zip(none).map(|(a, b)| a.rate / b.rate))),
+                ratio: Some(compare(mine, none)),
                 goal: match E::NAME {
                     "eBPF" => ">= 0.98".to_owned(),
                     _ => String::new(),

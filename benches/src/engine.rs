@@ -12,18 +12,19 @@ use ripstop_model::{ObjectKey, Protocol};
 use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
 
 use crate::load::Pattern;
+use crate::paired::{Rounds, compare};
 use crate::report::{Report, Row, median};
-use crate::rig::{PODS, PORT, Rig, with_own_mounts};
+use crate::rig::{DIRECT_PORT, PODS, PORT, Rig, with_own_mounts};
 use crate::routed::Routed;
 use crate::throughput::figure;
 
 const SERVICE: &str = "10.96.0.5";
 
-pub(crate) fn measure(repetitions: usize, seconds: u64, report: &mut Report) -> Result<()> {
-    with_own_mounts(|| measure_here(repetitions, seconds, report))
+pub(crate) fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
+    with_own_mounts(|| measure_here(rounds, report))
 }
 
-fn measure_here(repetitions: usize, seconds: u64, report: &mut Report) -> Result<()> {
+fn measure_here(rounds: Rounds, report: &mut Report) -> Result<()> {
     let bench = std::env::current_exe()?;
     let bench = bench.to_str().context("path of the benchmark")?;
     report.progress("engine: loading");
@@ -33,9 +34,8 @@ fn measure_here(repetitions: usize, seconds: u64, report: &mut Report) -> Result
     let _server = rig.serve(bench, 1)?;
     let routed = Routed::new()?;
     let _on_routed = routed.serve(bench, PORT)?;
-    let pod = SocketAddr::new(PODS[1].parse()?, PORT);
+    let pod = SocketAddr::new(PODS[1].parse()?, DIRECT_PORT);
     let service = SocketAddr::new(SERVICE.parse()?, PORT);
-    let seconds = seconds.to_string();
     for (pattern, what, goals) in [
         (
             Pattern::Crr,
@@ -48,19 +48,12 @@ fn measure_here(repetitions: usize, seconds: u64, report: &mut Report) -> Result
             ["1.35", ""],
         ),
     ] {
-        let load = match pattern {
-            Pattern::Crr => ["crr", "4", &seconds],
-            Pattern::Rr => ["rr", "16", &seconds],
-        };
-        let mut samples = [const { Vec::new() }; 3];
-        for repetition in 1..=repetitions {
-            report.progress(&format!("{what}, repetition {repetition} of {repetitions}"));
-            let target = routed.target(PORT);
-            let peer = [bench, "load-run", &target, load[0], load[1], load[2]];
-            samples[0].push(serde_json::from_str(&routed.run_client(&peer)?)?);
-            samples[1].push(rig.sample(bench, pod, load)?);
-            samples[2].push(rig.sample(bench, service, load)?);
-        }
+        report.progress(what);
+        let sides = [None, Some(pod), Some(service)];
+        let samples = rounds.measure(&sides, |target, time| match target {
+            Some(target) => rig.sample(bench, *target, pattern, time),
+            None => routed.sample(bench, routed.target(PORT).parse()?, pattern, time),
+        })?;
         let names = ["routed veth", "pod", "ClusterIP"];
         for (ours, goal) in [1, 2].into_iter().zip(goals) {
             let (mine, peer) = (&samples[ours], &samples[ours - 1]);
@@ -68,15 +61,16 @@ fn measure_here(repetitions: usize, seconds: u64, report: &mut Report) -> Result
                 what: format!("{what}: {}", names[ours]),
                 ours: figure(mine),
                 peer: format!("{}: {}", names[ours - 1], figure(peer)),
-                ratio: Some(median(mine.iter().zip(peer).map(|(a, b)| a.rate / b.rate))),
+                ratio: Some(compare(mine, peer)),
                 goal: goal.into(),
             });
         }
     }
     report.progress("engine: run time of the programs");
     let _stats = enable_stats()?;
-    rig.sample(bench, service, ["crr", "4", "1"])?;
-    rig.sample(bench, service, ["rr", "16", "1"])?;
+    for pattern in [Pattern::Crr, Pattern::Rr] {
+        rig.sample(bench, service, pattern, Duration::from_secs(1))?;
+    }
     run_times(&mut rig, report)
 }
 

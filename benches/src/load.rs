@@ -30,6 +30,21 @@ pub(crate) enum Pattern {
     Rr,
 }
 
+impl Pattern {
+    /// Arguments of the `load-run` that measures it for so long.
+    pub(crate) fn run(self, target: SocketAddr, time: Duration) -> Vec<String> {
+        let (pattern, clients) = match self {
+            Self::Crr => ("crr", "4"),
+            Self::Rr => ("rr", "16"),
+        };
+        let target = target.to_string();
+        let time = time.as_millis().to_string();
+        ["load-run", &target, pattern, clients, &time]
+            .map(str::to_owned)
+            .to_vec()
+    }
+}
+
 /// What a client run measured.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
@@ -41,12 +56,15 @@ pub(crate) struct Sample {
     pub(crate) errors: u64,
 }
 
-/// Serves both patterns on `address` until it is killed: it answers each byte
+/// Serves both patterns on `addresses` until it is killed: it answers each byte
 /// with a byte; `c` also closes, `r` waits for the next. `w` is answered with
 /// the server's own address.
-pub(crate) fn serve(address: SocketAddr) -> Result<()> {
+pub(crate) fn serve(addresses: &[SocketAddr]) -> Result<()> {
     const ACCEPTORS: usize = 4;
-    let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+    let listen = |address: &SocketAddr| {
+        TcpListener::bind(address).with_context(|| format!("listen on {address}"))
+    };
+    let listeners = addresses.iter().map(listen).collect::<Result<Vec<_>>>()?;
     let loops = (0..LOOPS)
         .map(|_| EventLoop::new())
         .collect::<io::Result<Vec<_>>>()?;
@@ -55,28 +73,30 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
         for events in &loops {
             scope.spawn(|| while events.wait(echo).is_ok() {});
         }
-        for _ in 0..ACCEPTORS {
-            scope.spawn(|| {
-                while let Ok((mut connection, _)) = listener.accept() {
-                    let mut byte = [0];
-                    if connection.read_exact(&mut byte).is_err() {
-                        continue;
-                    }
-                    if byte == *b"w" {
-                        let own = connection.local_addr().map(|own| own.ip().to_string());
-                        let _ = connection.write_all(own.unwrap_or_default().as_bytes());
-                        continue;
-                    }
-                    let _ = connection.write_all(&byte);
-                    if byte == *b"r" {
-                        let turn = turn.fetch_add(1, Ordering::Relaxed);
-                        let _ = loops[turn % LOOPS].add(connection);
-                    }
-                }
-            });
+        for listener in listeners.iter().flat_map(|all| [all; ACCEPTORS]) {
+            scope.spawn(|| accept(listener, &loops, &turn));
         }
     });
     Ok(())
+}
+
+fn accept(listener: &TcpListener, loops: &[EventLoop], turn: &AtomicUsize) {
+    while let Ok((mut connection, _)) = listener.accept() {
+        let mut byte = [0];
+        if connection.read_exact(&mut byte).is_err() {
+            continue;
+        }
+        if byte == *b"w" {
+            let own = connection.local_addr().map(|own| own.ip().to_string());
+            let _ = connection.write_all(own.unwrap_or_default().as_bytes());
+            continue;
+        }
+        let _ = connection.write_all(&byte);
+        if byte == *b"r" {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            let _ = loops[turn % LOOPS].add(connection);
+        }
+    }
 }
 
 /// One byte in, the same byte out. False when the other end is done.

@@ -10,6 +10,7 @@ mod enforce;
 mod engine;
 mod lab;
 mod load;
+mod paired;
 mod policy;
 mod report;
 mod rig;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use paired::Rounds;
 use report::Report;
 
 #[derive(Debug, Parser)]
@@ -40,10 +42,11 @@ struct Args {
     /// Repetitions of each throughput measurement, interleaved.
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
-    /// Seconds that one throughput measurement takes.
+    /// Seconds that one throughput measurement takes. Where two are compared both
+    /// have as many seconds as all repetitions would take, in short turns.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Only this engine, in `rolling` and `enforce`.
+    /// Only this engine, in `services`, `rolling` and `enforce`.
     #[arg(long, value_enum)]
     engine: Option<rig::Kind>,
     /// The Online Boutique's manifests.
@@ -56,6 +59,13 @@ struct Args {
     output: report::Output,
     #[command(subcommand)]
     load: Option<Load>,
+}
+
+impl Args {
+    fn rounds(&self) -> Rounds {
+        let repetitions = u64::try_from(self.repetitions).unwrap_or(u64::MAX);
+        Rounds::of_seconds(self.seconds.saturating_mul(repetitions))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -91,14 +101,19 @@ enum Load {
     #[command(hide = true)]
     DnsMemory,
     #[command(name = "load-serve", hide = true)]
-    Serve { address: SocketAddr },
+    Serve { addresses: Vec<SocketAddr> },
     #[command(name = "load-probe", hide = true)]
     Probe,
     #[command(name = "load-doors", hide = true)]
     Doors,
-    /// Part `services` for one engine.
+    /// One case of part `services`, for one engine.
     #[command(hide = true)]
-    ServicesOf { engine: String },
+    ServicesOf {
+        #[arg(value_enum)]
+        engine: rig::Kind,
+        #[arg(value_enum)]
+        case: services::Case,
+    },
     /// Connections until standard input ends.
     #[command(name = "load-until", hide = true)]
     Until { target: SocketAddr, clients: usize },
@@ -108,7 +123,7 @@ enum Load {
         #[arg(value_enum)]
         pattern: load::Pattern,
         clients: usize,
-        seconds: u64,
+        milliseconds: u64,
     },
 }
 
@@ -117,12 +132,12 @@ fn main() -> Result<()> {
     match args.load {
         Some(Load::DnsServe { address }) => return dns::serve(address),
         Some(Load::DnsMemory) => return dns::tell_memory(),
-        Some(Load::Serve { address }) => return load::serve(address),
+        Some(Load::Serve { addresses }) => return load::serve(&addresses),
         Some(Load::Probe) => return services::probe(),
         Some(Load::Doors) => return rolling::doors(),
-        Some(Load::ServicesOf { engine }) => {
+        Some(Load::ServicesOf { engine, case }) => {
             let mut report = Report::new(args.output);
-            services::measure_one(&engine, args.repetitions, args.seconds, &mut report)?;
+            services::measure_one(engine, case, args.rounds(), &mut report)?;
             return report.finish();
         }
         Some(Load::Until { target, clients }) => {
@@ -133,21 +148,22 @@ fn main() -> Result<()> {
             target,
             pattern,
             clients,
-            seconds,
+            milliseconds,
         }) => {
-            let until = || std::thread::sleep(Duration::from_secs(seconds));
+            let until = || std::thread::sleep(Duration::from_millis(milliseconds));
             return load::run(target, pattern, clients, until)?.print();
         }
         None => {}
     }
     let engines = rig::Engines(args.engine);
+    let rounds = args.rounds();
     let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
     let mut report = Report::new(args.output);
     if wanted(Part::Engine) {
-        engine::measure(args.repetitions, args.seconds, &mut report)?;
+        engine::measure(rounds, &mut report)?;
     }
     if wanted(Part::Services) {
-        services::measure(args.repetitions, args.seconds, &mut report)?;
+        services::measure(engines, args.repetitions, args.seconds, &mut report)?;
     }
     if wanted(Part::Rolling) {
         rolling::measure(engines, &mut report)?;
@@ -156,7 +172,7 @@ fn main() -> Result<()> {
         policy::measure(&mut report);
     }
     if wanted(Part::Enforce) {
-        enforce::measure(engines, args.repetitions, args.seconds, &mut report)?;
+        enforce::measure(engines, rounds, &mut report)?;
     }
     let alone = [
         Part::Engine,
@@ -175,7 +191,7 @@ fn main() -> Result<()> {
         )
     })?;
     if wanted(Part::Throughput) {
-        throughput::measure(&binaries, args.repetitions, args.seconds, &mut report)?;
+        throughput::measure(&binaries, rounds, &mut report)?;
     }
     if wanted(Part::Cni) {
         cni::measure(&binaries, &mut report)?;

@@ -1,5 +1,7 @@
 //! The table at the end: each figure with its peer, their ratio and the goal.
 
+use std::fmt;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +20,49 @@ pub(crate) struct Row {
     pub(crate) ours: String,
     /// Name and figure of what it is compared with.
     pub(crate) peer: String,
-    /// Ours divided by the peer's; median of the repetitions.
-    pub(crate) ratio: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) ratio: Option<Ratio>,
     pub(crate) goal: String,
+}
+
+/// Ours divided by the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ratio {
+    pub(crate) ratio: f64,
+    /// Where it really is, with 95 % confidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interval: Option<(f64, f64)>,
+    /// The same of the CPU time for each operation, which scatters less. Less is
+    /// better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_interval: Option<(f64, f64)>,
+}
+
+impl From<f64> for Ratio {
+    fn from(ratio: f64) -> Self {
+        Self {
+            ratio,
+            interval: None,
+            cpu_ratio: None,
+            cpu_interval: None,
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut one = |what: &str, ratio: f64, interval: Option<(f64, f64)>| {
+            write!(f, "{what}{ratio:.2}")?;
+            interval.map_or(Ok(()), |(low, high)| write!(f, " ({low:.2}-{high:.2})"))
+        };
+        one("", self.ratio, self.interval)?;
+        let cpu = self
+            .cpu_ratio
+            .map(|ratio| one(", CPU ", ratio, self.cpu_interval));
+        cpu.unwrap_or(Ok(()))
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +98,7 @@ impl Report {
         for row in self.rows {
             let ratio = row
                 .ratio
-                .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+                .map_or_else(String::new, |ratio| ratio.to_string());
             println!(
                 "| {} | {} | {} | {ratio} | {} |",
                 row.what, row.ours, row.peer, row.goal

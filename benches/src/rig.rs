@@ -19,9 +19,13 @@ use ripstop_netlink::netns::Netns;
 use ripstop_plan::Change;
 use ripstop_plan::policy::{PodPolicies, PolicyId};
 
-use crate::load::Sample;
+use crate::load::{Pattern, Sample};
 
+/// Of services and of what is behind them.
 pub(crate) const PORT: u16 = 7000;
+/// The same server without a service: a connection from the same port of a client
+/// is another one, also after translation.
+pub(crate) const DIRECT_PORT: u16 = 7001;
 /// The first is the client.
 pub(crate) const PODS: [&str; 3] = ["10.244.1.2", "10.244.1.3", "10.244.1.4"];
 
@@ -195,7 +199,8 @@ impl<E: Engine> Rig<E> {
 
     /// Starts `bench` as a server in a pod.
     pub(crate) fn serve(&self, bench: &str, pod: usize) -> Result<Server> {
-        let mut command = self.command(bench, &["load-serve", &format!("0.0.0.0:{PORT}")]);
+        let at = [PORT, DIRECT_PORT].map(|port| format!("0.0.0.0:{port}"));
+        let mut command = self.command(bench, &["load-serve", &at[0], &at[1]]);
         let child = self.pods[pod].run(|| command.stdout(Stdio::null()).spawn())??;
         Ok(Server(child))
     }
@@ -207,14 +212,17 @@ impl<E: Engine> Rig<E> {
         Ok(self.pods[0].run(|| command.spawn())??)
     }
 
+    /// A load from the first pod.
     pub(crate) fn sample(
         &self,
         bench: &str,
         target: SocketAddr,
-        load: [&str; 3],
+        pattern: Pattern,
+        time: Duration,
     ) -> Result<Sample> {
-        let target = target.to_string();
-        let mut command = self.command(bench, &["load-run", &target, load[0], load[1], load[2]]);
+        let load = pattern.run(target, time);
+        let load: Vec<&str> = load.iter().map(String::as_str).collect();
+        let mut command = self.command(bench, &load);
         let output = self.pods[0].run(|| command.output())??;
         if !output.status.success() {
             bail!("client: {}", String::from_utf8_lossy(&output.stderr));

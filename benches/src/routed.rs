@@ -2,11 +2,14 @@
 //! joined by a veth pair to a namespace that routes between them. No rules, no
 //! connection tracking: what any pod network on the host's stack pays at least.
 
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ripstop_netlink::netns::Netns;
 
+use crate::load::{Pattern, Sample};
 use crate::rig::Server;
 
 /// Address of a server in the client's own namespace.
@@ -70,10 +73,22 @@ impl Routed {
         ])
     }
 
-    pub(crate) fn run_client(&self, command: &[&str]) -> Result<String> {
+    /// A load from the client.
+    pub(crate) fn sample(
+        &self,
+        bench: &str,
+        target: SocketAddr,
+        pattern: Pattern,
+        time: Duration,
+    ) -> Result<Sample> {
+        let said = self.run_client(bench, &pattern.run(target, time))?;
+        serde_json::from_str(&said).with_context(|| said.clone())
+    }
+
+    fn run_client(&self, bench: &str, args: &[String]) -> Result<String> {
         let output = self
             .client
-            .run(|| Command::new(command[0]).args(&command[1..]).output())??;
+            .run(|| Command::new(bench).args(args).output())??;
         if !output.status.success() {
             bail!("client: {}", String::from_utf8_lossy(&output.stderr));
         }

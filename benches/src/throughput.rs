@@ -4,16 +4,16 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::load::{Pattern, Sample};
+use crate::paired::{Rounds, compare};
 use crate::report::{Report, Row, median};
-use crate::rig::Server;
+use crate::rig::{DIRECT_PORT, PORT, Server};
 use crate::routed::{LOOPBACK, Routed};
-
-const PORT: u16 = 7000;
 
 /// The pods: a server and a client on one node, a server on the other.
 fn manifest(bench: &Path) -> String {
@@ -25,7 +25,7 @@ fn manifest(bench: &Path) -> String {
         )
     };
     let serve = format!(
-        "[\"{}\", \"load-serve\", \"0.0.0.0:{PORT}\"]",
+        "[\"{}\", \"load-serve\", \"0.0.0.0:{PORT}\", \"0.0.0.0:{DIRECT_PORT}\"]",
         bench.display()
     );
     [
@@ -53,27 +53,22 @@ enum From<'a> {
 }
 
 impl Route<'_> {
-    fn sample(&self, bench: &str, pattern: Pattern, seconds: u64) -> Result<Sample> {
-        let (pattern, clients) = match pattern {
-            Pattern::Crr => ("crr", "4"),
-            Pattern::Rr => ("rr", "16"),
-        };
-        let seconds = seconds.to_string();
-        let load = [bench, "load-run", &self.target, pattern, clients, &seconds];
-        let out = match self.from {
-            From::Pod(lab, pod) => lab.run("exec", &[&[pod, "--"], &load[..]].concat())?,
-            From::Routed(routed) => routed.run_client(&load)?,
-        };
-        serde_json::from_str(&out).with_context(|| format!("{}: {out}", self.name))
+    fn sample(&self, bench: &str, pattern: Pattern, time: Duration) -> Result<Sample> {
+        let target = self.target.parse()?;
+        match self.from {
+            From::Pod(lab, pod) => {
+                let load = pattern.run(target, time);
+                let load = load.iter().map(String::as_str);
+                let command: Vec<&str> = [pod, "--", bench].into_iter().chain(load).collect();
+                let out = lab.run("exec", &command)?;
+                serde_json::from_str(&out).with_context(|| format!("{}: {out}", self.name))
+            }
+            From::Routed(routed) => routed.sample(bench, target, pattern, time),
+        }
     }
 }
 
-pub(crate) fn measure(
-    binaries: &Path,
-    repetitions: usize,
-    seconds: u64,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure(binaries: &Path, rounds: Rounds, report: &mut Report) -> Result<()> {
     let bench = std::env::current_exe()?;
     let bench_path = bench.to_str().context("path of the benchmark")?;
     let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
@@ -93,10 +88,9 @@ pub(crate) fn measure(
     let address = |kind: &str, name: &str, field: &str| -> Result<String> {
         let object = lab.get(&[kind, name])?;
         let ip = object.pointer(field).and_then(|ip| ip.as_str());
-        Ok(format!(
-            "{}:{PORT}",
-            ip.with_context(|| format!("{kind} {name} has no {field}"))?
-        ))
+        let ip = ip.with_context(|| format!("{kind} {name} has no {field}"))?;
+        let port = if kind == "pod" { DIRECT_PORT } else { PORT };
+        Ok(format!("{ip}:{port}"))
     };
     let near = address("pod", "near", "/status/podIP")?;
     let far = address("pod", "far", "/status/podIP")?;
@@ -149,13 +143,9 @@ pub(crate) fn measure(
         (Pattern::Crr, "connections/s, 4 clients"),
         (Pattern::Rr, "requests/s, 16 connections"),
     ] {
-        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); paths.len()];
-        for repetition in 1..=repetitions {
-            report.progress(&format!("{what}, repetition {repetition} of {repetitions}"));
-            for (path, samples) in paths.iter().zip(&mut samples) {
-                samples.push(path.sample(bench_path, pattern, seconds)?);
-            }
-        }
+        report.progress(what);
+        let samples =
+            rounds.measure(&paths, |path, time| path.sample(bench_path, pattern, time))?;
         let goals = match pattern {
             Pattern::Crr => [(1, 0, "1.10"), (2, 1, "0.98"), (4, 3, "0.95"), (1, 5, "")],
             Pattern::Rr => [(1, 0, "1.35"), (2, 1, ""), (4, 3, ""), (1, 5, "")],
@@ -165,13 +155,7 @@ pub(crate) fn measure(
                 what: format!("{what}: {}", paths[ours].name),
                 ours: figure(&samples[ours]),
                 peer: format!("{}: {}", paths[peer].name, figure(&samples[peer])),
-                // Of neighbours in time, because the machine's speed drifts.
-                ratio: Some(median(
-                    samples[ours]
-                        .iter()
-                        .zip(&samples[peer])
-                        .map(|(a, b)| a.rate / b.rate),
-                )),
+                ratio: Some(compare(&samples[ours], &samples[peer])),
                 goal: goal.to_owned(),
             });
         }

@@ -79,9 +79,7 @@ pub(crate) fn measure(
             what: format!("dns, questions/s of one core, {SERVICES} services, half of them misses"),
             ours: figure(&rates[0], &cpu[0]),
             peer: format!("{:?}: {}", peers[index], figure(&rates[index], &cpu[index])),
-            ratio: Some(median(
-                rates[0].iter().zip(&rates[index]).map(|(a, b)| a / b),
-            )),
+            ratio: Some(median(rates[0].iter().zip(&rates[index]).map(|(a, b)| a / b)).into()),
             goal: goal.into(),
         });
     }
