@@ -19,14 +19,6 @@ pub struct Backend {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Backends(Arc<[Backend]>);
 
-impl Backends {
-    /// Whether these are not only equal but the same in memory: then what was
-    /// made of one is right for the other.
-    pub fn is_shared_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
 impl Deref for Backends {
     type Target = [Backend];
 
@@ -37,9 +29,33 @@ impl Deref for Backends {
 
 impl From<Vec<Backend>> for Backends {
     fn from(mut backends: Vec<Backend>) -> Self {
+        // A tenth of the time of comparing addresses, and most are of this family.
+        let numbers: Option<Vec<u64>> = backends.iter().map(number).collect();
+        if let Some(mut numbers) = numbers {
+            numbers.sort_unstable();
+            numbers.dedup();
+            return Self(numbers.into_iter().map(numbered).collect());
+        }
         backends.sort_unstable();
         backends.dedup();
         Self(backends.into())
+    }
+}
+
+/// A number for each backend of IPv4, in their order.
+fn number(backend: &Backend) -> Option<u64> {
+    match backend.address {
+        IpAddr::V4(v4) => Some(u64::from(v4.to_bits()) << 16 | u64::from(backend.port)),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// The reverse of [`number`].
+fn numbered(number: u64) -> Backend {
+    let [_, _, a, b, c, d, port @ ..] = number.to_be_bytes();
+    Backend {
+        address: [a, b, c, d].into(),
+        port: u16::from_be_bytes(port),
     }
 }
 
@@ -66,7 +82,25 @@ impl fmt::Debug for Backends {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn they_are_in_their_order(
+            mut backends in prop::collection::vec((any::<IpAddr>(), any::<u16>()), 0..20),
+            only_v4: bool,
+        ) {
+            backends.retain(|(address, _)| address.is_ipv4() || !only_v4);
+            let backends = backends.into_iter();
+            let mut all: Vec<_> = backends.map(|(address, port)| Backend { address, port }).collect();
+            let made = Backends::from([&all[..], &all].concat());
+            all.sort();
+            all.dedup();
+            prop_assert_eq!(&*made, all);
+        }
+    }
 
     #[test]
     fn they_are_sorted_and_there_once() {
@@ -77,6 +111,5 @@ mod tests {
         let all: Backends = [3, 1, 3, 2].map(backend).into_iter().collect();
         assert_eq!(*all, [1, 2, 3].map(backend));
         assert_eq!(all, vec![backend(2), backend(3), backend(1)].into());
-        assert!(all.is_shared_with(&all.clone()));
     }
 }

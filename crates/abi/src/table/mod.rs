@@ -37,7 +37,7 @@ const NEXT: usize = if cfg!(feature = "next-layout") { 4 } else { 0 };
 ///
 /// # Safety
 /// `repr(C)`, no padding, no invalid bit patterns.
-pub unsafe trait TableRow: Copy + 'static {
+pub unsafe trait TableRow: Copy + Sync + 'static {
     /// The row as user space wrote it: without what programs note in it.
     #[must_use]
     fn settled(self) -> Self {

@@ -25,27 +25,48 @@ pub(crate) type Tables = maglev::Tables<Arc<[Backend]>>;
 /// that every node asks them in the same order.
 pub(crate) fn table(backends: &Arc<[Backend]>, tables: &mut Tables) -> Table {
     let size = u32::from(size(backends.len()));
-    let preference = |backend: &Backend| {
-        let hash = hash(backend);
-        Preference {
-            first: (hash >> 32) as u32 % size,
-            step: hash as u32 % (size - 1) + 1,
-        }
-    };
-    tables.of(backends, size, || backends.iter().map(preference).collect())
+    tables.of(backends, size, || {
+        let mut hashes = Hashes::default();
+        let preference = |backend: &Backend| {
+            let hash = hashes.of(backend);
+            Preference {
+                first: (hash >> 32) as u32 % size,
+                step: hash as u32 % (size - 1) + 1,
+            }
+        };
+        backends.iter().map(preference).collect()
+    })
 }
 
 /// Of address and port, the same everywhere (FNV-1a, and a finalizer, as its
 /// high bits are weak).
-fn hash(backend: &Backend) -> u64 {
-    let words = backend.address.words().into_iter();
-    let port = backend.port.network().to_ne_bytes();
-    let bytes = words.flat_map(u32::to_ne_bytes).chain(port);
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^ (hash >> 33)
+#[derive(Default)]
+struct Hashes {
+    /// Of the beginning of an address, which is that of the next one as a rule.
+    known: Option<([u32; 3], u64)>,
+}
+
+impl Hashes {
+    fn of(&mut self, backend: &Backend) -> u64 {
+        let [a, b, c, last] = backend.address.words();
+        let begun = match self.known {
+            Some((beginning, hash)) if beginning == [a, b, c] => hash,
+            _ => [a, b, c]
+                .map(u32::to_ne_bytes)
+                .iter()
+                .fold(0xcbf2_9ce4_8422_2325, fnv),
+        };
+        self.known = Some(([a, b, c], begun));
+        let port = backend.port.network().to_ne_bytes();
+        let hash = fnv(fnv(begun, &last.to_ne_bytes()), &port);
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^ (hash >> 33)
+    }
+}
+
+fn fnv<const N: usize>(hash: u64, bytes: &[u8; N]) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(hash, mix)
 }
 
 #[cfg(test)]
@@ -78,6 +99,18 @@ mod tests {
 
     fn table(backends: &[Backend]) -> Table {
         super::table(&backends.into(), &mut Tables::default())
+    }
+
+    /// Nodes of other versions have the same tables.
+    #[test]
+    fn hashes_stay_as_they_are() {
+        let mut hashes = Hashes::default();
+        let all = backends([1, 2]).into_iter();
+        let first = all.map(|backend| hashes.of(&backend));
+        assert_eq!(
+            first.collect::<Vec<_>>(),
+            [0xbdc5_83a2_131f_03f8, 0x76f2_08c3_9245_6479]
+        );
     }
 
     proptest! {

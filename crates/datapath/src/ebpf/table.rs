@@ -10,13 +10,16 @@ use ripstop_abi::TableRow;
 use super::sys;
 use crate::Error;
 
+/// Indexes of the rows that were refused, and the first refusal.
+type Put = (Vec<usize>, Result<(), Error>);
+
 /// A map whose rows user space writes.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
     map: OwnedFd,
     name: &'static str,
     limit: u64,
-    rows: PhantomData<(K, V)>,
+    rows: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: TableRow, V: TableRow> Table<K, V> {
@@ -79,8 +82,43 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
     pub(crate) fn put_all(
         &self,
         rows: &[(K, V)],
-        describe: impl Fn(usize) -> String,
-    ) -> (Vec<usize>, Result<(), Error>) {
+        describe: impl Fn(usize) -> String + Sync,
+    ) -> Put {
+        /// Rows that take longer to write than a thread to start, by far.
+        const PART: usize = 8192;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let part = rows.len().div_ceil(threads).max(PART);
+        if rows.len() <= part {
+            return self.put_part(rows, describe);
+        }
+        // The kernel locks buckets, not tables.
+        let describe = &describe;
+        let written = std::thread::scope(|scope| {
+            let parts = rows.chunks(part).enumerate();
+            let threads = parts.map(|(number, rows)| {
+                let first = number * part;
+                let put = move || self.put_part(rows, |row| describe(first + row));
+                (first, scope.spawn(put))
+            });
+            let threads: Vec<_> = threads.collect();
+            let join = |(first, thread): (usize, std::thread::ScopedJoinHandle<'_, Put>)| {
+                let put = thread.join();
+                (
+                    first,
+                    put.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                )
+            };
+            threads.into_iter().map(join).collect::<Vec<_>>()
+        });
+        let mut all = (Vec::new(), Ok(()));
+        for (first, (refused, result)) in written {
+            all.0.extend(refused.into_iter().map(|row| first + row));
+            all.1 = all.1.and(result);
+        }
+        all
+    }
+
+    fn put_part(&self, rows: &[(K, V)], describe: impl Fn(usize) -> String) -> Put {
         let keys: Vec<K> = rows.iter().map(|row| row.0).collect();
         let values: Vec<V> = rows.iter().map(|row| row.1).collect();
         let mut refused = Vec::new();

@@ -54,7 +54,20 @@ fn sorted(backends: &Backends) -> Arc<[Backend]> {
     let backend =
         |b: &ripstop_plan::Backend| Backend::new(b.address.into(), Port::from_host(b.port));
     let mut backends: Vec<Backend> = backends.iter().map(backend).collect();
-    backends.sort_unstable();
+    // Most have all but the end of their addresses in common: the rest is a number.
+    let beginning = |backend: &Backend| {
+        let [a, b, c, _] = backend.address.words();
+        [a, b, c]
+    };
+    let alike = |pair: &[Backend]| beginning(&pair[0]) == beginning(&pair[1]);
+    if backends.windows(2).all(alike) {
+        backends.sort_unstable_by_key(|backend| {
+            let [.., last] = backend.address.words();
+            u64::from(last) << 16 | u64::from(backend.port.network())
+        });
+    } else {
+        backends.sort_unstable();
+    }
     backends.dedup();
     // More than fit into a row are more than anybody has.
     backends.truncate(u16::MAX.into());

@@ -281,9 +281,10 @@ impl NftEngine {
             *self.classes.entry(key).or_default() += 1;
         }
         let before = self.frontends.remove(&frontend);
+        let differing = rows::differing(before.as_ref(), after.as_ref(), &mut self.tables);
         let elements = |placed: Option<&Placed>, beside| {
             placed.map_or(Vec::new(), |placed| {
-                placed.elements_beside(&frontend, beside)
+                placed.elements_beside(&frontend, beside, &differing)
             })
         };
         changes.replace(

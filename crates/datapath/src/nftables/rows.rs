@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use ripstop_model::ObjectKey;
@@ -84,17 +85,24 @@ impl Placed {
         }
     }
 
+    /// How clients from outside are spread.
+    fn spread(&self) -> spread::Made {
+        (self.spread.clone(), self.row.backends.clone())
+    }
+
     /// Everything that the kernel has of it.
     pub(super) fn elements(&self, frontend: &Frontend) -> Vec<(Set, Element)> {
-        self.elements_beside(frontend, None)
+        self.elements_beside(frontend, None, &[])
     }
 
     /// The same, without what there is one of for each backend or slot and is as
-    /// it is there: of ten thousand, few change.
+    /// it is there: of ten thousand, few change. `differing` are the slots in which
+    /// both are spread differently.
     pub(super) fn elements_beside(
         &self,
         frontend: &Frontend,
         beside: Option<&Self>,
+        differing: &[usize],
     ) -> Vec<(Set, Element)> {
         let key = keys::frontend(frontend);
         let class = self.class();
@@ -121,8 +129,14 @@ impl Placed {
                 add(Set::Slots, index, backend);
             }
         }
-        let there = beside.map(|b| (&b.spread, &b.row.backends[..]));
-        for (index, backend) in self.spread.differing(&self.row.backends, there) {
+        let backends = &self.row.backends;
+        for index in differing {
+            if let Some(backend) = self.spread.backend(*index, backends) {
+                add(Set::Outer, *index, backend);
+            }
+        }
+        let common = beside.map_or(0, |beside| beside.spread.size() as usize);
+        for (index, backend) in self.spread.slots_from(common, backends) {
             add(Set::Outer, index, backend);
         }
         for (index, backend) in self.local.iter().enumerate() {
@@ -180,6 +194,17 @@ impl Placed {
     }
 }
 
+/// The slots in which clients from outside are spread differently.
+pub(super) fn differing(
+    before: Option<&Placed>,
+    after: Option<&Placed>,
+    tables: &mut spread::Tables,
+) -> Arc<[usize]> {
+    let both = before.zip(after);
+    let differing = both.map(|(before, after)| tables.differing(before.spread(), after.spread()));
+    differing.unwrap_or_default()
+}
+
 const HOST_PORT: &str = "hostPort";
 
 fn kind(kind: FrontendKind) -> &'static str {
@@ -210,9 +235,17 @@ fn read_comment(comment: &str) -> Option<(FrontendKind, bool, ObjectKey)> {
 /// Slots for `wanted`, which are sorted: who has one keeps it, unless it is
 /// behind the new end. `before` are the slots, `known` the same sorted.
 fn place(wanted: &[Backend], before: &[Backend], known: &[Backend]) -> Vec<Backend> {
-    // Few differ as a rule: nothing is looked up for those that stay.
-    let mut new = only_in_first(wanted, known).into_iter();
+    let new = only_in_first(wanted, known);
     let gone = only_in_first(known, wanted);
+    if let ([new], [gone]) = (&new[..], &gone[..]) {
+        // The most common change of many.
+        let mut slots = before.to_vec();
+        if let Some(slot) = slots.iter_mut().find(|slot| *slot == gone) {
+            *slot = *new;
+        }
+        return slots;
+    }
+    let mut new = new.into_iter();
     let mut moved = before.iter().skip(wanted.len()).copied();
     let mut next = || {
         moved

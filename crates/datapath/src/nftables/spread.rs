@@ -1,5 +1,8 @@
 //! The tables by which clients from outside are spread: see [`crate::maglev`].
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use ripstop_plan::{Backend, Backends};
 
 use super::keys;
@@ -29,13 +32,16 @@ pub(super) fn size(backends: usize, before: u32) -> u32 {
     fresh
 }
 
-/// FNV-1a, with the seed before the bytes: the same on every machine.
-fn hash(seed: u8, bytes: &[u8]) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
+/// Two hashes of a backend, the same on every machine: FNV-1a, each with its seed
+/// before the bytes.
+fn hashes(address: &[u8], port: u16) -> [u64; 2] {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    let hash = bytes.iter().fold(mix(start, &seed), mix);
-    // FNV's low bits know little of the last bytes.
-    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    [1, 2].map(|seed| {
+        let begun = address.iter().fold(mix(0xcbf2_9ce4_8422_2325, &seed), mix);
+        let hash = keys::port(port).iter().fold(begun, mix);
+        // FNV's low bits know little of the last bytes.
+        (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
 }
 
 /// Without slots if nothing is spread.
@@ -48,24 +54,25 @@ impl Table {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    /// The slots that lead elsewhere than in another table, or are only in this one,
-    /// with their backends. `backends` are those that each table was made from.
-    pub(super) fn differing<'b>(
+    /// The slots from one on, with their backends: those that the table was made
+    /// from.
+    pub(super) fn slots_from<'b>(
         &self,
+        first: usize,
         backends: &'b [Backend],
-        other: Option<(&Self, &[Backend])>,
     ) -> impl Iterator<Item = (usize, &'b Backend)> {
-        let (there, known) = other.map_or((&[][..], &[][..]), |(t, known)| (&t.0[..], known));
-        let here = positions(known, backends);
-        let slots = self.0.iter().enumerate();
-        let differs = move |(slot, index): &(usize, &u16)| {
-            let there = there.get(*slot).map(|known| here[usize::from(*known)]);
-            there != Some(Some(**index))
-        };
-        let differing = slots.filter(differs);
-        differing.filter_map(|(slot, index)| Some((slot, backends.get(usize::from(*index))?)))
+        let slots = self.0.iter().enumerate().skip(first);
+        slots.filter_map(|(slot, index)| Some((slot, backends.get(usize::from(*index))?)))
+    }
+
+    /// Where one slot leads.
+    pub(super) fn backend<'b>(&self, slot: usize, backends: &'b [Backend]) -> Option<&'b Backend> {
+        backends.get(usize::from(*self.0.get(slot)?))
     }
 }
+
+/// A table, and the backends that it was made from.
+pub(super) type Made = (Table, Backends);
 
 /// Where in one sorted list each of another one's backends is.
 fn positions(of: &[Backend], within: &[Backend]) -> Vec<Option<u16>> {
@@ -78,19 +85,54 @@ fn positions(of: &[Backend], within: &[Backend]) -> Vec<Option<u16>> {
     of.iter().map(position).collect()
 }
 
-pub(super) type Tables = maglev::Tables<Backends>;
+/// Tables that were made last, and what was found of them: a service has the same
+/// ones at each of its addresses.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    made: maglev::Tables<Backends>,
+    differing: Option<([Made; 2], Arc<[usize]>)>,
+}
+
+impl Tables {
+    /// In which of the slots that both have two tables lead elsewhere.
+    pub(super) fn differing(&mut self, before: Made, after: Made) -> Arc<[usize]> {
+        let pair = [before, after];
+        if pair.iter().any(|(table, _)| table.size() == 0) {
+            return Arc::default();
+        }
+        if let Some((known, slots)) = &self.differing
+            && *known == pair
+        {
+            return slots.clone();
+        }
+        let [(before, were), (after, are)] = &pair;
+        let are = positions(were, are);
+        let slots = before.0.iter().zip(&*after.0).enumerate();
+        let differing = slots.filter(|(_, (was, is))| are[usize::from(**was)] != Some(**is));
+        let slots: Arc<[usize]> = differing.map(|(slot, _)| slot).collect();
+        self.differing = Some((pair, slots.clone()));
+        slots
+    }
+}
 
 /// Of so many slots.
 pub(super) fn table(backends: &Backends, size: u32, tables: &mut Tables) -> Table {
     let below = |end: u32, hash: u64| u32::try_from(hash % u64::from(end)).unwrap_or(0);
     let preference = |backend: &Backend| {
-        let bytes = keys::backend(backend);
+        let hashes = match backend.address {
+            IpAddr::V4(v4) => hashes(&v4.octets(), backend.port),
+            IpAddr::V6(v6) => hashes(&v6.octets(), backend.port),
+        };
         Preference {
-            first: below(size, hash(1, &bytes)),
-            step: below(size - 1, hash(2, &bytes)) + 1,
+            first: below(size, hashes[0]),
+            step: below(size - 1, hashes[1]) + 1,
         }
     };
-    Table(tables.of(backends, size, || backends.iter().map(preference).collect()))
+    Table(
+        tables
+            .made
+            .of(backends, size, || backends.iter().map(preference).collect()),
+    )
 }
 
 #[cfg(test)]

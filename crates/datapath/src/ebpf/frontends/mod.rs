@@ -4,6 +4,7 @@
 //! used again, and slots that name those. A change writes the rows that differ,
 //! so that one backend of ten thousand costs as much as one of two.
 
+mod difference;
 mod plan;
 mod read;
 mod room;
@@ -14,11 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ripstop_abi::{Backend, ServiceAddress};
 
-use super::maglev;
 use super::maps::Maps;
 use super::table::Table;
 use crate::Error;
-use plan::Planned;
+use plan::{Known, Planned};
 pub(crate) use read::{Counts, states};
 use room::Room;
 use row::Row;
@@ -34,7 +34,7 @@ pub(crate) struct Frontends {
     wrapped: bool,
     /// What they take of the tables.
     room: Room,
-    tables: maglev::Tables,
+    known: Known,
     /// A backend that datagrams were led to has gone: see
     /// [`Frontends::take_datagrams_stranded`].
     datagrams_stranded: bool,
@@ -150,8 +150,7 @@ impl Frontends {
             let intact = old.filter(|row| row.intact).cloned();
             let set = intact.as_ref().map(|row| row.set);
             let set = set.unwrap_or_else(|| self.fresh_set());
-            let tables = &mut self.tables;
-            let planned = Planned::new(address, intact, wanted, set, tables);
+            let planned = Planned::new(address, intact, wanted, set, &mut self.known);
             plan.room += Room::for_change(&planned, self.rows.get(&address));
             plan.changed.push(planned);
         }
@@ -222,7 +221,7 @@ impl Frontends {
         let mut done = Vec::new();
         for (index, plan) in planned.into_iter().enumerate() {
             if refused.contains(&index) {
-                plan.undo(maps, &mut self.tables);
+                plan.undo(maps, &mut self.known);
                 continue;
             }
             done.push(format!("frontend {}", show(&plan.address)));

@@ -8,6 +8,7 @@ use ripstop_abi::{
     ServiceAddress, Slots, SlotsKey, SourceKey, TableRow,
 };
 
+use super::difference::{Difference, Differences};
 use super::row::{Row, Wanted, chunks_of_slots};
 use crate::Error;
 use crate::ebpf::maglev;
@@ -77,6 +78,27 @@ pub(super) fn everything(row: &Row) -> Unused {
     }
 }
 
+/// What was found out last: a service has the same backends at each of its
+/// addresses.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) tables: maglev::Tables,
+    differences: Differences,
+}
+
+impl Known {
+    /// Between the `ids` of a row and these backends.
+    fn difference(&mut self, row: &Row, backends: &Arc<[Backend]>) -> Arc<Difference> {
+        let all = row.wanted.all_backends();
+        if all.len() == row.ids.len() {
+            return self.differences.of(&all, backends);
+        }
+        // The kernel had more of them than anything leads to.
+        let all: Vec<Backend> = row.ids.iter().map(|(backend, _)| *backend).collect();
+        Arc::new(Difference::of(&all, backends))
+    }
+}
+
 impl Planned {
     /// `old` is the row in whose place the new one comes, with the same set.
     pub(super) fn new(
@@ -84,16 +106,21 @@ impl Planned {
         old: Option<Row>,
         wanted: Wanted,
         set: u32,
-        tables: &mut maglev::Tables,
+        known: &mut Known,
     ) -> Self {
         let all = wanted.all_backends();
-        let (ids, new) = numbered(&all, old.as_ref());
-        let next_id = old.as_ref().map_or(1, |old| old.next_id) + new.len() as u32;
-        let new = new.into_iter().map(|at: usize| {
-            let (backend, id) = ids[at];
-            (BackendKey { set, id }, BackendRow::new(backend))
+        let (difference, ids) = match &old {
+            Some(old) => (known.difference(old, &all), &old.ids[..]),
+            None => (Arc::new(Difference::of(&[], &all)), &[][..]),
+        };
+        let mut next_id = old.as_ref().map_or(1, |old| old.next_id);
+        let mut backends = Vec::with_capacity(difference.new.len());
+        let ids = difference.apply(ids, |at| {
+            let (backend, id) = (all[at], next_id);
+            next_id += 1;
+            backends.push((BackendKey { set, id }, BackendRow::new(backend)));
+            (backend, id)
         });
-        let backends = new.collect();
         let mut row = Row {
             set,
             wanted,
@@ -102,10 +129,11 @@ impl Planned {
             next_id,
             intact: true,
         };
-        row.slots = slots(old.as_ref(), &row).into();
-        let known: BTreeSet<SourceKey> = old.iter().flat_map(Row::sources).collect();
-        let sources = row.sources().filter(|key| !known.contains(key));
         let there = old.as_ref();
+        row.slots = slots(there, &row, &difference).into();
+        let sources_there: BTreeSet<SourceKey> = there.into_iter().flat_map(Row::sources).collect();
+        let sources = row.sources().filter(|key| !sources_there.contains(key));
+        let tables = &mut known.tables;
         Self {
             address,
             backends,
@@ -121,7 +149,7 @@ impl Planned {
                 there.map_or(Vec::new(), |old| old.maglev_chunks(tables)),
             ),
             frontend: vec![(address, row.frontend())],
-            unused: unused(there, &row),
+            unused: unused(there, &row, &difference),
             in_place: there.is_some(),
             row,
             old,
@@ -129,13 +157,13 @@ impl Planned {
     }
 
     /// Makes everything as it was.
-    pub(super) fn undo(&self, maps: &Maps, tables: &mut maglev::Tables) {
+    pub(super) fn undo(&self, maps: &Maps, known: &mut Known) {
         let Some(old) = &self.old else {
             return everything(&self.row).remove(maps);
         };
         // Rows that were there have room.
         let slots = keyed(old, old.slot_chunks(), Vec::new());
-        let maglev = keyed(old, old.maglev_chunks(tables), Vec::new());
+        let maglev = keyed(old, old.maglev_chunks(&mut known.tables), Vec::new());
         let again = [
             maps.slots.put_all(&slots, |_| String::new()).1,
             maps.maglev.put_all(&maglev, |_| String::new()).1,
@@ -143,7 +171,8 @@ impl Planned {
         for error in again.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "a frontend that did not fit is not as it was");
         }
-        unused(Some(&self.row), old).remove(maps);
+        let difference = known.difference(&self.row, &old.wanted.all_backends());
+        unused(Some(&self.row), old, &difference).remove(maps);
     }
 }
 
@@ -156,51 +185,52 @@ fn keyed<V: TableRow + PartialEq>(row: &Row, chunks: Vec<V>, there: Vec<V>) -> V
         .collect()
 }
 
-/// The backends with their numbers: those that they have, or new ones. And which
-/// of them are new.
-fn numbered(all: &[Backend], old: Option<&Row>) -> (Vec<(Backend, u32)>, Vec<usize>) {
-    let mut next_id = old.map_or(1, |old| old.next_id);
-    let mut known = old.map_or(&[][..], |old| &old.ids[..]).iter().peekable();
-    let mut new = Vec::new();
-    let ids = all.iter().enumerate().map(|(at, backend)| {
-        // Both are sorted, and few differ as a rule.
-        while known.next_if(|(other, _)| other < backend).is_some() {}
-        if let Some(same) = known.next_if(|(other, _)| other == backend) {
-            return *same;
-        }
-        new.push(at);
-        next_id += 1;
-        (*backend, next_id - 1)
-    });
-    (ids.collect(), new)
-}
-
 /// The numbers of the backends in slots: who stays keeps its slot while there
-/// are as many.
-fn slots(old: Option<&Row>, new: &Row) -> Vec<u32> {
-    let (backends, none) = (&new.wanted.backends, <&[Backend]>::default());
-    let before = old.map_or(none, |old| &old.wanted.backends);
-    let slots = old.map_or(<&[u32]>::default(), |old| &old.slots);
-    let numbers = |row: &Row, backends: Vec<Backend>| {
-        let ids = backends.iter().filter_map(|backend| row.id(backend));
-        let mut ids: Vec<u32> = ids.collect();
-        ids.sort_unstable();
-        ids
+/// are as many. The difference is that of their `ids`.
+fn slots(old: Option<&Row>, new: &Row, difference: &Difference) -> Vec<u32> {
+    let before = old.map_or(&[][..], |old| &old.slots[..]);
+    let (mut gone, mut rest) = if [old, Some(new)]
+        .into_iter()
+        .flatten()
+        .all(Row::has_one_list)
+    {
+        let ids = old.map_or(&[][..], |old| &old.ids[..]);
+        (
+            numbers(ids, &difference.gone),
+            numbers(&new.ids, &difference.new),
+        )
+    } else {
+        let slots_before: BTreeSet<u32> = before.iter().copied().collect();
+        let wanted = new
+            .wanted
+            .backends
+            .iter()
+            .filter_map(|backend| new.id(backend));
+        let slots_after: BTreeSet<u32> = wanted.collect();
+        let of = |set: &BTreeSet<u32>, other| set.difference(other).copied().collect();
+        (
+            of(&slots_before, &slots_after),
+            of(&slots_after, &slots_before),
+        )
     };
-    let gone = only_in_first(before, backends);
-    let gone = old.map_or(Vec::new(), |old| numbers(old, gone));
+    gone.sort_unstable();
     let stays = |id: &u32| gone.binary_search(id).is_err();
-    let (kept, behind) = slots.split_at(slots.len().min(backends.len()));
+    let count = new.wanted.backends.len();
+    let (kept, behind) = before.split_at(before.len().min(count));
     // Who was behind the new end, and who is new.
-    let mut rest = numbers(new, only_in_first(backends, before));
     rest.extend(behind.iter().filter(|id| stays(id)));
     rest.sort_unstable();
     let mut rest = rest.into_iter();
     let kept = kept.iter().map(|id| Some(*id).filter(stays));
     kept.chain(std::iter::repeat(None))
-        .take(backends.len())
+        .take(count)
         .filter_map(|id| id.or_else(|| rest.next()))
         .collect()
+}
+
+/// Of some of the backends.
+fn numbers(ids: &[(Backend, u32)], some: &[usize]) -> Vec<u32> {
+    some.iter().map(|at| ids[*at].1).collect()
 }
 
 /// The new chunks, with the old slots behind the new ones where there were more:
@@ -215,35 +245,21 @@ fn slot_chunks(old: Option<&Row>, new: &Row) -> Vec<Slots> {
     }
 }
 
-/// What of the old row the new one does not have.
-fn unused(old: Option<&Row>, new: &Row) -> Unused {
+/// What of the old row the new one does not have. The difference is that of their
+/// `ids`.
+fn unused(old: Option<&Row>, new: &Row, difference: &Difference) -> Unused {
     let Some(old) = old else {
         return Unused::default();
     };
-    let mut there = new.ids.iter().peekable();
-    let gone = old.ids.iter().filter(|(backend, id)| {
-        while there.next_if(|(other, _)| other < backend).is_some() {}
-        there.next_if_eq(&&(*backend, *id)).is_none()
-    });
-    let key = |(_, id): &(Backend, u32)| BackendKey {
-        set: old.set,
-        id: *id,
-    };
+    let gone = numbers(&old.ids, &difference.gone).into_iter();
     let sources: BTreeSet<SourceKey> = new.sources().collect();
     Unused {
-        backends: gone.map(key).collect(),
+        backends: gone.map(|id| BackendKey { set: old.set, id }).collect(),
         sources: old.sources().filter(|key| !sources.contains(key)).collect(),
         slots: old.slots_keys().skip(new.slots_keys().count()).collect(),
         maglev: old.maglev_keys().skip(new.maglev_keys().count()).collect(),
     }
 }
 
-/// Of two sorted lists, without duplicates; sorted, too.
-fn only_in_first(first: &[Backend], second: &[Backend]) -> Vec<Backend> {
-    let mut second = second.iter().peekable();
-    let only = first.iter().filter(|backend| {
-        while second.next_if(|other| other < backend).is_some() {}
-        second.next_if_eq(backend).is_none()
-    });
-    only.copied().collect()
-}
+#[cfg(test)]
+mod tests;

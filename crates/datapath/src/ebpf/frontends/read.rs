@@ -159,7 +159,7 @@ impl Frontends {
         let mut read = Self::default();
         for (address, frontend) in std::mem::take(&mut all.frontends) {
             read.last_set = read.last_set.max(frontend.set());
-            let row = all.row(&frontend, &mut read.tables);
+            let row = all.row(&frontend, &mut read.known.tables);
             read.room += Room::of(&row);
             read.rows.insert(address, row);
         }

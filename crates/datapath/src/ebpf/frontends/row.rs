@@ -73,6 +73,12 @@ impl Row {
         self.intact && self.wanted == *wanted
     }
 
+    /// Whether those for outside are the same, and nothing else is in the kernel.
+    pub(super) fn has_one_list(&self) -> bool {
+        let backends = &self.wanted.backends;
+        *self.wanted.to_outside() == *backends && self.ids.len() == backends.len()
+    }
+
     pub(super) fn is_host_port(&self) -> bool {
         self.wanted.kind & FLAG_HOST_PORT != 0
     }
