@@ -11,8 +11,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
-    DenialKey, DenialRow, Endpoint, Flow, FlowKey, FragmentKey, Frontend, Led, MaglevRow, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Led, MaglevRow, PairKey,
+    PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress,
     ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
 
@@ -77,8 +77,8 @@ pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "shares")]
 pub(crate) static SHARES: HashMap<ShareKey, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-#[map(name = "fragments")]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "parts")]
+pub(crate) static PARTS: LruHashMap<PartKey, Part> = LruHashMap::with_max_entries(1, 0);
 #[map(name = "denials")]
 pub(crate) static DENIALS: HashMap<DenialKey, DenialRow> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);

@@ -27,12 +27,14 @@ where
     let Some(frame) = packet.at::<Frame<H>>(0) else {
         return Verdict::Drop(reason);
     };
-    let made = match frame.ip.transport() {
-        Some(IPPROTO_TCP) => reset::<H, P>(packet),
-        // Errors are no answer to errors (RFC 1122, 3.2.2; RFC 4443, 2.4).
-        None => None,
-        Some(protocol) if protocol == H::ICMP => None,
-        Some(_) => error::<H, P>(packet, why, 0),
+    let (begins_at, ..) = frame.ip.part();
+    let made = match frame.ip.protocol() {
+        // Errors are no answer to errors, nor to what has no ports (RFC 1122, 3.2.2;
+        // RFC 4443, 2.4).
+        _ if begins_at != 0 => None,
+        protocol if protocol == H::ICMP => None,
+        IPPROTO_TCP => reset::<H, P>(packet),
+        _ => error::<H, P>(packet, why, 0),
     };
     made.map_or(Verdict::Drop(reason), |()| Verdict::Answer(reason))
 }

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::DropReason;
 use crate::packet::{ChecksumChange, Covered, Packet};
 use crate::wire::{Header, replace_sum, sum32};
+use crate::{Address, DropReason};
 
 /// A packet with its Ethernet header, in memory.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ impl Packet for PacketBytes<'_> {
     }
 
     fn reach(&mut self, _: usize) {}
+
+    fn address_replaced(&mut self, _: &Address, _: &Address) {}
 
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
         let bytes = self.bytes.get_mut(offset..)?.get_mut(..size_of::<H>())?;

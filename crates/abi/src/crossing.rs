@@ -10,7 +10,7 @@ mod read;
 
 use flow::{OWN, follow, open, step_aside};
 pub use flow::{begun, claimed};
-use read::{has_ports, marks, segment_of};
+use read::{has_ports, marks, note_part, segment_of, with_ports};
 pub use read::{read_v4, read_v6};
 
 use crate::Address;
@@ -23,7 +23,7 @@ use crate::table::{
     Endpoint, FLOW_LEAVES, FLOW_REPLY, Flow, FlowKey, Frontend, RANGE_NODE, RANGE_OUTSIDE,
     RANGE_SERVICES, Route, ServiceAddress, Work,
 };
-use crate::translate::{clamp, finish, rewrite, segment};
+use crate::translate::{clamp, finish, rewrite, rewrite_later_part};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip, Ipv4, Ipv6};
 
@@ -117,6 +117,25 @@ pub fn decided_from_pod(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
     let Some(work) = tables.work() else {
         return Packed::DONE;
     };
+    let read = with_ports(tables, work, read);
+    let decided = decide_from_pod(tables, work, read, ifindex);
+    noted(tables, read, decided)
+}
+
+/// The decision, when the packet is noted if it is the first part of another one.
+#[inline(always)]
+fn noted(tables: &impl Tables, read: u32, decided: u64) -> u64 {
+    if read & marks::FIRST_PART != 0
+        && decided == Packed::SEND
+        && let Some(work) = tables.work()
+    {
+        note_part(tables, work);
+    }
+    decided
+}
+
+#[inline(always)]
+fn decide_from_pod(tables: &impl Tables, work: &mut Work, read: u32, ifindex: u32) -> u64 {
     let segment = segment_of(work, read);
     if has_ports(read)
         && let Some(flow) = follow(tables, &work.key, &segment)
@@ -168,6 +187,13 @@ pub fn decided_from_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u6
     let Some(work) = tables.work() else {
         return Packed::DONE;
     };
+    let read = with_ports(tables, work, read);
+    let decided = decide_from_outside(tables, work, read, ifindex);
+    noted(tables, read, decided)
+}
+
+#[inline(always)]
+fn decide_from_outside(tables: &impl Tables, work: &mut Work, read: u32, ifindex: u32) -> u64 {
     let segment = segment_of(work, read);
     if has_ports(read)
         && let Some(flow) = follow(tables, &work.key, &segment)
@@ -321,6 +347,7 @@ where
         return Verdict::Stack.into();
     };
     let is_error = act.kind() == Packed::TELL;
+    let later_part = act.kind() == Packed::SEND && work.place == Work::NOWHERE;
     let flow = match act.kind() {
         Packed::REFUSE => return answer::refuse::<H, P>(packet, act.reason(), false).into(),
         Packed::PROHIBIT => return answer::refuse::<H, P>(packet, act.reason(), true).into(),
@@ -340,7 +367,8 @@ where
         return match flow {
             None => Verdict::Stack.into(),
             // No errors about errors (RFC 1122, 3.2.2; RFC 4443, 2.4).
-            Some(_) if is_error => Verdict::Drop(DropReason::TooLong).into(),
+            // Nor about parts of what they were said about.
+            Some(_) if is_error || later_part => Verdict::Drop(DropReason::TooLong).into(),
             Some(_) => answer::too_long::<H, P>(packet, route.mtu).into(),
         };
     }
@@ -351,6 +379,10 @@ where
         if let Err(reason) = quoted::rewrite::<H, P>(packet, key, flow) {
             return Verdict::Drop(reason).into();
         }
+    } else if let Some((key, flow)) = flow
+        && later_part
+    {
+        rewrite_later_part::<H, P>(packet, key, flow);
     } else if let Some((key, flow)) = flow {
         // Both ways of the flow come by here, and one may be narrower: not all
         // who send listen to those who say so.
@@ -360,10 +392,12 @@ where
             .map(|route| route.mtu)
             .min();
         let clamped = match narrow {
-            Some(mtu) if key.protocol == u32::from(IPPROTO_TCP) => clamp::<H, P>(packet, mtu),
+            Some(mtu) if key.protocol == u32::from(IPPROTO_TCP) && work.place == 0 => {
+                clamp::<H, P>(packet, mtu)
+            }
             _ => Ok(()),
         };
-        match clamped.and_then(|()| rewrite::<H, P>(packet, key, flow)) {
+        match clamped.and_then(|()| rewrite::<H, P>(packet, key, flow, work.place)) {
             Ok(changed) => ports = changed,
             Err(reason) => return Verdict::Drop(reason).into(),
         }
@@ -422,21 +456,6 @@ fn frontend<'t, T: Tables>(tables: &'t T, key: &FlowKey) -> Option<&'t Frontend>
     ))
 }
 
-/// The flow of the packet that an ICMP error quotes, with the key of its answers
-/// in its place; what they become, the error does.
-#[inline(always)]
-fn told_of<'t, H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &'t impl Tables,
-    key: &mut FlowKey,
-) -> Option<&'t Flow>
-where
-    Frame<H>: Header,
-{
-    quoted::answers_to_quoted::<H, P>(packet, key)?;
-    tables.flow(key)
-}
-
 /// By an uplink: what is a pod's, and to outside, gets the node's address.
 #[inline(always)]
 pub(crate) fn to_outside<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
@@ -471,7 +490,7 @@ where
 
 /// Of a packet that leaves: no options; a pod's, else the node's own.
 const PLAIN: u32 = 1;
-const OF_POD: u32 = 2;
+const OF_POD: u32 = marks::OF_POD;
 
 /// What becomes of a packet that leaves the node: as [`performed_v4`].
 #[inline(always)]
@@ -490,8 +509,7 @@ fn left_packed<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, marks: u3
 where
     Frame<H>: Header,
 {
-    let (plain, of_pod) = (marks & PLAIN != 0, marks & OF_POD != 0);
-    let left = left::<H, P>(packet, tables, plain, of_pod);
+    let left = left::<H, P>(packet, tables, marks);
     if let Some(work) = tables.work() {
         work.ports = left.unwrap_or_default();
     }
@@ -506,54 +524,75 @@ where
 fn left<H: Ip, P: Packet>(
     packet: &mut P,
     tables: &impl Tables,
-    plain: bool,
-    of_pod: bool,
+    marks: u32,
 ) -> Result<u32, DropReason>
 where
     Frame<H>: Header,
 {
+    if marks & PLAIN == 0 {
+        return Err(DropReason::Protocol);
+    }
+    let read = packet.read(tables, !H::HAS_CHECKSUM, 0) | marks & OF_POD;
+    let act = Packed(tables.decided_to_outside(read, packet.ifindex()));
     let Some(work) = tables.work() else {
         return Err(DropReason::FlowState);
     };
-    if !plain {
-        return Err(DropReason::Protocol);
-    }
-    let link = packet.ifindex();
-    let segment = segment::<H, P>(packet, &mut work.key);
-    let segment = match segment {
-        Ok(segment) => segment,
-        Err(reason) => {
-            if let Some(flow) = told_of::<H, P>(packet, tables, &mut work.key) {
-                return quoted::rewrite::<H, P>(packet, &work.key, flow).map(|()| 0);
-            }
-            return if of_pod { Err(reason) } else { Ok(0) };
+    match act.kind() {
+        Packed::SEND if work.place == Work::NOWHERE => {
+            rewrite_later_part::<H, P>(packet, &work.key, &work.flow);
+            Ok(0)
         }
-    };
-    if let Some(flow) = follow(tables, &work.key, &segment) {
-        return rewrite::<H, P>(packet, &work.key, flow);
+        Packed::SEND => rewrite::<H, P>(packet, &work.key, &work.flow, work.place),
+        Packed::TELL => quoted::rewrite::<H, P>(packet, &work.key, &work.flow).map(|()| 0),
+        Packed::DROP => Err(act.reason()),
+        _ => Ok(0),
     }
-    let key = &work.key;
+}
+
+/// As [`decided_from_pod`], of one that leaves the node: it becomes what the flow of
+/// [`Work`] says, or stays as it is.
+#[inline(always)]
+pub fn decided_to_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u64 {
+    let Some(work) = tables.work() else {
+        return dropped(DropReason::FlowState);
+    };
+    let read = with_ports(tables, work, read);
+    let decided = decide_to_outside(tables, work, read, ifindex);
+    noted(tables, read, decided)
+}
+
+#[inline(always)]
+fn decide_to_outside(tables: &impl Tables, work: &mut Work, read: u32, ifindex: u32) -> u64 {
+    let segment = segment_of(work, read);
+    let of_pod = read & marks::OF_POD != 0;
+    if has_ports(read) {
+        if let Some(flow) = follow(tables, &work.key, &segment) {
+            flow.copy_to(&mut work.flow);
+            return Packed::SEND;
+        }
+    } else if let Some(flow) = quoted_flow(tables, work, read) {
+        flow.copy_to(&mut work.flow);
+        return Packed::TELL;
+    } else if of_pod {
+        return dropped(DropReason::from_index(read >> marks::REASON));
+    }
+    let (key, flow) = (&work.key, &mut work.flow);
     let of_link = tables
-        .uplink(link)
+        .uplink(ifindex)
         .and_then(|up| up.towards(&key.destination));
     // A link without an address of that family is as it always was; and who
     // answers somebody who came in by the pod's own address keeps that.
     let Some(address) = of_link.filter(|_| segment.begins && of_pod) else {
-        return Ok(0);
+        return Packed::DONE;
     };
-    let flow = &mut work.flow;
     flow.destination = key.destination;
     flow.destination_port = key.destination_port;
     flow.set = 0;
     flow.id = 0;
-    flow.ifindex = link;
+    flow.ifindex = ifindex;
     flow.source = address;
     flow.bytes = 0;
-    let begun = tables.begun(link, OWN | FLOW_LEAVES);
-    match (begun, tables.work()) {
-        (Packed::SEND, Some(work)) => rewrite::<H, P>(packet, &work.key, &work.flow),
-        (begun, _) => Err(Packed(begun).reason()),
-    }
+    tables.begun(ifindex, OWN | FLOW_LEAVES)
 }
 
 #[cfg(test)]

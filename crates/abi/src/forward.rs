@@ -4,13 +4,15 @@
 use crate::answer;
 use crate::crossing::{
     self, Direct, Packed, begun, claimed, decided_from_outside, decided_from_pod,
+    decided_to_outside,
 };
 use crate::packet::Packet;
+use crate::parts::{first_part, note_part};
 use crate::policy::{
     Connections, RENUMBERED_SENDER, Says, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
 };
 use crate::service::Services;
-use crate::table::{Endpoint, Flow, FlowKey, RANGE_NODE, Route, Uplink, Work};
+use crate::table::{Endpoint, Flow, FlowKey, Part, PartKey, RANGE_NODE, Route, Uplink, Work};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{
     ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_FRAGMENT, IPPROTO_ICMPV6,
@@ -34,6 +36,10 @@ pub trait Tables: Services + Connections {
     /// First and number of the ports from which translated flows leave.
     fn ports(&self) -> (u32, u32);
     fn flow(&self, key: &FlowKey) -> Option<&Flow>;
+    /// The first part of a packet, if nothing took its place.
+    fn part(&self, key: &PartKey) -> Option<&Part>;
+    /// Without room the other parts are dropped.
+    fn remember_part(&self, key: &PartKey, part: &Part);
     /// Room to work in, for one packet.
     #[expect(clippy::mut_from_ref, reason = "each packet has its own")]
     fn work(&self) -> Option<&mut Work>;
@@ -72,6 +78,22 @@ pub trait Tables: Services + Connections {
     {
         claimed(self, attempt)
     }
+    /// [`note_part`].
+    #[inline(always)]
+    fn note_part(&self, by: u32) -> u32
+    where
+        Self: Sized,
+    {
+        note_part(self, by)
+    }
+    /// [`first_part`].
+    #[inline(always)]
+    fn first_part(&self, by: u32) -> u64
+    where
+        Self: Sized,
+    {
+        first_part(self, by)
+    }
     /// [`decided_from_pod`].
     #[inline(always)]
     fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64
@@ -87,6 +109,14 @@ pub trait Tables: Services + Connections {
         Self: Sized,
     {
         decided_from_outside(self, read, ifindex)
+    }
+    /// [`decided_to_outside`].
+    #[inline(always)]
+    fn decided_to_outside(&self, read: u32, ifindex: u32) -> u64
+    where
+        Self: Sized,
+    {
+        decided_to_outside(self, read, ifindex)
     }
 }
 

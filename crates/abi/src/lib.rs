@@ -23,6 +23,7 @@ mod crossing;
 mod forward;
 mod layout;
 mod packet;
+mod parts;
 mod policy;
 mod quoted;
 mod service;
@@ -38,18 +39,19 @@ pub use address::{Address, Port};
 pub use bytes::PacketBytes;
 pub use crc32c::product as crc32c_product;
 pub use crossing::{
-    begun, claimed, decided_from_outside, decided_from_pod, left_v4, left_v6, performed_v4,
-    performed_v6, read_v4, read_v6,
+    begun, claimed, decided_from_outside, decided_from_pod, decided_to_outside, left_v4, left_v6,
+    performed_v4, performed_v6, read_v4, read_v6,
 };
 pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
 pub use layout::{Field, Layout};
 pub use packet::{ChecksumChange, Covered, Packet};
+pub use parts::{first_part, note_part};
 pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
-    ConnectionKey, Connections, DenialKey, DenialRow, Direction, FragmentKey, NO_POLICY, Outcome,
-    POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Policing,
-    PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4, asked_v6, judge,
-    judged, policed, policy_names,
+    ConnectionKey, Connections, DenialKey, DenialRow, Direction, NO_POLICY, Outcome, POLICY_ALONE,
+    POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Policing, PolicyPod,
+    PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4, asked_v6, judge, judged,
+    policed, policy_names,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original, picked};
 pub use table::*;

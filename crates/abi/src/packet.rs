@@ -50,6 +50,10 @@ pub trait Packet {
     /// Makes sure that this much of it can be seen, if the packet is as long.
     fn reach(&mut self, length: usize);
 
+    /// An address became another one in a packet of which no checksum makes up for
+    /// that: a sum over it that the device made has to.
+    fn address_replaced(&mut self, old: &Address, new: &Address);
+
     /// The header at that offset; `None` if the packet ends before it does.
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
 

@@ -34,10 +34,11 @@ where
     let transport = quote::<H>() + H::LEN;
     packet.reach(transport + ICMP_LEN);
     let ip = packet.at::<H>(quote::<H>())?;
-    if !ip.is_plain() {
+    let (begins_at, ..) = ip.part();
+    if !ip.is_plain() || begins_at != 0 {
         return None;
     }
-    let protocol = ip.transport()?;
+    let protocol = ip.protocol();
     key.source = ip.destination();
     key.destination = ip.source();
     key.protocol = protocol.into();

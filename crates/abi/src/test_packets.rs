@@ -1,5 +1,9 @@
 //! Packets and tables for tests.
 
+mod parts;
+
+pub use parts::{parts, whole};
+
 use core::net::IpAddr;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
@@ -9,10 +13,10 @@ use std::vec::Vec;
 
 use crate::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, Connection,
-    ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, FragmentKey,
-    Frontend, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, MaglevRow,
-    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Route, RouteKey,
-    ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work, flow_share,
+    ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, Frontend,
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, MaglevRow, PairKey,
+    PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Route,
+    RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work, flow_share,
 };
 
 /// A packet that can be varied.
@@ -355,7 +359,7 @@ pub struct MemoryTables {
     pub connections_of_pods: RefCell<HashMap<ConnectionKey, *mut Connection>>,
     /// How many connections are remembered; none more if it is not none.
     pub connections_limit: Option<usize>,
-    pub fragments: RefCell<HashMap<FragmentKey, u32>>,
+    pub parts: RefCell<HashMap<PartKey, &'static Part>>,
     pub denials: RefCell<HashMap<DenialKey, u64>>,
     /// Made when it is first asked for.
     pub work: Cell<*mut Work>,
@@ -499,6 +503,15 @@ impl Tables for MemoryTables {
         self.flows.borrow().get(key).copied()
     }
 
+    fn part(&self, key: &PartKey) -> Option<&Part> {
+        self.parts.borrow().get(key).copied()
+    }
+
+    fn remember_part(&self, key: &PartKey, part: &Part) {
+        let part = Box::leak(Box::new(*part));
+        self.parts.borrow_mut().insert(*key, part);
+    }
+
     fn work(&self) -> Option<&mut Work> {
         if self.work.get().is_null() {
             self.work.set(Box::leak(Box::default()));
@@ -603,14 +616,6 @@ impl Connections for MemoryTables {
 
     fn forget_connection(&self, key: &ConnectionKey) {
         self.connections_of_pods.borrow_mut().remove(key);
-    }
-
-    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
-        self.fragments.borrow().get(key).copied()
-    }
-
-    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
-        self.fragments.borrow_mut().insert(*key, now);
     }
 
     fn count_denied(&self, key: &DenialKey, _: u32) {

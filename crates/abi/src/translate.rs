@@ -2,11 +2,12 @@
 //! of another.
 
 use crate::packet::{ChecksumChange, Covered, Packet};
-use crate::table::{Flow, FlowKey};
+use crate::parts::inside;
+use crate::table::{Flow, FlowKey, Work};
 use crate::verdict::DropReason;
 use crate::wire::{
-    Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Mss, Ports, Sctp, TCP_ACK,
-    TCP_FIN, TCP_RST, TCP_SYN, Tcp,
+    FragmentHeader, Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Mss, Ports,
+    Sctp, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Tcp,
 };
 use crate::{Address, Port, crc32c};
 
@@ -23,30 +24,59 @@ pub(crate) struct Segment {
     pub(crate) ends: bool,
     /// Bytes behind the transport's header.
     pub(crate) payload: u32,
+    /// The first part of a packet.
+    pub(crate) is_first_part: bool,
+    /// Another one, whose ports are those of the first.
+    pub(crate) is_later_part: bool,
 }
 
-/// What a packet is of, with the key in its place; why it is of nothing that
-/// has ports.
+/// What a packet is of, with the key in its place, and what it is a part of; why
+/// it is of nothing that has ports.
 #[inline(always)]
 pub(crate) fn segment<H: Ip, P: Packet>(
     packet: &mut P,
-    key: &mut FlowKey,
+    work: &mut Work,
 ) -> Result<Segment, DropReason>
 where
     Frame<H>: Header,
 {
+    let mut id = 0;
+    let blur = |word: u32| work.blur(word.into()) as u32;
+    let inside = inside::<H, P>(packet, blur, &mut id).ok_or(DropReason::Protocol)?;
+    work.part.id = id;
     let ip = &packet.at::<Frame<H>>(0).ok_or(DropReason::Protocol)?.ip;
-    let protocol = ip.transport().ok_or(DropReason::Fragment)?;
+    let (protocol, beyond) = (inside.protocol(), inside.beyond::<H>());
+    let at = H::TRANSPORT + beyond;
+    let (key, part) = (&mut work.key, &mut work.part);
     key.source = ip.source();
     key.destination = ip.destination();
     key.protocol = protocol.into();
-    let length = ip.packet_len();
+    let length = ip.packet_len().wrapping_sub(beyond as u32);
+    work.place = beyond as u32;
+    if inside.is_part() {
+        if protocol == IPPROTO_SCTP {
+            // Of a checksum over all of it nobody can tell how it changes.
+            return Err(DropReason::Fragment);
+        }
+        part.source = key.source;
+        part.destination = key.destination;
+        part.protocol = key.protocol;
+    }
+    if inside.is_later_part() {
+        work.place = Work::NOWHERE;
+        return Ok(Segment {
+            begins: false,
+            synchronizes: false,
+            ends: false,
+            payload: length.saturating_sub(H::LEN as u32),
+            is_first_part: false,
+            is_later_part: true,
+        });
+    }
     let mut header = size_of::<Icmp>() as u32;
     let (mut begins, mut synchronizes, mut ends) = (true, false, false);
     let (source_port, destination_port) = if protocol == H::ICMP {
-        let icmp = packet
-            .at::<Icmp>(H::TRANSPORT)
-            .ok_or(DropReason::Protocol)?;
+        let icmp = packet.at::<Icmp>(at).ok_or(DropReason::Protocol)?;
         let (none, id) = (Port::default(), icmp.id());
         match icmp.kind {
             kind if kind == H::ECHO[0] => (id, none),
@@ -58,18 +88,12 @@ where
         }
     } else {
         if !matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP) {
-            return Err(if protocol == 44 {
-                DropReason::Fragment
-            } else {
-                DropReason::Protocol
-            });
+            return Err(DropReason::Protocol);
         }
-        let ports = packet
-            .at::<Ports>(H::TRANSPORT)
-            .ok_or(DropReason::Protocol)?;
+        let ports = packet.at::<Ports>(at).ok_or(DropReason::Protocol)?;
         let ends_at = (ports.source(), ports.destination());
         if protocol == IPPROTO_TCP {
-            let tcp = packet.at::<Tcp>(H::TRANSPORT).ok_or(DropReason::Protocol)?;
+            let tcp = packet.at::<Tcp>(at).ok_or(DropReason::Protocol)?;
             let flags = tcp.flags();
             begins = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
             synchronizes = flags & TCP_SYN != 0;
@@ -87,11 +111,14 @@ where
         synchronizes,
         ends,
         payload: length.saturating_sub(H::LEN as u32 + header),
+        is_first_part: inside.is_part(),
+        is_later_part: false,
     })
 }
 
 /// Makes the packet of that key what the flow says. Gives how the ports of an
-/// SCTP packet changed: its checksum is left to [`finish`].
+/// SCTP packet changed: its checksum is left to [`finish`]. `place`: that of
+/// [`Work`].
 ///
 /// # Errors
 /// [`DropReason::Rewrite`]; the packet may then be half translated.
@@ -100,10 +127,12 @@ pub(crate) fn rewrite<H: Ip, P: Packet>(
     packet: &mut P,
     key: &FlowKey,
     flow: &Flow,
+    place: u32,
 ) -> Result<u32, DropReason>
 where
     Frame<H>: Header,
 {
+    let at = transport::<H>(place);
     let protocol = key.protocol as u8;
     let mut changed = 0;
     if protocol == IPPROTO_SCTP {
@@ -115,7 +144,7 @@ where
     } else {
         // Offsets of the checksum: RFC 9293, 3.1; RFC 768; RFC 792.
         let udp = protocol == IPPROTO_UDP;
-        let offset = H::TRANSPORT
+        let offset = at
             + match protocol {
                 IPPROTO_TCP => 16,
                 IPPROTO_UDP => 6,
@@ -150,20 +179,48 @@ where
     ip.set_source(&flow.source);
     ip.set_destination(&flow.destination);
     if protocol == H::ICMP {
-        let icmp = packet.at::<Icmp>(H::TRANSPORT).ok_or(DropReason::Rewrite)?;
+        let icmp = packet.at::<Icmp>(at).ok_or(DropReason::Rewrite)?;
         icmp.set_id(if icmp.kind == H::ECHO[0] {
             flow.source_port
         } else {
             flow.destination_port
         });
     } else {
-        let ports = packet
-            .at::<Ports>(H::TRANSPORT)
-            .ok_or(DropReason::Rewrite)?;
+        let ports = packet.at::<Ports>(at).ok_or(DropReason::Rewrite)?;
         ports.set_source(flow.source_port);
         ports.set_destination(flow.destination_port);
     }
     Ok(changed)
+}
+
+/// Likewise a part without ports: its addresses. The checksum is in the first
+/// part, and covers all of them.
+#[inline(always)]
+pub(crate) fn rewrite_later_part<H: Ip, P: Packet>(packet: &mut P, key: &FlowKey, flow: &Flow)
+where
+    Frame<H>: Header,
+{
+    if !H::HAS_CHECKSUM {
+        packet.address_replaced(&key.source, &flow.source);
+        packet.address_replaced(&key.destination, &flow.destination);
+    }
+    if let Some(frame) = packet.at::<Frame<H>>(0) {
+        frame.ip.set_source(&flow.source);
+        frame.ip.set_destination(&flow.destination);
+    }
+}
+
+/// Where the transport's header is. IPv4 says in its own header what a part is.
+#[inline(always)]
+const fn transport<H: Ip>(place: u32) -> usize
+where
+    Frame<H>: Header,
+{
+    if H::HAS_CHECKSUM {
+        H::TRANSPORT
+    } else {
+        H::TRANSPORT + (place as usize & size_of::<FragmentHeader>())
+    }
 }
 
 /// Tells who begins a connection not to be sent longer segments than fit into

@@ -52,8 +52,8 @@ headers! {
     Mss: 4,
     Icmp: 8,
     Sctp: 12,
-    Quote<14>: 56,
-    Quote<24>: 96,
+    Quote<14, 7>: 56,
+    Quote<26, 14>: 104,
     FragmentHeader: 8,
 }
 
@@ -111,32 +111,29 @@ pub(crate) struct FragmentHeader {
     id: [u8; 4],
 }
 
-/// A part of a packet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
-    /// Of the whole packet.
-    pub(crate) protocol: u8,
-    pub(crate) id: u32,
-    /// The first, with the transport's header.
-    pub(crate) is_first: bool,
-}
-
 impl FragmentHeader {
+    /// Of the whole packet.
     #[inline(always)]
-    pub(crate) fn part(&self) -> Part {
-        Part {
-            protocol: self.next_header,
-            id: load32(&self.id),
-            is_first: u16::from_be(load16(&self.offset)) >> 3 == 0,
-        }
+    pub(crate) fn protocol(&self) -> u8 {
+        self.next_header
+    }
+    #[inline(always)]
+    pub(crate) fn id(&self) -> u32 {
+        u32::from_be(load32(&self.id))
+    }
+    /// It is the first part, with the transport's header.
+    #[inline(always)]
+    pub(crate) fn is_first(&self) -> bool {
+        u16::from_be(load16(&self.offset)) >> 3 == 0
     }
 }
 
-/// An IP header and eight bytes behind it, which an error quotes; and as many
-/// words again, for the quotation.
+/// An error as long as it is with what it quotes: as many words at its end. Those
+/// are an IP header and eight bytes behind it; over IPv6 eight more, as the header
+/// of a part may come first.
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Quote<const WORDS: usize>([[u8; 4]; WORDS]);
+pub(crate) struct Quote<const WORDS: usize, const QUOTED: usize>([[u8; 4]; WORDS]);
 
 impl Ethernet {
     /// Back to who sent it.
@@ -203,8 +200,9 @@ where
     /// Makes it the header of an answer with that much behind it: fresh hops,
     /// the other way round.
     fn turn(&mut self, payload: u16, protocol: u8);
-    /// Which part of a packet this is, if that is in this header.
-    fn part(&self) -> Option<Part>;
+    /// Which part of a packet this is, as far as this header says so: where it
+    /// begins, whether more follow, and the packet's number.
+    fn part(&self) -> (u16, bool, u32);
     /// Protocol number of this family's ICMP.
     const ICMP: u8;
     /// Types of an echo: who asks, who answers.
@@ -224,20 +222,22 @@ where
 
 /// A [`Quote`] of any length.
 pub(crate) trait Quoted {
-    /// Copies the first half to the second; gives the sum of its words.
+    /// Copies what is quoted from the beginning to the end; gives the sum of its
+    /// words.
     fn quote(&mut self) -> u32;
 }
 
-impl<const WORDS: usize> Quoted for Quote<WORDS> {
+impl<const WORDS: usize, const QUOTED: usize> Quoted for Quote<WORDS, QUOTED> {
     #[inline(always)]
     fn quote(&mut self) -> u32 {
         let mut sum = 0;
-        let mut at = 0;
-        while at < WORDS / 2 {
-            let word = load32(&self.0[at]);
-            store32(&mut self.0[at + WORDS / 2], word);
+        // The last word first: the two places overlap.
+        let mut left = QUOTED;
+        while left > 0 {
+            left -= 1;
+            let word = load32(&self.0[left]);
+            store32(&mut self.0[left + WORDS - QUOTED], word);
             sum += sum32(word);
-            at += 1;
         }
         sum
     }
@@ -253,7 +253,7 @@ impl Ip for Ipv4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
     const PROHIBITED: [u8; 2] = [3, 13];
     const TOO_LONG: [u8; 2] = [3, 4];
-    type Quote = Quote<14>;
+    type Quote = Quote<14, 7>;
 
     #[inline(always)]
     fn is_error(kind: u8) -> bool {
@@ -316,14 +316,11 @@ impl Ip for Ipv4 {
         self.protocol
     }
     #[inline(always)]
-    fn part(&self) -> Option<Part> {
-        // More of them, and an offset (RFC 791, 3.1).
+    fn part(&self) -> (u16, bool, u32) {
+        // Offset, and more of them (RFC 791, 3.1).
         let field = u16::from_be(load16(&self.fragment));
-        (field & 0x3fff != 0).then(|| Part {
-            protocol: self.protocol,
-            id: load16(&self.id).into(),
-            is_first: field & 0x1fff == 0,
-        })
+        let id = u16::from_be(load16(&self.id)).into();
+        (field & 0x1fff, field & 0x2000 != 0, id)
     }
     #[inline(always)]
     fn transport(&self) -> Option<u8> {
@@ -369,7 +366,7 @@ impl Ip for Ipv6 {
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
     const PROHIBITED: [u8; 2] = [1, 1];
     const TOO_LONG: [u8; 2] = [2, 0];
-    type Quote = Quote<24>;
+    type Quote = Quote<26, 14>;
 
     #[inline(always)]
     fn is_error(kind: u8) -> bool {
@@ -425,8 +422,8 @@ impl Ip for Ipv6 {
         self.next_header
     }
     #[inline(always)]
-    fn part(&self) -> Option<Part> {
-        None
+    fn part(&self) -> (u16, bool, u32) {
+        (0, false, 0)
     }
     #[inline(always)]
     fn transport(&self) -> Option<u8> {

@@ -36,11 +36,32 @@ pub(super) extern "C" fn decided_from_outside(read: u32, ifindex: u32) -> u64 {
     ripstop_abi::decided_from_outside(&Kernel, read, ifindex)
 }
 
+/// [`ripstop_abi::decided_to_outside`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn decided_to_outside(read: u32, ifindex: u32) -> u64 {
+    ripstop_abi::decided_to_outside(&Kernel, read, ifindex)
+}
+
 /// [`ripstop_abi::policed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn policed(marks: u32) -> u32 {
     ripstop_abi::policed(&Kernel, marks)
+}
+
+/// [`ripstop_abi::note_part`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn note_part(by: u32) -> u32 {
+    ripstop_abi::note_part(&Kernel, by)
+}
+
+/// [`ripstop_abi::first_part`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn first_part(by: u32) -> u64 {
+    ripstop_abi::first_part(&Kernel, by)
 }
 
 /// [`ripstop_abi::judged`].

@@ -104,6 +104,13 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn address_replaced(&mut self, old: &Address, new: &Address) {
+        // SAFETY: both are sixteen bytes, which are only read; the context is
+        // valid for as long as the program runs.
+        unsafe { bpf_csum_update(self.skb, difference(old, new) as u32) };
+    }
+
+    #[inline(always)]
     fn at<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
         // SAFETY: the context is valid for as long as the program runs; what is
         // between `data` and `data_end` is the packet's, and any bytes are a
@@ -143,9 +150,7 @@ impl Packet for Skb {
         } else if old.is_v4() {
             replace(old.v4_word().into(), new.v4_word().into(), of_addresses | 4)
         } else {
-            let words = |address: &Address| ptr::from_ref(address).cast_mut().cast();
-            // SAFETY: both are sixteen bytes, which are only read.
-            let difference = unsafe { bpf_csum_diff(words(old), 16, words(new), 16, 0) as u64 };
+            let difference = difference(old, new);
             if change.addresses == Covered::Payload {
                 replace(0, difference, of_addresses)
             } else {
@@ -227,6 +232,14 @@ impl Packet for Skb {
     fn crc32c_product(&self, factor: u32, power: u32) -> u32 {
         apart::crc32c_product(factor, power)
     }
+}
+
+/// What the sum over an address grows by when it becomes another one.
+#[inline(always)]
+fn difference(old: &Address, new: &Address) -> u64 {
+    let words = |address: &Address| ptr::from_ref(address).cast_mut().cast();
+    // SAFETY: both are sixteen bytes, which are only read.
+    unsafe { bpf_csum_diff(words(old), 16, words(new), 16, 0) as u64 }
 }
 
 /// The exit of what goes out by another link than it came in by: back by that one.

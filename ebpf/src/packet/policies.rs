@@ -2,13 +2,13 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, FragmentKey,
+    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow,
     PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
 };
 
 use super::apart;
 use crate::maps::{
-    CONNECTIONS, DENIALS, DENIALS_LOST, FRAGMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
+    CONNECTIONS, DENIALS, DENIALS_LOST, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
     POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
 };
 use crate::services::{Kernel, add, add32};
@@ -104,18 +104,6 @@ impl Connections for Kernel {
                 }
             }
         }
-    }
-
-    #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
-        // SAFETY: one load of one word.
-        unsafe { FRAGMENTS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
-        // Without room the other parts are dropped, and counted.
-        let _ = FRAGMENTS.insert(key, &now, 0);
     }
 
     #[inline(always)]

@@ -5,12 +5,12 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
-    Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
+    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey, Part,
+    PartKey, Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
 };
 
 use super::apart;
-use crate::maps::{BACKENDS, ENDPOINTS, FLOW_SHARES, FLOWS, ROUTES, UPLINKS, WORK, config};
+use crate::maps::{BACKENDS, ENDPOINTS, FLOW_SHARES, FLOWS, PARTS, ROUTES, UPLINKS, WORK, config};
 use crate::services::{Kernel, add, add32};
 
 const EEXIST: i32 = 17;
@@ -74,6 +74,19 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn part(&self, key: &PartKey) -> Option<&Part> {
+        // SAFETY: a row that is reused while it is read is of another packet, and
+        // of the same sender or of nobody known: at worst the datagram is spoilt.
+        unsafe { PARTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn remember_part(&self, key: &PartKey, part: &Part) {
+        // Without room the other parts are dropped, and counted.
+        let _ = PARTS.insert(key, part, 0);
+    }
+
+    #[inline(always)]
     fn work(&self) -> Option<&mut Work> {
         // SAFETY: this CPU's own; one packet program at a time runs on it.
         unsafe { WORK.get_ptr_mut(0)?.as_mut() }
@@ -117,6 +130,16 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn note_part(&self, by: u32) -> u32 {
+        apart::note_part(by)
+    }
+
+    #[inline(always)]
+    fn first_part(&self, by: u32) -> u64 {
+        apart::first_part(by)
+    }
+
+    #[inline(always)]
     fn decided_from_pod(&self, read: u32, ifindex: u32) -> u64 {
         apart::decided_from_pod(read, ifindex)
     }
@@ -124,6 +147,11 @@ impl Tables for Kernel {
     #[inline(always)]
     fn decided_from_outside(&self, read: u32, ifindex: u32) -> u64 {
         apart::decided_from_outside(read, ifindex)
+    }
+
+    #[inline(always)]
+    fn decided_to_outside(&self, read: u32, ifindex: u32) -> u64 {
+        apart::decided_to_outside(read, ifindex)
     }
 
     #[inline(always)]

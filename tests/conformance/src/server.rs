@@ -2,7 +2,7 @@
 //!
 //! Streams: a line with a number and that many bytes are answered by a line of
 //! JSON and that many bytes, as often as the client wants. Datagrams: each is
-//! answered by one.
+//! answered by one, with the line of JSON in the place of its first line.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -156,9 +156,10 @@ fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
     }
     let (name, port) = (name.to_owned(), address.port());
     thread::spawn(move || {
+        let mut question = vec![0; 0x1_0000];
         loop {
             // An error is an ICMP message to an earlier answer.
-            let Ok((seen, asked)) = receive(&socket) else {
+            let Ok((length, seen, asked)) = receive(&socket, &mut question) else {
                 continue;
             };
             let answer = Answer {
@@ -166,7 +167,10 @@ fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
                 port,
                 seen,
             };
-            if let Ok(text) = serde_json::to_vec(&answer) {
+            if let Ok(mut text) = serde_json::to_vec(&answer) {
+                let question = &question[..length];
+                let first_line = question.iter().position(|byte| *byte == b'\n');
+                text.extend(&question[first_line.unwrap_or(length)..]);
                 let _ = send(&socket, &text, seen, &asked);
             }
         }
@@ -174,11 +178,13 @@ fn echo(name: &str, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Who asked, and at which address.
-fn receive(socket: &Socket) -> nix::Result<(SocketAddr, ControlMessageOwned)> {
-    let mut question = [0; 4096];
+/// How many bytes were asked, by whom and at which address.
+fn receive(
+    socket: &Socket,
+    question: &mut [u8],
+) -> nix::Result<(usize, SocketAddr, ControlMessageOwned)> {
     let mut space = nix::cmsg_space!(libc::in6_pktinfo);
-    let mut parts = [io::IoSliceMut::new(&mut question)];
+    let mut parts = [io::IoSliceMut::new(question)];
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut parts,
@@ -192,7 +198,7 @@ fn receive(socket: &Socket) -> nix::Result<(SocketAddr, ControlMessageOwned)> {
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     let asked = message.cmsgs()?.next().ok_or(Errno::EINVAL)?;
-    Ok((seen, asked))
+    Ok((message.bytes, seen, asked))
 }
 
 fn send(

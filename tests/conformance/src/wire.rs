@@ -59,7 +59,8 @@ pub struct Attempt {
     /// Address and port to come from; any of the machine's if absent.
     pub from: Option<IpAddr>,
     pub from_port: Option<u16>,
-    /// Bytes that are sent and come back, beside the answer. Streams only.
+    /// Bytes that are sent and come back, beside the answer; in one datagram, if
+    /// it is datagrams.
     pub bytes: usize,
     /// How long each step may take, milliseconds.
     pub limit_ms: u64,

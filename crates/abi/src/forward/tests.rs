@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
+use crate::test_packets::{MemoryTables, Sample, checksums_are_right, parts};
 use crate::{
     Backend, FLAG_HOST_PORT, FLAG_LOCAL, Frontend, PacketBytes, Port, RouteKey, ServiceAddress,
 };
@@ -380,24 +380,23 @@ fn a_missing_checksum_stays_missing() {
 }
 
 #[test]
-fn fragments_are_delivered_but_not_translated() {
-    let names = &FAMILIES[0];
-    for fragment in [0x2000, 0x0010] {
-        let whole = Sample::udp((names.client, 1), (names.node, 80));
-        is_left_alone(&tables(), &Sample { fragment, ..whole });
-        let whole = Sample::udp((names.client, 1), (names.pod, 80));
-        let (verdict, _) = received(&tables(), &Sample { fragment, ..whole });
-        assert_eq!(verdict, Verdict::Deliver { ifindex: POD });
+fn parts_are_delivered_and_those_of_nothing_known_left_alone() {
+    for names in &FAMILIES {
+        let cut = |to, port| {
+            let whole = Sample::udp((names.client, 1), (to, port));
+            parts(&whole.bytes(), 64, 1)
+        };
+        let tables = tables();
+        let came_in =
+            |part: &mut Vec<u8>| from_outside(&mut packet(part, UPLINK, 0), &tables).verdict();
+        for mut part in cut(names.pod, 80) {
+            assert_eq!(came_in(&mut part), Verdict::Deliver { ifindex: POD });
+        }
+        let mut later = cut(names.node, 80).swap_remove(1);
+        let before = later.clone();
+        assert_eq!(came_in(&mut later), Verdict::Stack);
+        assert_eq!(later, before);
     }
-    let names = &FAMILIES[1];
-    let whole = Sample::udp((names.client, 1), (names.node, 80));
-    is_left_alone(
-        &tables(),
-        &Sample {
-            protocol: 44,
-            ..whole
-        },
-    );
 }
 
 fn any_sample() -> impl Strategy<Value = Sample> {

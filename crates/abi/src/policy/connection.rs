@@ -320,18 +320,6 @@ impl DenialKey {
     }
 }
 
-/// Parts of one packet, as a pod sends or gets them (RFC 791, 3.2; RFC 8200,
-/// 4.5).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FragmentKey {
-    pub pod: Address,
-    pub other: Address,
-    pub id: u32,
-    /// With 256 added if the pod sends them.
-    pub protocol: u32,
-}
-
 /// Whose connections are counted together: those that a pod began, and those that
 /// others began with it.
 #[repr(C)]
@@ -367,7 +355,6 @@ pub struct Policing {
     pub(super) key: ConnectionKey,
     pub(super) row: Connection,
     pub(super) denial: DenialKey,
-    pub(super) fragment: FragmentKey,
     /// Of the packet that this one is a part of.
     pub(super) id: u32,
     /// See [`Policing::blur`].
@@ -409,7 +396,6 @@ impl Default for Policing {
             key: ConnectionKey::default(),
             row: Connection::new(false, 0),
             denial: DenialKey::default(),
-            fragment: FragmentKey::default(),
             id: 0,
             blurred: 0,
             outcome: Outcome::deny(super::BY_DAMAGE),
@@ -439,9 +425,8 @@ table_rows! {
     PolicyState: 8,
     DenialKey: 48,
     DenialRow: 16,
-    FragmentKey: 40,
     ShareKey: 20,
-    Policing: 248,
+    Policing: 208,
 }
 
 layout! {
@@ -450,6 +435,5 @@ layout! {
     PolicyState { generation, flags }
     DenialKey { pod, other, by, port, protocol, ingress, reserved }
     DenialRow { packets, last, reserved }
-    FragmentKey { pod, other, id, protocol }
     ShareKey { pod, inward }
 }

@@ -4,12 +4,13 @@
 use crate::Address;
 use crate::forward::Tables;
 use crate::packet::Packet;
+use crate::parts;
 use crate::policy::connection::marks::{
     BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, LOCAL, NODE, OUT, RESETS,
 };
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, FragmentKey, Next, POLICY_ALONE, POLICY_OBSERVES,
-    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState,
+    Connection, ConnectionKey, DenialKey, Next, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS,
+    POLICY_RETIRED, Policing, PolicyState,
 };
 use crate::policy::read::read;
 use crate::policy::{BY_NO_CONNECTION, NO_POLICY, Outcome, PolicyTables, judge_side};
@@ -29,9 +30,6 @@ pub trait Connections: PolicyTables {
     /// the table is full.
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool;
     fn forget_connection(&self, key: &ConnectionKey);
-    /// When the first part of a packet was let pass.
-    fn fragment(&self, key: &FragmentKey) -> Option<u32>;
-    fn remember_fragment(&self, key: &FragmentKey, now: u32);
     /// Counts a packet that policies stopped.
     fn count_denied(&self, key: &DenialKey, now: u32);
     /// Room to work in, for one packet.
@@ -71,10 +69,6 @@ pub(crate) const BY_POD: u32 = 1 << 16;
 pub(crate) const TO_STACK: u32 = 1 << 17;
 /// It is translated by the flow of [`Tables::work`].
 const LED: u32 = 1 << 18;
-
-/// For how many seconds the other parts of a packet may follow the first (Linux:
-/// `ipfrag_time`).
-const PARTS_FOLLOW: u32 = 30;
 
 /// A reason that is none: it may go on.
 const ALLOWED: u32 = u32::MAX;
@@ -241,6 +235,9 @@ pub fn policed(tables: &impl Tables, marks: u32) -> u32 {
     let Some(policing) = tables.policing() else {
         return DropReason::Policy as u32;
     };
+    if marks & LATER_PART != 0 {
+        return by_first_part(tables, policing, marks);
+    }
     let answer = by_connection(tables, policing, marks);
     let mut answer = policing.blur(answer);
     if answer == ASK {
@@ -248,7 +245,39 @@ pub fn policed(tables: &impl Tables, marks: u32) -> u32 {
         answer = concluded(tables, policing, marks);
         answer = policing.blur(answer);
     }
+    if answer == ALLOWED && marks & FIRST_PART != 0 {
+        let by = describe_part(tables, policing, marks);
+        tables.note_part(by);
+    }
     answer
+}
+
+/// What is said of a part without ports: it follows the first one.
+#[inline(always)]
+fn by_first_part(tables: &impl Tables, policing: &Policing, marks: u32) -> u32 {
+    let by = describe_part(tables, policing, marks);
+    if tables.first_part(by) & parts::FOUND != 0 || marks & NODE != 0 {
+        ALLOWED
+    } else {
+        DropReason::Fragment as u32
+    }
+}
+
+/// Puts the packet that this one is a part of into its place; gives who notes it.
+#[inline(always)]
+fn describe_part(tables: &impl Tables, policing: &Policing, marks: u32) -> u32 {
+    if let Some(work) = tables.work() {
+        let (ends, part) = (&policing.ends, &mut work.part);
+        part.source = ends.source;
+        part.destination = ends.destination;
+        part.protocol = ends.protocol;
+        part.id = policing.id;
+    }
+    if marks & OUT != 0 {
+        parts::BY_SENDER
+    } else {
+        parts::BY_RECEIVER
+    }
 }
 
 /// By what its connection is known to be, or [`ASK`], with the question in its
@@ -256,22 +285,6 @@ pub fn policed(tables: &impl Tables, marks: u32) -> u32 {
 #[inline(never)]
 fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
     policing.key.set(&policing.ends, marks);
-    if marks & (FIRST_PART | LATER_PART) != 0 {
-        let (key, fragment) = (&policing.key, &mut policing.fragment);
-        fragment.pod = key.pod;
-        fragment.other = key.other;
-        fragment.id = policing.id;
-        fragment.protocol = key.protocol | if marks & OUT != 0 { 256 } else { 0 };
-        if marks & LATER_PART != 0 {
-            let first = tables.fragment(&policing.fragment);
-            let age = first.map(|first| policing.now.wrapping_sub(first));
-            return if age.is_some_and(|age| age <= PARTS_FOLLOW) || marks & NODE != 0 {
-                ALLOWED
-            } else {
-                DropReason::Fragment as u32
-            };
-        }
-    }
     policing.either_way = 0;
     let Some(row) = known(tables, policing, marks) else {
         if marks & NODE != 0 {
@@ -328,9 +341,6 @@ fn goes_on(tables: &impl Tables, policing: &Policing, row: &mut Connection, mark
             }
             Next::Ends => tables.forget_connection(&policing.key),
             Next::Stays { flags } => row.touch(flags, policing.now),
-        }
-        if marks & FIRST_PART != 0 {
-            tables.remember_fragment(&policing.fragment, policing.now);
         }
     }
     ALLOWED
@@ -410,9 +420,6 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 
         && !passes_alone(tables, policing, marks)
     {
         return DropReason::ConnectionsFull as u32;
-    }
-    if marks & FIRST_PART != 0 {
-        tables.remember_fragment(&policing.fragment, policing.now);
     }
     ALLOWED
 }

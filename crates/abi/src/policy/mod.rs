@@ -11,8 +11,8 @@ mod read;
 mod rows;
 
 pub use connection::{
-    Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, POLICY_ALONE, POLICY_OBSERVES,
-    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ShareKey,
+    Connection, ConnectionKey, DenialKey, DenialRow, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS,
+    POLICY_RETIRED, Policing, PolicyState, ShareKey,
 };
 pub use enforce::{Connections, asked_v4, asked_v6, judged, policed};
 pub(crate) use enforce::{

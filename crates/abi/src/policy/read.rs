@@ -3,19 +3,19 @@
 
 use crate::Port;
 use crate::packet::Packet;
+use crate::parts::inside;
 use crate::policy::SENDER;
 use crate::policy::connection::Policing;
 use crate::policy::connection::marks::{BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, RESETS};
 use crate::wire::{
-    ETH_LEN, FragmentHeader, Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip,
-    Ports, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Tcp,
+    ETH_LEN, Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Ports, TCP_ACK,
+    TCP_FIN, TCP_RST, TCP_SYN, Tcp,
 };
 
 /// Headers between IPv6's and the transport's, of which nobody sends any (RFC
 /// 7045): hop-by-hop and destination options, routing, authentication, mobility,
 /// host identity, shim.
 const EXTENSIONS: [u8; 7] = [0, 43, 51, 60, 135, 139, 140];
-const FRAGMENT: u8 = 44;
 
 /// Puts the ends of what the packet is of into their place; gives its marks.
 /// `None` if policies cannot see through its headers.
@@ -35,32 +35,25 @@ where
     if !ip.is_plain() {
         return None;
     }
-    let ends = &mut policing.ends;
     policing.source = ip.source();
     policing.icmp = H::ICMP.into();
+    let ends = &mut policing.ends;
     ends.source = policing.source;
     ends.destination = ip.destination();
-    let (mut protocol, mut part) = (ip.protocol(), ip.part());
-    let mut transport = H::TRANSPORT;
-    if !H::HAS_CHECKSUM {
-        if protocol == FRAGMENT {
-            let fragment = packet.at::<FragmentHeader>(transport)?.part();
-            protocol = fragment.protocol;
-            part = Some(fragment);
-            transport += size_of::<FragmentHeader>();
-            packet.reach(transport + size_of::<Tcp>());
-        }
-        if is_extension(protocol) {
-            return None;
-        }
+    let mut id = 0;
+    let inside = inside::<H, P>(packet, |word| policing.blur(word), &mut id)?;
+    let (protocol, transport) = (inside.protocol(), H::TRANSPORT + inside.beyond::<H>());
+    let ends = &mut policing.ends;
+    if !H::HAS_CHECKSUM && is_extension(protocol) {
+        return None;
     }
     let none = Port::default();
     ends.protocol = protocol.into();
     (ends.source_port, ends.destination_port) = (none, none);
     let mut marks = 0;
-    if let Some(part) = part {
-        policing.id = part.id;
-        if !part.is_first {
+    policing.id = id;
+    if inside.is_part() {
+        if inside.is_later_part() {
             return Some(LATER_PART);
         }
         marks = FIRST_PART;
@@ -113,11 +106,11 @@ where
     let Some(inner) = packet.at::<Frame<H>>(quoted - ETH_LEN) else {
         return 0;
     };
-    let (protocol, part) = (inner.ip.protocol(), inner.ip.part());
+    let (protocol, (begins_at, ..)) = (inner.ip.protocol(), inner.ip.part());
     let (source, destination) = (inner.ip.source(), inner.ip.destination());
     let ends = &mut policing.ends;
     if !inner.ip.is_plain()
-        || part.is_some_and(|part| !part.is_first)
+        || begins_at != 0
         || source != ends.destination
         || sides & SENDER != 0 && destination != ends.source
         || !matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP)

@@ -23,9 +23,6 @@ pub mod policy_names {
     pub const CONNECTIONS: &str = "connections";
     /// [`crate::ShareKey`] -> rows among the connections.
     pub const SHARES: &str = "shares";
-    /// [`crate::FragmentKey`] -> seconds since boot, least recently used goes
-    /// first.
-    pub const FRAGMENTS: &str = "fragments";
     /// [`crate::DenialKey`] -> [`crate::DenialRow`].
     pub const DENIALS: &str = "denials";
     /// Packets that were stopped and found no room among the denials -> u64 per

@@ -1,5 +1,6 @@
 //! Flows whose packets are translated one by one.
 
+use super::{Part, PartKey};
 use crate::layout::layout;
 use crate::{Address, Port};
 
@@ -104,6 +105,12 @@ pub struct Work {
     pub payload: u32,
     /// How the ports of an SCTP packet changed, whose checksum does not know yet.
     pub(crate) ports: u32,
+    /// Bytes between the IP header and the transport's, or [`Work::NOWHERE`].
+    pub(crate) place: u32,
+    /// The packet that it is a part of.
+    pub(crate) part: Part,
+    /// Room for its key.
+    pub(crate) part_key: PartKey,
     /// See [`Work::blur`].
     blurred: u64,
 }
@@ -118,6 +125,9 @@ impl Flow {
 }
 
 impl Work {
+    /// The packet has no transport's header: it is a part, and not the first one.
+    pub(crate) const NOWHERE: u32 = 1;
+
     /// The same word, of which the verifier no longer knows what it is: else it
     /// walks all that follows once for each value that a word can have.
     #[inline(always)]

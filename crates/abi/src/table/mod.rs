@@ -4,6 +4,7 @@
 
 mod flow;
 mod link;
+mod part;
 mod service;
 mod socket;
 
@@ -16,6 +17,7 @@ pub use link::{
     RETIRED, Route, RouteKey, Uplink,
 };
 pub(crate) use link::{RENUMBERED, TRACKED, TRANSLATED};
+pub use part::{Part, PartKey};
 pub use service::{
     Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY,
     FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,
@@ -28,7 +30,7 @@ use crate::Address;
 /// Version of everything in these files; change it with any meaning. Tables of
 /// another version, or of other fields, are carried over into new ones field by
 /// field (see [`crate::Layout`]).
-pub const SCHEMA: u32 = 10 + NEXT as u32;
+pub const SCHEMA: u32 = 11 + NEXT as u32;
 
 /// What the version that does not exist has more.
 const NEXT: usize = if cfg!(feature = "next-layout") { 4 } else { 0 };
@@ -71,7 +73,9 @@ table_rows! {
     Route: 24,
     FlowKey: 40,
     Flow: 60 + NEXT,
-    Work: 232 + 2 * NEXT,
+    PartKey: 20,
+    Part: 48,
+    Work: 304 + 2 * NEXT,
     ReverseKey: 28,
     Led: 28,
     SocketState: 52,
@@ -136,6 +140,8 @@ pub mod names {
     pub const CONNECTED: &str = "connected";
     /// Socket -> [`super::SocketState`]; ends with the socket.
     pub const SOCKETS: &str = "sockets";
+    /// [`super::PartKey`] -> [`super::Part`], least recently used goes first.
+    pub const PARTS: &str = "parts";
     /// One [`super::Work`] per CPU.
     pub const WORK: &str = "work";
     /// [`super::DropReason`](crate::DropReason) -> u64 per CPU.

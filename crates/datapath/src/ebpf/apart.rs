@@ -14,12 +14,15 @@ use super::sys;
 
 /// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
 /// `ebpf/src/socket/mod.rs`).
-const GLOBAL: [(&str, Takes); 16] = [
+const GLOBAL: [(&str, Takes); 19] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
     ("decided_from_pod", Takes::Words(2)),
     ("decided_from_outside", Takes::Words(2)),
+    ("decided_to_outside", Takes::Words(2)),
+    ("note_part", Takes::Words(1)),
+    ("first_part", Takes::Words(1)),
     ("policed", Takes::Words(1)),
     ("judged", Takes::Words(1)),
     ("read_v4", Takes::PacketAnd(1)),

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya_obj::generated::bpf_map_type;
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, BackendKey, BackendRow, DropReason,
-    Endpoint, Field, Flow, FlowKey, Frontend, Layout, Led, MaglevRow, ReverseKey, Route, RouteKey,
-    SCHEMA, ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow, Uplink, Work, names,
-    policy_names,
+    Endpoint, Field, Flow, FlowKey, Frontend, Layout, Led, MaglevRow, Part, PartKey, ReverseKey,
+    Route, RouteKey, SCHEMA, ServiceAddress, Slots, SlotsKey, SocketState, SourceKey, TableRow,
+    Uplink, Work, names, policy_names,
 };
 
 use super::config::Limits;
@@ -44,6 +44,7 @@ pub(crate) struct Maps {
     reverse: OwnedFd,
     names: OwnedFd,
     sockets: OwnedFd,
+    parts: OwnedFd,
     work: OwnedFd,
     drops: OwnedFd,
 }
@@ -191,6 +192,7 @@ impl Maps {
             reverse: map(names::REVERSE)?,
             names: map(names::NAMES)?,
             sockets: map(names::SOCKETS)?,
+            parts: map(names::PARTS)?,
             work: map(names::WORK)?,
             drops: map(names::DROPS)?,
             policy: PolicyMaps::collect(&mut map)?,
@@ -217,6 +219,7 @@ impl Maps {
             names::REVERSE => self.reverse.as_fd(),
             names::NAMES => self.names.as_fd(),
             names::SOCKETS => self.sockets.as_fd(),
+            names::PARTS => self.parts.as_fd(),
             names::WORK => self.work.as_fd(),
             names::DROPS => self.drops.as_fd(),
             other => {
@@ -249,7 +252,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     ALL.into_iter().chain(policy::ALL)
 }
 
-const ALL: [&str; 18] = [
+const ALL: [&str; 19] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -266,12 +269,16 @@ const ALL: [&str; 18] = [
     names::REVERSE,
     names::NAMES,
     names::SOCKETS,
+    names::PARTS,
     names::WORK,
     names::DROPS,
 ];
 
 /// Links that can be told apart by their addresses.
 const UPLINKS: u32 = 256;
+
+/// Packets in parts that are under way.
+const PARTS: u32 = 4096;
 
 /// Connected datagram sockets of the node's own processes, which are few.
 const CONNECTED: u32 = 1024;
@@ -349,6 +356,7 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Form {
         names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
         names::NAMES => of::<ReverseKey, Led>(LRU, limits.reverse, 0),
+        names::PARTS => of::<PartKey, Part>(LRU, PARTS, 0),
         names::WORK => scratch::<Work>(),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),

@@ -28,13 +28,9 @@ struct OldTable {
 /// Tables that programs on sockets write: what is in them is known nowhere else.
 pub(crate) const OF_SOCKETS: [&str; 3] = [names::REVERSE, names::NAMES, names::CONNECTED];
 /// Likewise, by programs on links, of what they lead.
-pub(crate) const OF_FLOWS: [&str; 2] = [names::AFFINITY, names::FLOWS];
+pub(crate) const OF_FLOWS: [&str; 3] = [names::AFFINITY, names::FLOWS, names::PARTS];
 /// Likewise, of what they ask policies about.
-pub(crate) const OF_POLICIES: [&str; 3] = [
-    policy_names::CONNECTIONS,
-    policy_names::FRAGMENTS,
-    policy_names::DENIALS,
-];
+pub(crate) const OF_POLICIES: [&str; 2] = [policy_names::CONNECTIONS, policy_names::DENIALS];
 
 /// Values by key, as bytes.
 type Rows = HashMap<Box<[u8]>, Box<[u8]>>;

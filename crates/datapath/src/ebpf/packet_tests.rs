@@ -1,6 +1,7 @@
 //! The same packets through the loaded programs and through the same code in
 //! user space: the same verdict, the same bytes. Needs root.
 
+mod parts;
 mod policies;
 
 use std::net::IpAddr;
@@ -194,6 +195,17 @@ impl Both {
         segment_size: u32,
         came_by: u32,
     ) -> Verdict {
+        self.became(program, original, segment_size, came_by).0
+    }
+
+    /// Likewise; what the packet became, too.
+    fn became(
+        &self,
+        program: &str,
+        original: &[u8],
+        segment_size: u32,
+        came_by: u32,
+    ) -> (Verdict, Vec<u8>) {
         self.memory.now.set(readback::now());
         let mut bytes = original.to_vec();
         let mut packet = PacketBytes {
@@ -224,7 +236,7 @@ impl Both {
         let (result, after) = match sys::test_run(loaded.as_fd(), original, segment_size, came_by) {
             // The kernel takes no test packet without a whole IP header.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && original.len() < 54 => {
-                return verdict;
+                return (verdict, bytes);
             }
             outcome => outcome.unwrap(),
         };
@@ -236,7 +248,7 @@ impl Both {
         if !matches!(verdict, Verdict::Drop(_)) {
             assert_eq!(after, bytes, "{program}: {verdict:?} of {original:02x?}");
         }
-        verdict
+        (verdict, bytes)
     }
 
     fn all_agree(&self, original: &[u8], segment_size: u32) {

@@ -9,8 +9,8 @@ use socket2::{SockAddr, Socket};
 use super::socket;
 use crate::wire::{Answer, Attempt, Outcome, Transport};
 
-/// The longest answer to a datagram.
-const MAX_DATAGRAM: usize = 4096;
+/// The longest answer to a datagram (RFC 768).
+const MAX_DATAGRAM: usize = 0x1_0000;
 
 /// A socket on which a server can be asked.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Asking {
     pub(super) fn again(&mut self, bytes: usize) -> Outcome {
         let (result, established) = match self {
             Self::Stream(stream) => (ask_stream(stream, bytes), true),
-            Self::Datagram { socket, to } => (ask_datagram(socket, *to), false),
+            Self::Datagram { socket, to } => (ask_datagram(socket, *to, bytes), false),
         };
         match result {
             Ok((answer, peer)) => Outcome::Answered { answer, peer },
@@ -113,18 +113,24 @@ fn ask_stream(stream: &mut BufReader<Socket>, bytes: usize) -> io::Result<(Answe
     Ok((serde_json::from_str(&line)?, inet(&peer)?))
 }
 
-fn ask_datagram(socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<(Answer, SocketAddr)> {
-    let question = b"?";
+/// That many bytes in one datagram; back come the answer and as many, likewise.
+fn ask_datagram(
+    socket: &UdpSocket,
+    to: Option<SocketAddr>,
+    bytes: usize,
+) -> io::Result<(Answer, SocketAddr)> {
+    let mut question = b"?\n".to_vec();
+    question.resize(question.len() + bytes, b'.');
     let sent = match to {
-        Some(to) => socket.send_to(question, to),
-        None => socket.send(question),
+        Some(to) => socket.send_to(&question, to),
+        None => socket.send(&question),
     };
     match sent {
         // The node's own packet filter refuses: what it says is to be read.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         sent => drop(sent?),
     }
-    let mut buffer = [0; MAX_DATAGRAM];
+    let mut buffer = vec![0; MAX_DATAGRAM];
     let (length, source) = loop {
         match socket.recv_from(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -135,7 +141,12 @@ fn ask_datagram(socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<(Answe
         Some(_) => source,
         None => socket.peer_addr()?,
     };
-    Ok((serde_json::from_slice(&buffer[..length])?, peer))
+    let mut parts = buffer[..length].splitn(2, |byte| *byte == b'\n');
+    let (answer, back) = (parts.next(), parts.next());
+    if back.map(<[u8]>::len) != Some(bytes) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((serde_json::from_slice(answer.unwrap_or_default())?, peer))
 }
 
 fn inet(address: &SockAddr) -> io::Result<SocketAddr> {

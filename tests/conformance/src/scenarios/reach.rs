@@ -7,7 +7,7 @@ use crate::cluster::{OUTSIDE, eventually, node_port_nodes};
 use crate::path::{CLIENT, HOME, ON_HOST, Path};
 use crate::place::Place;
 use crate::scenario::{Scenario, Skip};
-use crate::stage::{Kind, Stage};
+use crate::stage::{Asker, Kind, Stage};
 use crate::wire::{Outcome, Transport};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -81,6 +81,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         |stage| reach(stage, Kind::ExternalIp, Transport::UdpUnconnected),
     )
     .on(Path::ALL),
+    Scenario::new(
+        "cluster-ip-udp-large",
+        "A datagram longer than the way is wide reaches the ClusterIP's endpoint, and so does one back.",
+        |stage| reach_by_large(stage, Kind::ClusterIp),
+    )
+    .on(Path::INSIDE)
+    .also_single_stack(),
+    Scenario::new(
+        "node-port-udp-large",
+        "Likewise by a NodePort.",
+        |stage| reach_by_large(stage, Kind::NodePort),
+    )
+    .on(Path::ALL)
+    .also_single_stack(),
 ];
 
 /// There and back: more than any MTU on the way, and than a window.
@@ -145,6 +159,37 @@ fn reach(stage: &Stage<'_>, kind: Kind, transport: Transport) -> Result<()> {
         if transport == Transport::Tcp {
             let outcome = client.bulk(transport, to, BULK)?;
             outcome.answered().context("many bytes there and back")?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a datagram: two or three packets, and nearly as many as there can be.
+const LARGE: [usize; 2] = [2_000, 60_000];
+
+fn reach_by_large(stage: &Stage<'_>, kind: Kind) -> Result<()> {
+    let server = stage.path.server();
+    let spec = match kind {
+        Kind::NodePort => json!({"type": "NodePort"}),
+        _ => json!({}),
+    };
+    let service = stage.service_of(&server, &spec)?;
+    let (client, to) = (stage.client()?, service.frontend(kind, "udp", HOME)?);
+    // Short, as what finds out how wide the way is may be lost.
+    let searching = client.expecting_silence();
+    for transport in [Transport::UdpConnected, Transport::UdpUnconnected] {
+        for bytes in LARGE {
+            let ask = |client: &Asker| {
+                let outcome = client.bulk(transport, to, bytes)?;
+                let answered = outcome
+                    .answered()
+                    .with_context(|| format!("{transport:?} to {to}, {bytes} bytes"))?;
+                answered.by(server.name)?.from(to).map(drop)
+            };
+            eventually("the first answer", || ask(&searching))?;
+            for _ in 0..4 {
+                ask(&client)?;
+            }
         }
     }
     Ok(())

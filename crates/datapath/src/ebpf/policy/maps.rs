@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE,
-    BPF_MAP_TYPE_LRU_HASH as LRU, BPF_MAP_TYPE_PERCPU_ARRAY as PER_CPU,
+    BPF_MAP_TYPE_PERCPU_ARRAY as PER_CPU,
 };
 use ripstop_abi::{
-    Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, FragmentKey, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
+    Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, PairKey, PairRow, Policing,
+    PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
 };
 
 use crate::Error;
@@ -30,11 +30,10 @@ pub(crate) struct PolicyMaps {
     pub(crate) denials: Table<DenialKey, DenialRow>,
     pub(crate) shares: Table<ShareKey, u32>,
     denials_lost: OwnedFd,
-    fragments: OwnedFd,
     policing: OwnedFd,
 }
 
-pub(crate) const ALL: [&str; 12] = [
+pub(crate) const ALL: [&str; 11] = [
     names::PODS,
     names::CLASSES,
     names::PAIRS,
@@ -44,16 +43,12 @@ pub(crate) const ALL: [&str; 12] = [
     names::CONNECTIONS,
     names::DENIALS,
     names::DENIALS_LOST,
-    names::FRAGMENTS,
     names::POLICING,
     names::SHARES,
 ];
 
 /// Addresses of this node.
 const OWN: u32 = 1024;
-
-/// Packets in parts that are under way.
-const FRAGMENTS: u32 = 1024;
 
 impl PolicyMaps {
     /// `map` is asked for the tables in the order of [`ALL`].
@@ -75,7 +70,6 @@ impl PolicyMaps {
             connections: table!(names::CONNECTIONS),
             denials: table!(names::DENIALS),
             denials_lost: map(names::DENIALS_LOST)?,
-            fragments: map(names::FRAGMENTS)?,
             policing: map(names::POLICING)?,
             shares: table!(names::SHARES),
         })
@@ -92,7 +86,6 @@ impl PolicyMaps {
             names::CONNECTIONS => self.connections.as_fd(),
             names::DENIALS => self.denials.as_fd(),
             names::DENIALS_LOST => self.denials_lost.as_fd(),
-            names::FRAGMENTS => self.fragments.as_fd(),
             names::POLICING => self.policing.as_fd(),
             names::SHARES => self.shares.as_fd(),
             _ => return None,
@@ -127,7 +120,6 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Option<Form> {
         }
         names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
-        names::FRAGMENTS => of::<FragmentKey, u32>(LRU, FRAGMENTS, 0),
         names::POLICING => scratch::<Policing>(),
         // Both ways of each pod, and who says how many.
         names::SHARES => of::<ShareKey, u32>(HASH, 2 * limits.endpoints + 1, NO_PREALLOC),
