@@ -149,9 +149,9 @@ fn place(tables: &impl Tables, by: u32, work: &mut Work) {
     let (key, part) = (&mut work.part_key, &work.part);
     if tables.range(&part.source) == RANGE_PODS {
         key.owner = part.source;
-        key.place = by | part.id % OF_POD;
+        key.place = by | (part.id % OF_POD);
     } else {
         key.owner = Address::default();
-        key.place = by | client_hash(&part.source, part.id as u16) % OF_OTHERS;
+        key.place = by | (client_hash(&part.source, part.id as u16) % OF_OTHERS);
     }
 }

@@ -23,7 +23,7 @@ pub fn parts(frame: &[u8], most: usize, id: u16) -> Vec<Vec<u8>> {
         let (offset, more) = ((index * most) as u16, index != last);
         let mut part = head.to_vec();
         if v4 {
-            let field = offset / 8 | if more { 0x2000 } else { 0 };
+            let field = (offset / 8) | if more { 0x2000 } else { 0 };
             part[ETHERNET + 2..][..2].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
             part[ETHERNET + 4..][..2].copy_from_slice(&id.to_be_bytes());
             part[ETHERNET + 6..][..2].copy_from_slice(&field.to_be_bytes());
