@@ -70,6 +70,11 @@ impl<'a> Stage<'a> {
             "spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": [self.family.name()]},
         });
         merge(&mut object["spec"], spec);
+        // Else it would be the one of a scenario that has just ended, at which nodes
+        // that have not heard of that yet still answer for the other service.
+        if object["spec"]["type"] == "LoadBalancer" {
+            object["spec"]["loadBalancerIP"] = json!(self.own_ip());
+        }
         let collection = "/api/v1/namespaces/default/services";
         let object = self.create(collection, &object)?;
         Ok(Service::new(self, object))
@@ -204,9 +209,9 @@ impl<'a> Stage<'a> {
         NODES.iter().map(|node| self.address(node)).collect()
     }
 
-    /// An address for `externalIPs` that no other scenario has: of the load
-    /// balancers' range, to which the underlay has routes, but not given out.
-    pub fn external_ip(&self) -> IpAddr {
+    /// An address that no other scenario has, for `externalIPs` and as a load
+    /// balancer's: of the range of those, to which the underlay has routes.
+    pub fn own_ip(&self) -> IpAddr {
         let number = self.cluster.external_number();
         match self.family {
             Family::Ipv4 => Ipv4Addr::new(172, 30, 255, number).into(),

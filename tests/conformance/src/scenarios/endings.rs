@@ -107,7 +107,7 @@ fn no_endpoints(stage: &Stage<'_>) -> Result<()> {
         &json!({
             "type": "LoadBalancer",
             "selector": {"who": "nobody"},
-            "externalIPs": [stage.external_ip()],
+            "externalIPs": [stage.own_ip()],
             "ports": [
                 {"name": "tcp", "port": 80, "protocol": "TCP"},
                 {"name": "udp", "port": 80, "protocol": "UDP"},

@@ -106,7 +106,7 @@ fn reach(stage: &Stage<'_>, kind: Kind, transport: Transport) -> Result<()> {
         Kind::ClusterIp => json!({}),
         Kind::NodePort => json!({"type": "NodePort"}),
         Kind::LoadBalancer => json!({"type": "LoadBalancer"}),
-        Kind::ExternalIp => json!({"externalIPs": [stage.external_ip()]}),
+        Kind::ExternalIp => json!({"externalIPs": [stage.own_ip()]}),
     };
     let service = stage.service_of(&server, &spec)?;
     let port = match transport {
