@@ -8,6 +8,7 @@ mod image;
 mod kernel;
 mod next;
 mod run;
+mod sctp;
 mod test;
 
 use anyhow::Result;
@@ -28,6 +29,8 @@ enum Task {
     NextVersion,
     /// Run a command on Debian's own kernel, in a virtual machine.
     Kernel(kernel::Args),
+    /// Run the tests of SCTP on Debian's own kernel, in a virtual machine.
+    Sctp,
     /// Give the decoders hostile bytes for a while.
     Fuzz(fuzz::Args),
     /// Measure beside the peers (as root).
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Task::Image(args) => image::run(&args),
         Task::NextVersion => next::run(),
         Task::Kernel(args) => kernel::run(&args),
+        Task::Sctp => sctp::run(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
     }

@@ -13,7 +13,6 @@ pub mod client;
 pub mod cluster;
 pub mod engine;
 pub mod expect;
-pub mod known;
 pub mod matrix;
 pub mod options;
 pub mod path;

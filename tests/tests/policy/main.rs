@@ -10,6 +10,7 @@ mod probes;
 #[path = "../../../crates/plan/tests/policy/reference.rs"]
 mod reference;
 mod scenarios;
+mod sctp;
 mod stage;
 mod switch;
 mod town;

@@ -60,6 +60,7 @@ impl World {
         let protocol = match probe.kind {
             Kind::Tcp => Some(ripstop_model::Protocol::Tcp),
             Kind::Udp => Some(ripstop_model::Protocol::Udp),
+            Kind::Sctp => Some(ripstop_model::Protocol::Sctp),
         };
         let ends = [
             (client, server.ip(), Direction::Egress),

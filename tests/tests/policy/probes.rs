@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::stage::Place;
 
 /// For an answer that is to come; a busy machine takes its time.
@@ -20,6 +22,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(crate) enum Kind {
     Tcp,
     Udp,
+    /// Associations with one stream, which sockets have as TCP's connections.
+    Sctp,
 }
 
 /// A connection to try.
@@ -39,7 +43,8 @@ pub(crate) enum Reach {
     Silent,
 }
 
-/// Answers TCP and UDP on some ports of a place until it is dropped.
+/// Answers TCP, UDP and, if the kernel has it, SCTP on some ports of a place until it
+/// is dropped.
 pub(crate) struct Servers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -51,24 +56,28 @@ impl Servers {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for place in places {
-            let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+            let (mut streams, mut udp) = (Vec::new(), Vec::new());
             for port in ports {
                 for any in place.any() {
                     let at = SocketAddr::new(any, *port);
-                    let opened = place
-                        .netns
-                        .run(|| (listen(at), bound(at, socket2::Type::DGRAM)));
-                    let (listener, socket) = opened.expect("the namespace");
-                    let listener = listener.unwrap_or_else(|e| panic!("{} {at}: {e}", place.name));
-                    listener.set_nonblocking(true).unwrap();
-                    tcp.push(listener);
+                    let opened = place.netns.run(|| {
+                        let tcp = listen(at, Protocol::TCP);
+                        (tcp, listen_sctp(at), bound(at, Protocol::UDP))
+                    });
+                    let (tcp, sctp, socket) = opened.expect("the namespace");
+                    for listener in [Some(tcp), sctp].into_iter().flatten() {
+                        let listener =
+                            listener.unwrap_or_else(|e| panic!("{} {at}: {e}", place.name));
+                        listener.set_nonblocking(true).unwrap();
+                        streams.push(listener);
+                    }
                     let socket = socket.unwrap_or_else(|e| panic!("{} {at}: {e}", place.name));
                     socket.set_nonblocking(true).unwrap();
                     udp.push(socket.into());
                 }
             }
             let stop = Arc::clone(&stop);
-            threads.push(std::thread::spawn(move || serve(&tcp, &udp, &stop)));
+            threads.push(std::thread::spawn(move || serve(&streams, &udp, &stop)));
         }
         Self { stop, threads }
     }
@@ -83,15 +92,30 @@ impl Drop for Servers {
     }
 }
 
-fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = bound(at, socket2::Type::STREAM)?;
+fn listen(at: SocketAddr, protocol: Protocol) -> std::io::Result<TcpListener> {
+    let socket = bound(at, protocol)?;
     socket.listen(1024)?;
+    // For what these tests do with it, an SCTP socket is one as well.
     Ok(socket.into())
 }
 
+/// `None` if the kernel has no SCTP.
+fn listen_sctp(at: SocketAddr) -> Option<std::io::Result<TcpListener>> {
+    has_sctp().then(|| listen(at, Protocol::SCTP))
+}
+
+/// Whether the kernel has SCTP sockets.
+pub(crate) fn has_sctp() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::SCTP)).is_ok()
+}
+
 /// An IPv6 socket is for IPv6 alone: the other family has one of its own.
-fn bound(at: SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(at), kind, None)?;
+fn bound(at: SocketAddr, protocol: Protocol) -> std::io::Result<Socket> {
+    let kind = match protocol {
+        Protocol::UDP => Type::DGRAM,
+        _ => Type::STREAM,
+    };
+    let socket = Socket::new(Domain::for_address(at), kind, Some(protocol))?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -101,11 +125,11 @@ fn bound(at: SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket
 }
 
 /// Echoes what comes, until told to stop.
-fn serve(tcp: &[TcpListener], udp: &[UdpSocket], stop: &AtomicBool) {
+fn serve(streams: &[TcpListener], udp: &[UdpSocket], stop: &AtomicBool) {
     let mut open: Vec<TcpStream> = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     while !stop.load(Ordering::Relaxed) {
-        for listener in tcp {
+        for listener in streams {
             while let Ok((stream, _)) = listener.accept() {
                 stream.set_nonblocking(true).unwrap();
                 open.push(stream);
@@ -151,8 +175,27 @@ impl Place {
                     Err(error) => said(&error),
                 }
             }
+            Kind::Sctp => match self.associate(server, patience) {
+                Ok(_) => Reach::Open,
+                Err(error) => said(&error),
+            },
             Kind::Udp => self.ask(server, patience),
         }
+    }
+
+    /// Begins an association.
+    pub(crate) fn associate(
+        &self,
+        server: SocketAddr,
+        patience: Duration,
+    ) -> std::io::Result<TcpStream> {
+        let domain = Domain::for_address(server);
+        let made = self
+            .netns
+            .run(|| Socket::new(domain, Type::STREAM, Some(Protocol::SCTP)));
+        let socket = made.expect("the namespace")?;
+        socket.connect_timeout(&server.into(), patience)?;
+        Ok(socket.into())
     }
 
     fn ask(&self, server: SocketAddr, patience: Duration) -> Reach {

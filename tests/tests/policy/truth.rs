@@ -204,7 +204,7 @@ impl Table {
             let expected = match (&said, probe.kind) {
                 (Ok(()), _) => *reach == Reach::Open,
                 (Err(_), Kind::Tcp) => *reach == Reach::Refused,
-                (Err(_), Kind::Udp) => *reach != Reach::Open,
+                (Err(_), Kind::Udp | Kind::Sctp) => *reach != Reach::Open,
             };
             if !expected {
                 wrong.push(self.sentence(probe, *reach, &said));

@@ -20,20 +20,23 @@ const TOOLS: &[(&str, &str)] = &[
     ("cpio", "/usr/bin/cpio"),
     ("kmod", "/usr/sbin/modprobe"),
 ];
+const PACKAGE: &str = "linux-image-amd64";
+/// MiB.
+const MEMORY: u32 = 4096;
 /// How the command ended, told on the machine's console.
 const ENDED: &str = "command ended with ";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Package of the kernel.
-    #[arg(long, default_value = "linux-image-amd64")]
+    #[arg(long, default_value = PACKAGE)]
     package: String,
     /// Files of a kernel's packages instead, of another Debian or Ubuntu (there
     /// linux-image, linux-modules and linux-modules-extra).
     #[arg(long, value_delimiter = ',', conflicts_with = "package")]
     deb: Vec<PathBuf>,
     /// Memory of the virtual machine, MiB.
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = MEMORY)]
     memory: u32,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
@@ -48,6 +51,19 @@ pub(crate) struct Args {
     /// `target/release/ripstop lab demo`.
     #[arg(last = true, required = true)]
     command: Vec<String>,
+}
+
+/// Runs a command on the kernel that has these modules.
+pub(crate) fn run_with(modules: &[&str], minutes: u64, command: &[&str]) -> Result<()> {
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    run(&Args {
+        package: PACKAGE.to_owned(),
+        memory: MEMORY,
+        cpus: 2,
+        minutes,
+        modules: text(modules),
+        command: text(command),
+    })
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -121,15 +121,10 @@ fn ask_datagram(
 ) -> io::Result<(Answer, SocketAddr)> {
     let mut question = b"?\n".to_vec();
     question.resize(question.len() + bytes, b'.');
-    let sent = match to {
-        Some(to) => socket.send_to(&question, to),
-        None => socket.send(&question),
+    match to {
+        Some(to) => socket.send_to(&question, to)?,
+        None => socket.send(&question)?,
     };
-    match sent {
-        // The node's own packet filter refuses: what it says is to be read.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        sent => drop(sent?),
-    }
     let mut buffer = vec![0; MAX_DATAGRAM];
     let (length, source) = loop {
         match socket.recv_from(&mut buffer) {

@@ -2,11 +2,17 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::wire::{Attempt, Outcome, Transport};
+
+/// Ports that the kernel gives to no socket by itself (`ip_local_port_range`).
+const PORTS: Range<u16> = 61_000..65_535;
 
 /// A socket for the attempt: bound if it says from where, not yet connected.
 ///
@@ -17,29 +23,53 @@ pub(super) fn make(attempt: &Attempt) -> io::Result<Socket> {
     let socket = match attempt.transport {
         Transport::Tcp => Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?,
         Transport::Sctp => Socket::new(domain, Type::STREAM, Some(Protocol::SCTP))?,
-        Transport::UdpConnected | Transport::UdpUnconnected => {
-            let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-            report_errors(&socket, domain)?;
-            socket
-        }
+        Transport::UdpConnected | Transport::UdpUnconnected => datagrams(attempt, domain)?,
     };
     let limit = Some(Duration::from_millis(attempt.limit_ms));
     socket.set_read_timeout(limit)?;
     socket.set_write_timeout(limit)?;
-    if attempt.from.is_some() || attempt.from_port.is_some() {
+    let is_stream = socket.r#type()? == Type::STREAM;
+    if attempt.from_port.is_some() || (is_stream && attempt.from.is_some()) {
         socket.set_reuse_address(true)?;
-        let any = match attempt.to {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let (address, port) = (attempt.from.unwrap_or(any), attempt.from_port.unwrap_or(0));
-        socket.bind(&SocketAddr::new(address, port).into())?;
+        let address = source(attempt);
+        socket.bind(&SocketAddr::new(address, attempt.from_port.unwrap_or(0)).into())?;
     }
     if attempt.from_port.is_some() && attempt.transport == Transport::Tcp {
         // The same port will be used again: no TIME_WAIT.
         socket.set_linger(Some(Duration::ZERO))?;
     }
     Ok(socket)
+}
+
+/// From where, if that matters.
+fn source(attempt: &Attempt) -> IpAddr {
+    attempt.from.unwrap_or(match attempt.to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    })
+}
+
+/// A socket for datagrams, at a port that nobody has had for long unless the attempt
+/// names one. Those that the kernel gives come again, and while a node takes a
+/// service up, what it was told at a port before can still count (the scenario
+/// `udp-before-service` is about that).
+fn datagrams(attempt: &Attempt, domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    report_errors(&socket, domain)?;
+    if attempt.from_port.is_some() {
+        return Ok(socket);
+    }
+    // Several of these programs may be in one network namespace.
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| (std::process::id() * 331).into());
+    for _ in 0..PORTS.len() {
+        let index = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u32;
+        let port = PORTS.start + index as u16;
+        match socket.bind(&SocketAddr::new(source(attempt), port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound.map(|()| socket),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// ICMP errors also at sockets that are not connected (`IP_RECVERR`).

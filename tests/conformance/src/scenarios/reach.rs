@@ -109,6 +109,7 @@ fn reach(stage: &Stage<'_>, kind: Kind, transport: Transport) -> Result<()> {
         Kind::ExternalIp => json!({"externalIPs": [stage.own_ip()]}),
     };
     let service = stage.service_of(&server, &spec)?;
+    service.settle()?;
     let port = match transport {
         Transport::Tcp => "tcp",
         Transport::Sctp => "sctp",

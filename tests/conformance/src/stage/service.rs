@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::Stage;
 use crate::cluster::{at, eventually};
+use crate::path::NODES;
+use crate::place::Place;
 
 /// Which of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,24 @@ impl<'a> Service<'a> {
             let own = all.find(|address| self.stage.family.is_of(*address));
             own.with_context(|| format!("status: {}", object["status"]))
         })
+    }
+
+    /// Waits until every node has it with its endpoints. A node that has not heard of
+    /// it may leave what goes to one of its other addresses to one that has, and
+    /// refuses it when it has heard of the service but not yet of its slices. At
+    /// ClusterIPs no node answers for another.
+    ///
+    /// # Errors
+    /// If one does not have it.
+    pub fn settle(&self) -> Result<()> {
+        let to = self.cluster()?;
+        for node in NODES {
+            let asker = self.stage.from(&Place::node(node))?;
+            eventually("every node has the service", || {
+                asker.tcp(to)?.answered().context(node)
+            })?;
+        }
+        Ok(())
     }
 
     /// Changes it by a merge patch.
