@@ -58,6 +58,7 @@ pub(crate) fn run_with(modules: &[&str], minutes: u64, command: &[&str]) -> Resu
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     run(&Args {
         package: PACKAGE.to_owned(),
+        deb: Vec::new(),
         memory: MEMORY,
         cpus: 2,
         minutes,
