@@ -84,7 +84,7 @@ impl EbpfEngine {
             digest: Programs::digest(&constants),
         };
         state.write(&self.pins)?;
-        tracing::info!("tables of the datapath have grown: one was full");
+        tracing::info!("tables of the datapath have grown: not all rows had room");
         Ok(true)
     }
 }

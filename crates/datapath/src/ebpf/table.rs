@@ -86,11 +86,12 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
     ) -> Put {
         /// Rows that take longer to write than a thread to start, by far.
         const PART: usize = 8192;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let part = rows.len().div_ceil(threads).max(PART);
-        if rows.len() <= part {
+        if rows.len() <= PART {
             return self.put_part(rows, describe);
         }
+        // Asking for it takes longer than to write a few rows: files are read.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let part = rows.len().div_ceil(threads).max(PART);
         // The kernel locks buckets, not tables.
         let describe = &describe;
         let written = std::thread::scope(|scope| {
