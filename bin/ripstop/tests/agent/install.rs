@@ -29,7 +29,7 @@ fn an_uninstalled_node(engine: &str) {
     node.create_node("node2", 12, &["10.244.2.0/24", "fd00:244:0:2::/64"]);
     // On no link of ours: a tunnel leads there.
     node.create_node("node3", 200, &["10.244.3.0/24"]);
-    node.move_node("node3", "198.51.100.7");
+    node.move_node("node3", &["198.51.100.7"]);
     // Somebody else's, which stay.
     let foreign = "tc qdisc add dev eth0 clsact && \
         tc filter add dev eth0 ingress prio 7 bpf bytecode '1,6 0 0 0' && \

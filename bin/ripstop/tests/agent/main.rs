@@ -6,7 +6,9 @@ mod controller;
 mod install;
 mod life;
 mod node;
+mod pod;
 mod rights;
+mod talk;
 
 use std::fs::{Permissions, set_permissions};
 use std::io::{Read, Write};
@@ -70,9 +72,22 @@ fn routes_follow_the_nodes() {
         routes.contains("10.244.2.0/24 via 172.30.1.12")
             && routes.contains("fd00:244:0:2::/64 via fd00:30:1::c")
     });
+    // It changes its addresses, and comes to be on no link of ours.
+    node.move_node("node2", &["172.30.1.32", "fd00:30:1::20"]);
+    eventually("routes to where node2 is now", || {
+        let routes = node.routes();
+        routes.contains("10.244.2.0/24 via 172.30.1.32")
+            && routes.contains("fd00:244:0:2::/64 via fd00:30:1::20")
+            && !routes.contains("172.30.1.12")
+    });
+    node.move_node("node2", &["198.51.100.7", "2001:db8::7"]);
+    eventually("a tunnel to node2", || {
+        let routes = node.routes();
+        routes.contains("10.244.2.0/24 via ") && !routes.contains("172.30.1.32")
+    });
     node.delete_cluster_object::<Node>("node2");
     eventually("no routes to node2", || {
-        !node.routes().contains("via 172.30.1.12")
+        !node.routes().contains("10.244.2.0/24")
     });
 }
 

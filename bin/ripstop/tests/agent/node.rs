@@ -196,6 +196,13 @@ impl TestNode {
         self.directory.path().join("run")
     }
 
+    /// How many pods are remembered in files.
+    pub(crate) fn records(&self) -> usize {
+        let files = fs::read_dir(self.run_dir().join("pods")).unwrap().flatten();
+        let records = files.filter(|file| file.path().extension().is_some());
+        records.count()
+    }
+
     /// Everything of the node that an agent could leave something in.
     pub(crate) fn traces(&self) -> String {
         // Routers have more addresses of the kernel's own than hosts, and that of a
@@ -257,12 +264,13 @@ impl TestNode {
         self.client().delete::<K>(None, name, Some(0)).unwrap();
     }
 
-    /// Gives a node one other address.
-    pub(crate) fn move_node(&self, name: &str, ip: &str) {
-        let addresses = json!([{"type": "InternalIP", "address": ip}]);
+    /// Gives a node other addresses.
+    pub(crate) fn move_node(&self, name: &str, ips: &[&str]) {
+        let address = |ip: &&str| json!({"type": "InternalIP", "address": ip});
+        let addresses: Vec<_> = ips.iter().map(address).collect();
         let status = |node: &mut Node| {
             let status = node.status.get_or_insert_default();
-            status.addresses = serde_json::from_value(addresses.clone()).unwrap();
+            status.addresses = serde_json::from_value(json!(addresses)).unwrap();
         };
         self.client().modify_status(None, name, status).unwrap();
     }
@@ -396,6 +404,16 @@ impl Agent {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What `ripstop status` prints for people.
+    pub(crate) fn screen(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_ripstop"))
+            .args(["status", "--run-dir"])
+            .arg(&self.run_dir)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Tells it to end, as a runtime does.

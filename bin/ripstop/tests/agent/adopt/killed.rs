@@ -8,9 +8,10 @@ use ripstop_host::pod::{is_finished, is_host_end};
 use serde_json::json;
 
 use super::plugin::{Other, there_are_others};
-use super::talk::{PORT, Talk, plugin, serve};
 use super::{adopted, start};
 use crate::node::{TestNode, eventually, read};
+use crate::pod::plugin;
+use crate::talk::{PORT, Talk, serve};
 
 /// Moments after the record of the pod was written, microseconds: an adoption takes
 /// some milliseconds.

@@ -3,9 +3,7 @@
 mod killed;
 mod plugin;
 mod refused;
-mod talk;
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -17,9 +15,10 @@ use ripstop_netlink::{Netlink, address};
 use serde_json::{Value, json};
 
 use crate::node::{Agent, TestNode, eventually};
+use crate::pod::{TestPod, plugin};
+use crate::talk::{PORT, Talk, reaches, serve};
 use crate::{read_object, service, slice_of};
-use plugin::{Other, TestPod, there_are_others};
-use talk::{PORT, Talk, plugin, reaches, serve};
+use plugin::{Other, there_are_others};
 
 fn start(node: &TestNode, other: &Other<'_>, engine: &str) -> Agent {
     let flags = [
@@ -138,11 +137,7 @@ fn a_takeover(engine: &str) {
     }
 
     // Everybody reaches everybody, with new connections.
-    let mut new = TestPod::new(&node, "new");
-    node.create(&new.object(&json!({})));
-    let result = plugin_add(&node, &mut new);
-    assert!(result["ips"].is_array(), "{result}");
-    new.tell(&node);
+    let new = TestPod::attached(&node, "new");
     serve(&new.netns);
     for from in pods.iter().chain([&new]) {
         for to in pods.iter().chain([&new]) {
@@ -165,18 +160,6 @@ fn a_takeover(engine: &str) {
     all_go_on();
 
     they_end(&node, &other, &agent, &pods);
-}
-
-/// ADD of a pod of ours.
-fn plugin_add(node: &TestNode, pod: &mut TestPod) -> Value {
-    let pod_netns = pod.netns.path().to_owned();
-    assert!(pod_netns.exists());
-    let result = plugin(node, "ADD", pod, json!({}));
-    let ips = result["ips"].as_array().unwrap();
-    let addresses = ips.iter().map(|ip| ip["address"].as_str().unwrap());
-    let addresses = addresses.map(|net| net.split('/').next().unwrap().parse().unwrap());
-    pod.addresses = addresses.collect();
-    result
 }
 
 /// Adopted pods are clients and endpoints of services, and ask for names.
@@ -244,9 +227,7 @@ fn they_end(node: &TestNode, other: &Other<'_>, agent: &Agent, pods: &[TestPod])
     plugin(node, "GC", one, valid);
     let status = agent.until("all are gone", |s| s["pods"] == 1 && used(s) == 1);
     assert_eq!(adopted(&status), [""; 0]);
-    let records = fs::read_dir(node.run_dir().join("pods")).unwrap().flatten();
-    let records = records.filter(|file| file.path().extension().is_some());
-    assert_eq!(records.count(), 1, "the record of the pod that was added");
+    assert_eq!(node.records(), 1, "the pod that was added");
     eventually("no link and no route is left", || {
         let mut netlink = node.netlink();
         let links = netlink.links().unwrap();

@@ -3,19 +3,15 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ipnet::IpNet;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Pod;
-use ripstop_netlink::netns::Netns;
-use ripstop_netlink::{Netlink, link};
 use serde_json::{Value, json};
 
 use crate::node::TestNode;
-use crate::read_object;
+use crate::pod::TestPod;
 
 const FOLDER: &str = "/usr/lib/cni";
 
@@ -32,80 +28,6 @@ pub(super) fn there_are_others() -> bool {
 pub(super) struct Other<'a> {
     node: &'a TestNode,
     cache: PathBuf,
-}
-
-/// A pod with one interface, whoever made it.
-pub(super) struct TestPod {
-    pub(super) name: String,
-    pub(super) id: String,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) netns: Netns,
-    space: String,
-    config: Value,
-}
-
-impl Drop for TestPod {
-    fn drop(&mut self) {
-        Netns::remove(&self.space).unwrap();
-    }
-}
-
-impl TestPod {
-    /// An empty one.
-    pub(super) fn new(node: &TestNode, name: &str) -> Self {
-        let folder = node.folder().file_name().unwrap().to_string_lossy();
-        let space = format!("ripstop-adopt-{}.{folder}.{name}", std::process::id());
-        let netns = Netns::create(&space).expect("root makes network namespaces");
-        let mut inside = Netlink::in_netns(&netns).unwrap();
-        // Runtimes have a plugin of its own do that.
-        inside.execute([link::up(1)]).unwrap();
-        Self {
-            name: name.to_owned(),
-            id: format!("{name}-container"),
-            addresses: Vec::new(),
-            netns,
-            space,
-            config: Value::Null,
-        }
-    }
-
-    pub(super) fn netlink(&self) -> Netlink {
-        Netlink::in_netns(&self.netns).unwrap()
-    }
-
-    pub(super) fn args(&self) -> String {
-        let name = &self.name;
-        format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}")
-    }
-
-    /// As a scheduler leaves it.
-    pub(super) fn object(&self, labels: &Value) -> Pod {
-        read_object(json!({
-            "metadata": {"name": self.name, "namespace": "default", "labels": labels},
-            "spec": {"nodeName": "node1", "containers": [{"name": "main", "image": "web"}]},
-        }))
-    }
-
-    /// As its node's kubelet tells the API.
-    pub(super) fn tell(&self, node: &TestNode) {
-        let ips: Vec<_> = self.addresses.iter().map(|ip| json!({"ip": ip})).collect();
-        let running = json!({"phase": "Running", "podIP": self.addresses[0], "podIPs": ips});
-        let status = |pod: &mut Pod| pod.status = serde_json::from_value(running.clone()).unwrap();
-        let client = node.client();
-        client
-            .modify_status(Some("default"), &self.name, status)
-            .unwrap();
-    }
-
-    /// Everything that an agent could change inside it.
-    pub(super) fn traces(&self) -> String {
-        let script = "ip -o addr; ip route; ip -6 route; ip neigh show nud permanent";
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.space, "sh", "-c", script])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
 }
 
 impl<'a> Other<'a> {

@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use ripstop_host::pod::is_host_end;
 use serde_json::{Value, json};
 
-use super::plugin::{Other, TestPod, there_are_others};
-use super::talk::{reaches, serve};
+use super::plugin::{Other, there_are_others};
 use super::{adopted, start};
 use crate::node::{TestNode, eventually};
+use crate::pod::TestPod;
+use crate::talk::{reaches, serve};
 
 /// A bridge of a pod's own, or of some.
 fn on(other: &Other<'_>, bridge: &str, start: u8) -> Value {
