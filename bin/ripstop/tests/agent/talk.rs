@@ -1,6 +1,6 @@
 //! Connections between namespaces.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -54,6 +54,17 @@ impl Talk {
         let read = self.stream.read_exact(&mut back);
         read.unwrap_or_else(|error| panic!("{}: {error}", self.what));
         assert_eq!(&back, b"ripstop");
+    }
+
+    /// What is said now does not come there.
+    pub(crate) fn is_silent(&mut self) {
+        self.stream.write_all(b"ripstop").unwrap();
+        self.stream
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let read = self.stream.read(&mut [0; 7]);
+        let waits = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        assert!(waits, "{}: {read:?}", self.what);
     }
 }
 

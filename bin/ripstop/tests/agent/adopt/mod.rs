@@ -241,6 +241,59 @@ fn they_end(node: &TestNode, other: &Other<'_>, agent: &Agent, pods: &[TestPod])
     });
 }
 
+/// Policies are in force on adopted pods from the first moment on: on connections that
+/// began before, too.
+fn under_policies(engine: &str) {
+    if !there_are_others() {
+        return;
+    }
+    let node = TestNode::new(&format!("adopt-policies-{engine}"));
+    let other = Other::new(&node);
+    let pods = ["one", "two", "three"].map(|name| {
+        let pod = other.add(name, other.network("bridge", 20), json!({}));
+        node.create(&pod.object(&json!({"app": name})));
+        pod.tell(&node);
+        serve(&pod.netns);
+        pod
+    });
+    let [one, two, three] = &pods;
+    // Of these two, one may ask two; two may begin nothing.
+    node.create(&read_object::<NetworkPolicy>(json!({
+        "metadata": {"name": "two", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": "two"}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "one"}}}]}]},
+    })));
+    let talks = |from: &TestPod| {
+        let open = |to: &IpAddr| {
+            let open = || Talk::open(&from.name, &from.netns, *to, PORT);
+            eventually("it answers", || open().is_ok());
+            open().unwrap()
+        };
+        two.addresses.iter().map(open).collect::<Vec<_>>()
+    };
+    let (mut allowed, mut denied) = (talks(one), talks(three));
+    allowed
+        .iter_mut()
+        .chain(&mut denied)
+        .for_each(Talk::goes_on);
+    let agent = start(&node, &other, engine);
+    agent.until("adopted", |s| adopted(s).len() == pods.len());
+    allowed.iter_mut().for_each(Talk::goes_on);
+    denied.iter_mut().for_each(Talk::is_silent);
+    allowed.iter_mut().for_each(Talk::goes_on);
+}
+
+#[test]
+fn policies_are_in_force_on_what_began_before_with_ebpf() {
+    under_policies("ebpf");
+}
+
+#[test]
+fn policies_are_in_force_on_what_began_before_with_nftables() {
+    under_policies("nftables");
+}
+
 #[test]
 fn pods_of_other_plugins_are_adopted_with_ebpf() {
     a_takeover("ebpf");
