@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::packet::{ChecksumChange, Covered, Packet};
 use crate::wire::{Header, replace_sum, sum32};
-use crate::{Address, DropReason};
+use crate::{Address, DropReason, SocketState};
 
 /// A packet with its Ethernet header, in memory.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct PacketBytes<'a> {
     pub segment_size: u32,
     /// As [`Packet::came_by`].
     pub came_by: u32,
+    /// As [`Packet::socket`].
+    pub socket: Option<SocketState>,
 }
 
 impl Packet for PacketBytes<'_> {
@@ -41,6 +43,10 @@ impl Packet for PacketBytes<'_> {
 
     fn came_by(&self) -> u32 {
         self.came_by
+    }
+
+    fn socket(&self) -> Option<&SocketState> {
+        self.socket.as_ref()
     }
 
     fn reach(&mut self, _: usize) {}

@@ -7,11 +7,13 @@
 
 mod flow;
 mod read;
+mod stranded;
 
 use flow::{OWN, follow, open, step_aside};
 pub use flow::{begun, claimed};
 use read::{has_ports, marks, note_part, segment_of, with_ports};
 pub use read::{read_v4, read_v6};
+pub use stranded::stranded;
 
 use crate::Address;
 use crate::answer;
@@ -87,7 +89,11 @@ where
 {
     let read = packet.read(tables, !H::HAS_CHECKSUM, 1);
     let translated = of_sender & TRANSLATED_SENDER;
-    Packed(tables.decided_from_pod(read | translated, packet.ifindex()))
+    let act = Packed(tables.decided_from_pod(read | translated, packet.ifindex()));
+    if act.kind() == Packed::STACK && has_ports(read) && packet.stranded(tables) != 0 {
+        return Packed(refuse(DropReason::NoBackends));
+    }
+    act
 }
 
 /// What is to be done with one that came in from outside and is not simply to a

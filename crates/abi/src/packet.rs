@@ -1,9 +1,10 @@
 //! A packet as the decisions see it: in the kernel a socket buffer, in user
 //! space bytes.
 
-use crate::crossing::{left_v4, left_v6, performed_v4, performed_v6, read_v4, read_v6};
+use crate::crossing::{left_v4, left_v6, performed_v4, performed_v6, read_v4, read_v6, stranded};
 use crate::forward::Tables;
 use crate::policy::{asked_v4, asked_v6};
+use crate::table::SocketState;
 use crate::wire::Header;
 use crate::{Address, DropReason, Port, crc32c};
 
@@ -81,6 +82,10 @@ pub trait Packet {
     /// [`DropReason::Rewrite`] if there is no memory.
     fn resize(&mut self, length: usize) -> Result<(), DropReason>;
 
+    /// What the socket that sent it remembers, if it is one of this machine and
+    /// remembers anything.
+    fn socket(&self) -> Option<&SocketState>;
+
     /// [`read_v4`], [`read_v6`]. In the kernel functions that the verifier walks
     /// through once, whoever calls them; so are the next ones.
     #[inline(always)]
@@ -93,6 +98,15 @@ pub trait Packet {
         } else {
             read_v4(self, tables, of_pod)
         }
+    }
+
+    /// [`stranded`].
+    #[inline(always)]
+    fn stranded(&mut self, tables: &impl Tables) -> u32
+    where
+        Self: Sized,
+    {
+        stranded(self, tables)
     }
 
     /// [`asked_v4`], [`asked_v6`].

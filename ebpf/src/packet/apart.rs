@@ -85,6 +85,13 @@ pub(super) extern "C" fn read_v6(skb: *mut __sk_buff, of_pod: u32) -> u32 {
     ripstop_abi::read_v6(&mut Skb { skb }, &Kernel, of_pod)
 }
 
+/// [`ripstop_abi::stranded`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn stranded(skb: *mut __sk_buff) -> u32 {
+    ripstop_abi::stranded(&mut Skb { skb }, &Kernel)
+}
+
 /// [`ripstop_abi::asked_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -17,14 +17,15 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_redirect_peer, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
 use ripstop_abi::{
-    Address, ChecksumChange, Covered, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet, Tables,
+    Address, ChecksumChange, Covered, DropReason, ETH_P_IPV6, FinalVerdict, Header, Packet,
+    SocketState, Tables,
 };
 
-use crate::maps::count;
+use crate::maps::{SOCKETS, count};
 
 /// Ethernet, IP and TCP without options: as much as is ever looked at. Not more:
 /// TCP's payload is often out of reach, and bringing a byte of it near makes the
@@ -101,6 +102,26 @@ impl Packet for Skb {
         // SAFETY: the context is valid for as long as the program runs. If it
         // fails, what is out of reach is seen as missing.
         unsafe { bpf_skb_pull_data(self.skb, (*self.skb).len.min(length as u32)) };
+    }
+
+    #[inline(always)]
+    fn socket(&self) -> Option<&SocketState> {
+        // SAFETY: the context is valid for as long as the program runs, and holds
+        // the socket; what it remembers lives as long.
+        unsafe {
+            let socket = (*self.skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return None;
+            }
+            let socket = bpf_sk_fullsock(socket);
+            if socket.is_null() {
+                return None;
+            }
+            let storage = SOCKETS.0.get().cast();
+            bpf_sk_storage_get(storage, socket.cast(), ptr::null_mut(), 0)
+                .cast::<SocketState>()
+                .as_ref()
+        }
     }
 
     #[inline(always)]
@@ -199,6 +220,11 @@ impl Packet for Skb {
         } else {
             apart::read_v4(self.skb, of_pod)
         }
+    }
+
+    #[inline(always)]
+    fn stranded(&mut self, _: &impl Tables) -> u32 {
+        apart::stranded(self.skb)
     }
 
     #[inline(always)]

@@ -2,14 +2,14 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow,
-    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
+    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, PairKey,
+    PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
 };
 
 use super::apart;
 use crate::maps::{
-    CONNECTIONS, DENIALS, DENIALS_LOST, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
-    POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
+    CONNECTIONS, DENIALS, DENIALS_LOST, OWN_ADDRESSES, POLICING, POLICY_CLASSES, POLICY_PAIRS,
+    POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
 };
 use crate::services::{Kernel, add, add32};
 

@@ -5,8 +5,8 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey, Part,
-    PartKey, Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
+    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
+    Part, PartKey, Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
 };
 
 use super::apart;

@@ -1,5 +1,6 @@
 mod parts;
 mod renumbered;
+mod stranded;
 
 use std::vec;
 use std::vec::Vec;
@@ -147,6 +148,7 @@ fn through(tables: &MemoryTables, bytes: &mut Vec<u8>, ifindex: u32) -> Verdict 
         ifindex,
         segment_size: 0,
         came_by: 0,
+        socket: None,
     };
     if ifindex == LEAVING {
         packet.ifindex = UPLINK;

@@ -85,6 +85,7 @@ fn packet(bytes: &mut Vec<u8>, ifindex: u32, segment_size: u32) -> PacketBytes<'
         ifindex,
         segment_size,
         came_by: 0,
+        socket: None,
     }
 }
 

@@ -14,7 +14,7 @@ use super::sys;
 
 /// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
 /// `ebpf/src/socket/mod.rs`).
-const GLOBAL: [(&str, Takes); 19] = [
+const GLOBAL: [(&str, Takes); 20] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
@@ -27,6 +27,7 @@ const GLOBAL: [(&str, Takes); 19] = [
     ("judged", Takes::Words(1)),
     ("read_v4", Takes::PacketAnd(1)),
     ("read_v6", Takes::PacketAnd(1)),
+    ("stranded", Takes::PacketAnd(0)),
     ("asked_v4", Takes::PacketAnd(2)),
     ("asked_v6", Takes::PacketAnd(2)),
     ("performed_v4", Takes::PacketAnd(1)),

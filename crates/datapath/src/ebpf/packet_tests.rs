@@ -214,6 +214,7 @@ impl Both {
             ifindex: LOOPBACK,
             segment_size,
             came_by,
+            socket: None,
         };
         let verdict = match program {
             FROM_POD => from_pod(&mut packet, &self.memory, false).verdict(),

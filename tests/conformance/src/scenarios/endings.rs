@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cluster::{at, eventually};
 use crate::engine::Family;
-use crate::path::{CLIENT, FAR, HOME, NEAR, NODES, Path};
+use crate::path::{CLIENT, FAR, HOME, NEAR, NODES, ON_HOST, Path};
 use crate::place::Place;
 use crate::scenario::Scenario;
 use crate::stage::{Asker, Endpoint, Kind, Service, Socket, Stage, refused};
@@ -77,6 +77,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "udp-last-endpoint-gone",
         "Also when it was the last one: refused, and then the next one is reached.",
         udp_last_endpoint_gone,
+    )
+    .on(Path::CLIENTS),
+    Scenario::new(
+        "udp-endpoint-that-is-no-pod-gone",
+        "Also where the endpoint is no pod, but in a node's network.",
+        udp_other_endpoint_gone,
     )
     .on(Path::CLIENTS),
     Scenario::new(
@@ -435,6 +441,34 @@ fn udp_last_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
     service.set(&[near])?;
     for (transport, socket) in &sockets {
         comes_to(&client, socket, *transport, service.udp, NEAR.name)
+            .with_context(|| format!("{transport:?}"))?;
+    }
+    Ok(())
+}
+
+fn udp_other_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
+    let (kind, name) = kind(stage);
+    let ports = json!([{"name": "udp", "port": 80, "protocol": "UDP"}]);
+    let service = stage.service("web", &json!({"type": name, "ports": ports}))?;
+    let on_host = Endpoint::ready(stage.address(ON_HOST.name)?);
+    let slice = service.slice(ON_HOST.port, &[on_host])?;
+    let to = service.frontend(kind, "udp", HOME)?;
+    let client = stage.client()?.expecting_silence();
+    let mut sockets = Vec::new();
+    for transport in UDP {
+        sockets.push((transport, asked(&client, transport, to, ON_HOST.name)?));
+    }
+    service.set_endpoints(&slice, &[])?;
+    for (transport, socket) in &sockets {
+        eventually("refused", || match socket.again()? {
+            Outcome::Refused => Ok(()),
+            Outcome::Reset if *transport == Transport::UdpConnected => Ok(()),
+            other => bail!("{transport:?}: {other:?}"),
+        })?;
+    }
+    service.set_endpoints(&slice, &[on_host])?;
+    for (transport, socket) in &sockets {
+        comes_to(&client, socket, *transport, to, ON_HOST.name)
             .with_context(|| format!("{transport:?}"))?;
     }
     Ok(())

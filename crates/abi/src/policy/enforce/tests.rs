@@ -107,6 +107,7 @@ fn run_bytes(
         ifindex: link,
         segment_size: 0,
         came_by: came_by.unwrap_or(0),
+        socket: None,
     };
     let outcome = match (link, came_by) {
         (_, Some(_)) => crate::to_pod(&mut packet, tables),
