@@ -9,16 +9,19 @@ use crate::load::Sample;
 use crate::report::{Ratio, median};
 
 /// How long a side is measured at a time: short, so that what disturbs one side
-/// most often disturbs the other, too, or is one of many.
-const TURN: Duration = Duration::from_millis(250);
-/// Turns that are not counted, in milliseconds: by then a client has used all of
-/// its ports, and each new connection finds the last one of its port still
+/// most often disturbs the other, too, or is one of many. Not a part of a second,
+/// which is how often much happens on a machine.
+const TURN: Duration = Duration::from_millis(270);
+/// The first turn, which is not counted: after it a client has used all of its
+/// ports, and each new connection finds the last one of its port still
 /// remembered, as from then on.
 const WARM_UP: Duration = Duration::from_millis(1500);
 /// Rounds below which there is no interval to speak of.
 const FEWEST: usize = 6;
 
-/// How often the sides are measured. A round is two turns of each: A B C, C B A.
+/// How often the sides are measured. A round is two turns of each: in some order,
+/// and back. Another order each time, so that what happens again and again does not
+/// always meet the same side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds(usize);
 
@@ -39,13 +42,33 @@ impl Rounds {
             sample(side, WARM_UP)?;
         }
         let mut samples = vec![Vec::with_capacity(2 * self.0); sides.len()];
+        let mut orders = Orders(0x9e37_79b9_7f4a_7c15);
         for _ in 0..self.0 {
-            let forth = 0..sides.len();
-            for side in forth.clone().chain(forth.rev()) {
+            let order = orders.next(sides.len());
+            for side in order.iter().chain(order.iter().rev()).copied() {
                 samples[side].push(sample(&sides[side], TURN)?);
             }
         }
         Ok(samples)
+    }
+}
+
+/// Orders by chance, the same in every run.
+struct Orders(u64);
+
+impl Orders {
+    /// Of so many.
+    fn next(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for last in (1..count).rev() {
+            // xorshift64 (Marsaglia, 2003).
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            let below = last as u64 + 1;
+            order.swap(last, (self.0 % below) as usize);
+        }
+        order
     }
 }
 
@@ -138,13 +161,17 @@ mod tests {
     #[test]
     fn sides_take_turns_forth_and_back() {
         let order = std::cell::RefCell::new(String::new());
-        let samples = Rounds(2).measure(&["a", "b"], |side, length| {
+        let samples = Rounds(100).measure(&["a", "b"], |side, length| {
             if length == TURN {
                 *order.borrow_mut() += side;
             }
             Ok(sample(1.0, 1.0))
         });
-        assert_eq!(samples.unwrap()[0].len(), 4);
-        assert_eq!(order.into_inner(), "abbaabba");
+        assert_eq!(samples.unwrap()[0].len(), 200);
+        let order = order.into_inner();
+        let rounds = |one| order.as_bytes().chunks(4).filter(|of| *of == one).count();
+        let (forth, back) = (rounds(b"abba"), rounds(b"baab"));
+        assert_eq!(forth + back, 100);
+        assert!((30..70).contains(&forth), "{forth}");
     }
 }
