@@ -36,7 +36,8 @@ pub(crate) struct Status {
     pub(crate) synced: bool,
     pub(crate) datapath: Engine,
     pub(crate) pods: usize,
-    /// Pods of these that another plugin had attached.
+    /// Pods of these that another plugin had attached; none with an agent that is older.
+    #[serde(default)]
     pub(crate) adopted: Vec<Adopted>,
     pub(crate) pod_ranges: Vec<PodRange>,
     /// Absent while the agent is too busy to say.

@@ -124,8 +124,7 @@ pub(super) fn read(folder: &Path) -> io::Result<Vec<Cached>> {
             Err(reason) => tracing::debug!(path = %path.display(), reason, "not read"),
         }
     }
-    // The newest of a pod's is not told by anything in them; the order is the same
-    // every time all the same.
+    // The same every time.
     found.sort_by(|a, b| key(a).cmp(&key(b)));
     Ok(found)
 }

@@ -7,7 +7,8 @@ mod cache;
 mod fit;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use ripstop_host::takeover::Found;
@@ -41,7 +42,7 @@ struct Judged {
 
 impl Adoption {
     /// `cache`: libcni's folder.
-    pub(super) fn new(cache: &std::path::Path) -> Self {
+    pub(super) fn new(cache: &Path) -> Self {
         Self {
             results: cache.join(RESULTS),
         }
@@ -49,10 +50,12 @@ impl Adoption {
 
     fn judge<'a>(&self, strangers: impl Iterator<Item = &'a Pod>, pods: &CniServer) -> Judged {
         let mut judged = Judged::default();
-        let cached = cache::read(&self.results).unwrap_or_else(|error| {
+        let mut cached = cache::read(&self.results).unwrap_or_else(|error| {
             warn!(folder = %self.results.display(), %error, "what runtimes remember");
             Vec::new()
         });
+        // A pod can have had another sandbox, with the same address.
+        cached.sort_by_key(|one| !one.netns.exists());
         let ranges: Vec<IpNet> = pods.usage().into_iter().map(|(range, ..)| range).collect();
         for pod in strangers {
             let key = pod.key.clone();
@@ -169,9 +172,11 @@ pub(super) fn adopt(feed: &mut Feed, effects: &mut Effects) {
         follow(feed, effects);
     }
     for (key, taking) in begun {
+        let start = Instant::now();
         match taking.finish(&feed.tables().policy.pods) {
             Ok(()) => {
-                info!(pod = %key, "adopted: another plugin had attached it");
+                let micros = start.elapsed().as_micros();
+                info!(pod = %key, micros, "adopted: another plugin had attached it");
                 effects.strangers.adopted(key);
             }
             Err(error) => {
