@@ -303,7 +303,7 @@ where
     work.destination = *destination;
     let packed = packet.performed(tables, !H::HAS_CHECKSUM, act.0);
     let packed = work.blur(packed);
-    finished::<H, P>(packet, packed, work)
+    FinalVerdict::unpack(packed, work)
 }
 
 /// The stack tells who sent it that it is too long.
@@ -338,6 +338,9 @@ where
     Frame<H>: Header,
 {
     let verdict = perform::<H, P>(packet, tables, Packed(act));
+    if verdict.ports != 0 {
+        finish::<H, P>(packet, verdict.ports);
+    }
     match tables.work() {
         Some(work) => verdict.pack(work),
         None => 0,
@@ -439,19 +442,6 @@ where
     }
 }
 
-/// The outcome, after the last touch.
-#[inline(always)]
-fn finished<H: Ip, P: Packet>(packet: &mut P, packed: u64, work: &Work) -> FinalVerdict
-where
-    Frame<H>: Header,
-{
-    let outcome = FinalVerdict::unpack(packed, work);
-    if outcome.ports != 0 {
-        finish::<H, P>(packet, outcome.ports);
-    }
-    outcome
-}
-
 #[inline(always)]
 fn frontend<'t, T: Tables>(tables: &'t T, key: &FlowKey) -> Option<&'t Frontend> {
     let protocol = key.protocol as u8;
@@ -489,7 +479,7 @@ where
     let marks = if plain { PLAIN } else { 0 } | if of_pod { OF_POD } else { 0 };
     let packed = packet.left(tables, !H::HAS_CHECKSUM, marks);
     match tables.work() {
-        Some(work) => finished::<H, P>(packet, packed, work),
+        Some(work) => FinalVerdict::unpack(packed, work),
         None => Verdict::Drop(DropReason::FlowState).into(),
     }
 }
@@ -516,11 +506,13 @@ where
     Frame<H>: Header,
 {
     let left = left::<H, P>(packet, tables, marks);
-    if let Some(work) = tables.work() {
-        work.ports = left.unwrap_or_default();
-    }
     match left {
-        Ok(_) => FinalVerdict::from(Verdict::Stack).word(),
+        Ok(ports) => {
+            if ports != 0 {
+                finish::<H, P>(packet, ports);
+            }
+            FinalVerdict::from(Verdict::Stack).word()
+        }
         Err(reason) => FinalVerdict::from(Verdict::Drop(reason)).word(),
     }
 }

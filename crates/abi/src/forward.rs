@@ -27,7 +27,8 @@ pub trait Tables: Services + Connections {
     fn route(&self, address: &Address) -> Option<&Route>;
     /// What comes to this pod may be an answer to a translated packet.
     fn set_translated(&self, address: &Address);
-    /// Some of what this pod sends straight to pods goes by other ports.
+    /// Some of what this pod sends straight to pods goes by other ports, or is an
+    /// answer to what came by a port of the node.
     fn set_renumbered(&self, address: &Address);
     /// What the node itself sends may be an answer to a translated packet.
     fn set_node_translated(&self);
@@ -120,13 +121,12 @@ pub trait Tables: Services + Connections {
     }
 }
 
-/// A packet that a pod sent, at the host's end of its link. `host_ports`: the
-/// pod has some, so its packets to pods may be answers to translated ones.
+/// A packet that a pod sent, at the host's end of its link.
 #[inline(always)]
-pub fn from_pod<P: Packet>(packet: &mut P, tables: &impl Tables, host_ports: bool) -> FinalVerdict {
+pub fn from_pod<P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict {
     match (packet.is_for_this_link(), packet.protocol()) {
-        (true, ETH_P_IP) => pod_sent::<Ipv4, P>(packet, tables, host_ports),
-        (true, ETH_P_IPV6) => pod_sent::<Ipv6, P>(packet, tables, host_ports),
+        (true, ETH_P_IP) => pod_sent::<Ipv4, P>(packet, tables),
+        (true, ETH_P_IPV6) => pod_sent::<Ipv6, P>(packet, tables),
         (false, ETH_P_IP) => pod_called::<Ipv4, P>(packet, tables),
         (false, ETH_P_IPV6) => pod_called::<Ipv6, P>(packet, tables),
         (_, ETH_P_ARP) => Verdict::Stack.into(),
@@ -304,11 +304,7 @@ where
 }
 
 #[inline(always)]
-fn pod_sent<H: Ip, P: Packet>(
-    packet: &mut P,
-    tables: &impl Tables,
-    host_ports: bool,
-) -> FinalVerdict
+fn pod_sent<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables) -> FinalVerdict
 where
     Frame<H>: Header,
 {
@@ -324,7 +320,7 @@ where
     };
     let of_sender = sent_by(sender);
     let mut direct = Direct::No;
-    if !host_ports && !may_be_renumbered::<H, P>(packet, of_sender) {
+    if !may_be_renumbered::<H, P>(packet, of_sender) {
         match tables.endpoint(&destination) {
             Some(endpoint) if !endpoint.is_translated() => direct = Direct::Pod(endpoint),
             _ => {

@@ -58,7 +58,6 @@ impl FinalVerdict {
     #[inline(always)]
     pub(crate) fn pack(self, work: &mut Work) -> u64 {
         work.destination = self.gateway;
-        work.ports = self.ports;
         self.word()
     }
 
@@ -73,7 +72,7 @@ impl FinalVerdict {
             kind: (packed >> 32) as u32,
             value: packed as u32,
             gateway: work.destination,
-            ports: work.ports,
+            ports: 0,
         }
     }
 

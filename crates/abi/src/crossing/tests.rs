@@ -156,7 +156,7 @@ fn through(tables: &MemoryTables, bytes: &mut Vec<u8>, ifindex: u32) -> Verdict 
     } else if ifindex == UPLINK {
         crate::from_outside(&mut packet, tables).verdict()
     } else {
-        crate::from_pod(&mut packet, tables, false).verdict()
+        crate::from_pod(&mut packet, tables).verdict()
     }
 }
 

@@ -53,7 +53,8 @@ fn address(text: &str) -> Address {
 /// bytes.
 fn tables() -> MemoryTables {
     let mut tables = MemoryTables::default();
-    let endpoint = Endpoint::new(POD, POD_MAC);
+    let mut endpoint = Endpoint::new(POD, POD_MAC);
+    endpoint.set_renumbered();
     for (names, bits) in FAMILIES.iter().zip([96 + 24, 64]) {
         tables.endpoints.insert(address(names.pod), endpoint);
         let neighbour = Endpoint::new(NEIGHBOUR, [2, 0, 0, 0, 0, 8]);
@@ -95,7 +96,7 @@ fn sent(tables: &MemoryTables, sample: &Sample) -> (Verdict, Vec<u8>) {
     let mut bytes = sample.bytes();
     let sender = tables.endpoints.get(&Address::from(sample.source.0));
     let link = sender.map_or(POD, |endpoint| endpoint.ifindex);
-    let verdict = from_pod(&mut packet(&mut bytes, link, 0), tables, true).verdict();
+    let verdict = from_pod(&mut packet(&mut bytes, link, 0), tables).verdict();
     (verdict, bytes)
 }
 
@@ -190,7 +191,7 @@ fn a_pod_calls_to_its_link_only() {
         let mut bytes = Sample::udp((source, 1), (destination, 5353)).bytes();
         let mut called = packet(&mut bytes, NEIGHBOUR, 0);
         called.link = [2; 6];
-        from_pod(&mut called, &tables(), true).verdict()
+        from_pod(&mut called, &tables()).verdict()
     };
     let spoofed = Verdict::Drop(DropReason::Spoofed);
     for (names, (group, nobody)) in FAMILIES
@@ -222,7 +223,7 @@ fn a_pod_speaks_no_tunnel_with_nodes() {
         ] {
             let mut bytes = Sample::udp((names.neighbour, 1), (to, port)).bytes();
             let mut sent = packet(&mut bytes, NEIGHBOUR, 0);
-            let verdict = from_pod(&mut sent, &tables, true).verdict();
+            let verdict = from_pod(&mut sent, &tables).verdict();
             let spoofed = verdict == Verdict::Drop(DropReason::Spoofed);
             assert_eq!(spoofed, refused, "{to}:{port}");
         }
@@ -241,7 +242,7 @@ fn headers_that_concern_routers_are_for_the_stack() {
     .bytes();
     let link_local = Sample::tcp(("fe80::1", 1), (v6.pod, 80)).bytes();
     for mut bytes in [options, hop_by_hop, link_local] {
-        let verdict = from_pod(&mut packet(&mut bytes, NEIGHBOUR, 0), &tables(), true).verdict();
+        let verdict = from_pod(&mut packet(&mut bytes, NEIGHBOUR, 0), &tables()).verdict();
         assert_eq!(verdict, Verdict::Stack);
     }
 }
@@ -256,7 +257,7 @@ fn a_pod_sends_by_its_own_address() {
                     ..Sample::udp((source, 1), (to, 80))
                 };
                 let mut bytes = sample.bytes();
-                let verdict = from_pod(&mut packet(&mut bytes, POD, 0), &tables(), false);
+                let verdict = from_pod(&mut packet(&mut bytes, POD, 0), &tables());
                 let spoofed = Verdict::Drop(DropReason::Spoofed);
                 assert_eq!(verdict.verdict(), spoofed, "{sample:?}");
             }
@@ -301,10 +302,9 @@ fn large_packets_are_judged_by_their_segments() {
             }
             .bytes();
             let room = 1400 - header - transport;
-            let verdict =
-                from_pod(&mut packet(&mut bytes, POD, room + 1), &tables(), false).verdict();
+            let verdict = from_pod(&mut packet(&mut bytes, POD, room + 1), &tables()).verdict();
             assert_eq!(verdict, Verdict::Stack);
-            let verdict = from_pod(&mut packet(&mut bytes, POD, room), &tables(), false).verdict();
+            let verdict = from_pod(&mut packet(&mut bytes, POD, room), &tables()).verdict();
             assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
         }
     }
@@ -451,10 +451,11 @@ proptest! {
         let tables = tables();
         for hook in 0..3 {
             let mut bytes = original.clone();
-            let mut packet = packet(&mut bytes, POD, segment_size);
+            // With a host port and without.
+            let link = if hook == 0 { POD } else { NEIGHBOUR };
+            let mut packet = packet(&mut bytes, link, segment_size);
             let verdict = match hook {
-                0 => from_pod(&mut packet, &tables, false).verdict(),
-                1 => from_pod(&mut packet, &tables, true).verdict(),
+                0 | 1 => from_pod(&mut packet, &tables).verdict(),
                 _ => from_outside(&mut packet, &tables).verdict(),
             };
             if verdict == Verdict::Stack {

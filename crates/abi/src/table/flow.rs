@@ -103,8 +103,7 @@ pub struct Work {
     pub destination: Address,
     /// Bytes behind the transport's header.
     pub payload: u32,
-    /// How the ports of an SCTP packet changed, whose checksum does not know yet.
-    pub(crate) ports: u32,
+    reserved: u32,
     /// Bytes between the IP header and the transport's, or [`Work::NOWHERE`].
     pub(crate) place: u32,
     /// The packet that it is a part of.

@@ -25,7 +25,8 @@ pub const HANDED_OVER: u16 = 2;
 /// Its packets are asked about: policies are in force on it, or not yet known.
 pub(crate) const TRACKED: u16 = 4;
 /// Some of its packets go straight to pods by other ports
-/// ([`FLOW_RENUMBERED`](super::FLOW_RENUMBERED)): each is looked up.
+/// ([`FLOW_RENUMBERED`](super::FLOW_RENUMBERED)), or it has ports of the node, so that
+/// they may be answers to who came by those: each is looked up.
 pub(crate) const RENUMBERED: u16 = 8;
 
 impl Endpoint {

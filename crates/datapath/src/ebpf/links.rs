@@ -16,8 +16,7 @@ use ripstop_netlink::traffic::{self, Hook};
 
 use super::pins::Pins;
 use super::programs::{
-    FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, PACKET_HOOKS, Program, Programs, SOCKET_HOOKS,
-    TO_OUTSIDE, TO_POD,
+    FROM_OUTSIDE, FROM_POD, PACKET_HOOKS, Program, Programs, SOCKET_HOOKS, TO_OUTSIDE, TO_POD,
 };
 use super::sys::{self, LinkInfo};
 use crate::Error;
@@ -125,14 +124,8 @@ pub(crate) fn uplink(
 
 /// Puts the programs for what a pod sends, and for what the host's stack sends
 /// to it, on the host's end of its link. True if one was not there.
-pub(crate) fn pod(
-    netlink: &mut Netlink,
-    programs: &Programs,
-    ifindex: u32,
-    host_ports: bool,
-) -> Result<bool, Error> {
-    let program = if host_ports { FROM_POD_PORTS } else { FROM_POD };
-    let sends = filter(netlink, programs, program, ifindex, Hook::Ingress)?;
+pub(crate) fn pod(netlink: &mut Netlink, programs: &Programs, ifindex: u32) -> Result<bool, Error> {
+    let sends = filter(netlink, programs, FROM_POD, ifindex, Hook::Ingress)?;
     let gets = filter(netlink, programs, TO_POD, ifindex, Hook::Egress)?;
     Ok(sends || gets)
 }
@@ -155,12 +148,11 @@ pub(crate) fn replace(netlink: &mut Netlink, old: &Programs, new: &Programs) -> 
 /// True if a pod's programs are on this interface.
 pub(crate) fn has_pod(programs: &Programs, ifindex: u32) -> Result<bool, Error> {
     let mut netlink = Netlink::new().map_err(failed)?;
-    let mut has = |hook, ours: &[&str]| {
+    let mut has = |hook, name| {
         let found = netlink.program(ifindex, hook).map_err(failed)?;
-        let is_ours = |id| ours.iter().any(|name| programs.get(name).id == id);
-        Ok(found.is_some_and(is_ours))
+        Ok(found == Some(programs.get(name).id))
     };
-    Ok(has(Hook::Ingress, &[FROM_POD, FROM_POD_PORTS])? && has(Hook::Egress, &[TO_POD])?)
+    Ok(has(Hook::Ingress, FROM_POD)? && has(Hook::Egress, TO_POD)?)
 }
 
 /// Takes a program away; that it or its interface is gone is no error.

@@ -19,7 +19,7 @@ use ripstop_abi::{
 
 use super::config::Limits;
 use super::maps::Maps;
-use super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, Programs, TO_OUTSIDE, TO_POD};
+use super::programs::{FROM_OUTSIDE, FROM_POD, Programs, TO_OUTSIDE, TO_POD};
 use super::{readback, sys};
 
 /// Where the kernel lets test packets come from.
@@ -95,9 +95,13 @@ impl Both {
         // Their link is the one by which test packets come.
         let endpoint = Endpoint::new(LOOPBACK, [2, 0, 0, 0, 0, 7]);
         for family in 0..2 {
-            for pod in [PODS, NEIGHBOURS].map(|pods| address(pods[family])) {
-                both.maps.endpoints.put(pod, endpoint, String::new).unwrap();
-                both.memory.endpoints.insert(pod, endpoint);
+            // The pods have a port of the node; their neighbours have none.
+            let mut with_ports = endpoint;
+            with_ports.set_renumbered();
+            for (pod, row) in [(PODS, with_ports), (NEIGHBOURS, endpoint)] {
+                let pod = address(pod[family]);
+                both.maps.endpoints.put(pod, row, String::new).unwrap();
+                both.memory.endpoints.insert(pod, row);
             }
             let prefix_len = [96 + 24, 64][family];
             let network = [address("10.244.2.0"), address("fd00:244:2::")][family];
@@ -217,8 +221,7 @@ impl Both {
             socket: None,
         };
         let verdict = match program {
-            FROM_POD => from_pod(&mut packet, &self.memory, false).verdict(),
-            FROM_POD_PORTS => from_pod(&mut packet, &self.memory, true).verdict(),
+            FROM_POD => from_pod(&mut packet, &self.memory).verdict(),
             FROM_OUTSIDE => from_outside(&mut packet, &self.memory).verdict(),
             TO_POD => to_pod(&mut packet, &self.memory).verdict(),
             _ => to_outside(&mut packet, &self.memory).verdict(),
@@ -253,7 +256,7 @@ impl Both {
     }
 
     fn all_agree(&self, original: &[u8], segment_size: u32) {
-        for program in [FROM_OUTSIDE, FROM_POD_PORTS, FROM_POD, TO_OUTSIDE] {
+        for program in [FROM_OUTSIDE, FROM_POD, TO_OUTSIDE] {
             let _ = self.agree(program, original, segment_size);
         }
     }
@@ -310,14 +313,9 @@ fn every_way_of_a_packet() {
             let request = make((client, 1000), (node, 80));
             assert_eq!(run(FROM_OUTSIDE, &request), DELIVER);
             let answer = make((pod, 8080), (client, 1000));
-            assert_eq!(
-                run(FROM_POD_PORTS, &answer),
-                Verdict::Route { ifindex: LOOPBACK }
-            );
-            // Another pod's program knows the flow, too.
             assert_eq!(run(FROM_POD, &answer), Verdict::Route { ifindex: LOOPBACK });
             let to_nobody = make((pod, 8080), (node, 22));
-            assert_eq!(run(FROM_POD_PORTS, &to_nobody), Verdict::Stack);
+            assert_eq!(run(FROM_POD, &to_nobody), Verdict::Stack);
         }
         for protocol in [1, 58] {
             let ping = Sample {
@@ -361,9 +359,7 @@ fn errors_about_flows() {
                 let request = make((client, source_port), (node, 80));
                 assert_eq!(run(FROM_OUTSIDE, &request), DELIVER);
                 let inside = make((client, source_port), (pod, 8080));
-                for program in [FROM_POD, FROM_POD_PORTS] {
-                    assert_eq!(run(program, &Sample::error(pod, error, &inside)), out);
-                }
+                assert_eq!(run(FROM_POD, &Sample::error(pod, error, &inside)), out);
                 both.forget();
                 // About what left the cluster.
                 let request = make((pod, source_port), (client, 443));

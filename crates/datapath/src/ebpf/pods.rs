@@ -75,6 +75,7 @@ impl EbpfEngine {
     /// The pod's rows and its program. Gives what was not there.
     pub(super) fn write_pod(&mut self, pod: &LocalPod) -> Result<Vec<String>, Error> {
         let rows = PodRows::of(pod, &self.config.node_addresses);
+        let has_ports = !pod.host_ports.is_empty();
         let mut done = Vec::new();
         for (address, endpoint) in rows.endpoints {
             let row = || format!("endpoint {}", IpAddr::from(address));
@@ -87,14 +88,17 @@ impl EbpfEngine {
                 if handing_over {
                     endpoint.set_handed_over();
                 }
+                if has_ports {
+                    endpoint.set_renumbered();
+                }
             };
             let endpoints = &mut self.maps.endpoints;
             if endpoints.put_marked(address, endpoint, row, mark)? {
                 done.push(row());
-            } else if handing_over {
+            } else if handing_over || has_ports {
                 // With what our programs have noted meanwhile.
                 endpoints.change(&address, |mut endpoint| {
-                    endpoint.set_handed_over();
+                    mark(&mut endpoint);
                     endpoint
                 })?;
             }
@@ -105,18 +109,10 @@ impl EbpfEngine {
         let (written, result) = self.write_growing(plan);
         result?;
         done.extend(written);
-        let has_ports = !pod.host_ports.is_empty();
         // Not one by one where those of another version are.
         let waits = matches!(self.takeover, Takeover::Of(_))
             && links::has_any(&mut self.netlink, pod.host_ifindex)?;
-        if !waits
-            && links::pod(
-                &mut self.netlink,
-                &self.programs,
-                pod.host_ifindex,
-                has_ports,
-            )?
-        {
+        if !waits && links::pod(&mut self.netlink, &self.programs, pod.host_ifindex)? {
             done.push(format!("program on {}", pod.host_ifname));
         }
         Ok(done)

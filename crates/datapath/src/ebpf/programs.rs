@@ -31,7 +31,7 @@ static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
 struct Aligned<T: ?Sized>(T);
 
 pub(crate) const FROM_POD: &str = "from_pod";
-/// For pods with host ports.
+/// In other versions, for pods with host ports.
 pub(crate) const FROM_POD_PORTS: &str = "from_pod_ports";
 pub(crate) const TO_POD: &str = "to_pod";
 pub(crate) const FROM_OUTSIDE: &str = "from_outside";
@@ -55,8 +55,7 @@ pub(crate) const SOCKET_HOOKS: [(&str, bpf_attach_type); 9] = [
     ("tcp", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
 ];
 
-pub(crate) const PACKET_HOOKS: [&str; 5] =
-    [FROM_POD, FROM_POD_PORTS, TO_POD, FROM_OUTSIDE, TO_OUTSIDE];
+pub(crate) const PACKET_HOOKS: [&str; 4] = [FROM_POD, FROM_OUTSIDE, TO_OUTSIDE, TO_POD];
 
 /// What the kernel says of one of our programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +133,7 @@ impl Programs {
     }
 
     pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Error> {
+        pins.remove(&pin(FROM_POD_PORTS))?;
         self.0
             .iter()
             .try_for_each(|(name, program)| pins.put(&pin(name), program))

@@ -18,7 +18,7 @@ use super::links::{self, Cgroup, HOOKS};
 use super::maps::Maps;
 use super::old::{Carried, OF_FLOWS, OF_POLICIES, OF_SOCKETS, OldTables};
 use super::pins::Pins;
-use super::programs::{self, PACKET_HOOKS, Programs, SOCKET_HOOKS};
+use super::programs::{self, FROM_POD, FROM_POD_PORTS, PACKET_HOOKS, Programs, SOCKET_HOOKS};
 use super::{retire, sys};
 use crate::Error;
 
@@ -112,7 +112,7 @@ impl Upgrade<'_> {
     /// The other version's programs on interfaces, by their pins.
     fn successors(&mut self) -> Result<Vec<Successor>, Error> {
         let mut old = Vec::new();
-        for name in PACKET_HOOKS {
+        for name in PACKET_HOOKS.into_iter().chain([FROM_POD_PORTS]) {
             if let Some(program) = self.pins.get(&programs::pin(name))? {
                 let info = sys::prog_info(program.as_fd()).map_err(|source| Error::Kernel {
                     operation: format!("look at the other version's program {name}"),
@@ -127,7 +127,13 @@ impl Upgrade<'_> {
                 let program = self.netlink.program(link.index, hook);
                 let program = program.map_err(links::failed)?;
                 if let Some((_, name)) = old.iter().find(|(id, _)| Some(*id) == program) {
-                    let (ifindex, name) = (link.index, *name);
+                    let ifindex = link.index;
+                    let name = if *name == FROM_POD_PORTS {
+                        self.note_ports(ifindex)?;
+                        FROM_POD
+                    } else {
+                        name
+                    };
                     found.push(Successor {
                         ifindex,
                         hook,
@@ -137,6 +143,21 @@ impl Upgrade<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// The pod behind this link has host ports, for which the other version had a
+    /// program of its own.
+    fn note_ports(&mut self, ifindex: u32) -> Result<(), Error> {
+        let endpoints = &mut self.maps.endpoints;
+        let rows = endpoints.rows().iter();
+        let of_pod = rows.filter(|(_, endpoint)| endpoint.ifindex == ifindex);
+        for address in of_pod.map(|(address, _)| *address).collect::<Vec<_>>() {
+            endpoints.change(&address, |mut endpoint| {
+                endpoint.set_renumbered();
+                endpoint
+            })?;
+        }
+        Ok(())
     }
 
     /// Ours behind the others, on interfaces, and on the cgroup those that tell

@@ -14,7 +14,7 @@ fn sent(tables: &MemoryTables, sample: &Sample, socket: Option<SocketState>) -> 
         came_by: 0,
         socket,
     };
-    crate::from_pod(&mut packet, tables, false).verdict()
+    crate::from_pod(&mut packet, tables).verdict()
 }
 
 #[test]

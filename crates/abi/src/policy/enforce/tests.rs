@@ -112,7 +112,7 @@ fn run_bytes(
     let outcome = match (link, came_by) {
         (_, Some(_)) => crate::to_pod(&mut packet, tables),
         (UPLINK, _) => crate::from_outside(&mut packet, tables),
-        _ => crate::from_pod(&mut packet, tables, false),
+        _ => crate::from_pod(&mut packet, tables),
     };
     outcome.verdict()
 }

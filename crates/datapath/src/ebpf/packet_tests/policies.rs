@@ -11,11 +11,11 @@ use ripstop_abi::{
     PairRow, PolicyPod, PortNode, Verdict,
 };
 
-use super::super::programs::{FROM_OUTSIDE, FROM_POD, FROM_POD_PORTS, TO_OUTSIDE, TO_POD};
+use super::super::programs::{FROM_OUTSIDE, FROM_POD, TO_OUTSIDE, TO_POD};
 use super::range_key;
 use super::{Both, CLIENTS, FAR_PODS, LOOPBACK, NEIGHBOURS, NODES, PODS, SERVICES, address};
 
-const PROGRAMS: [&str; 5] = [FROM_POD, FROM_OUTSIDE, TO_POD, FROM_POD_PORTS, TO_OUTSIDE];
+const PROGRAMS: [&str; 4] = [FROM_POD, FROM_OUTSIDE, TO_POD, TO_OUTSIDE];
 const SIDES: [u64; 3] = [NO_POLICY, 100, 101];
 const CLASSES: [u64; 4] = [CLASS_V4, CLASS_V6, 50, 51];
 
@@ -181,7 +181,7 @@ impl Both {
     }
 }
 
-fn sample() -> impl Strategy<Value = (Sample, u8)> {
+fn sample() -> impl Strategy<Value = (Sample, usize)> {
     let hosts: Vec<_> = [CLIENTS, NODES, PODS, NEIGHBOURS, FAR_PODS, SERVICES].concat();
     // Pods more often than others.
     let hosts: Vec<_> = [hosts, [PODS, NEIGHBOURS].concat()].concat();
@@ -193,18 +193,27 @@ fn sample() -> impl Strategy<Value = (Sample, u8)> {
     let flags = prop::sample::select(vec![0x02, 0x12, 0x10, 0x10, 0x11, 0x04]);
     let fragment = prop::sample::select(vec![0, 0, 0, 0, 0x2000, 1]);
     let payload = prop::collection::vec(any::<u8>(), 40..80);
-    (end(), end(), protocol, flags, fragment, payload, 0..5_u8).prop_map(
-        |(source, destination, protocol, flags, fragment, payload, hook)| {
-            let sample = Sample {
-                protocol,
-                flags,
-                fragment,
-                payload,
-                ..Sample::tcp(source, destination)
-            };
-            (sample, hook)
-        },
+    (
+        end(),
+        end(),
+        protocol,
+        flags,
+        fragment,
+        payload,
+        0..PROGRAMS.len(),
     )
+        .prop_map(
+            |(source, destination, protocol, flags, fragment, payload, hook)| {
+                let sample = Sample {
+                    protocol,
+                    flags,
+                    fragment,
+                    payload,
+                    ..Sample::tcp(source, destination)
+                };
+                (sample, hook)
+            },
+        )
 }
 
 #[test]
@@ -226,7 +235,7 @@ fn whatever_policies_say() {
         for (rules, packets) in &history {
             both.rule(rules);
             for (sample, hook) in packets {
-                let program = PROGRAMS[usize::from(*hook)];
+                let program = PROGRAMS[*hook];
                 // By the stack, from elsewhere; from nowhere, as the node itself.
                 let came_by = u32::from(sample.destination.1 % 16 != 0) * (LOOPBACK + 1);
                 let came_by = if program == TO_POD { came_by } else { 0 };
