@@ -4,12 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_model::{NetworkPolicy, ObjectKey};
-use ripstop_plan::Change;
 use ripstop_plan::policy::PolicyPlanner;
+use ripstop_plan::{Change, Tables};
 
 use crate::load::{Pattern, Sample};
 use crate::paired::{Rounds, compare};
@@ -21,6 +21,7 @@ use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, with_own_mounts};
 const SIZES: [u32; 3] = [0, 10, 10_000];
 const CREATED: u32 = 200;
 const RELABELLED: usize = 10;
+const AUDITS: usize = 10;
 
 pub(crate) fn measure(engines: Engines, rounds: Rounds, report: &mut Report) -> Result<()> {
     with_own_mounts(|| {
@@ -225,6 +226,26 @@ fn blocks<E: Engine>(rules: u32, report: &mut Report) -> Result<()> {
         ratio: None,
         goal: "< 2 s".to_owned(),
     });
+    audit(&mut node, rules, report)
+}
+
+/// The kernel is compared with the plan, as once a minute: changes wait for that.
+fn audit<E: Engine>(node: &mut Node<E>, rules: u32, report: &mut Report) -> Result<()> {
+    let tables = Tables {
+        policy: node.planned.tables.clone(),
+        ..Tables::default()
+    };
+    // The first leaves what the plan has: the rig's other pods are not in it.
+    node.rig.audit(&tables)?;
+    let mut times = Vec::new();
+    for _ in 0..AUDITS {
+        let start = Instant::now();
+        let repaired = node.rig.audit(&tables)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        ensure!(repaired.is_empty(), "repaired {repaired:?}");
+    }
+    let what = format!("{}: 100000 blocks in {rules} rules, an audit", E::NAME);
+    add(report, what, &times, "<= 100 ms");
     Ok(())
 }
 

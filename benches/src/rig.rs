@@ -16,8 +16,8 @@ use ripstop_host::sysctl;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_netlink::Netlink;
 use ripstop_netlink::netns::Netns;
-use ripstop_plan::Change;
 use ripstop_plan::policy::{PodPolicies, PolicyId};
+use ripstop_plan::{Change, Tables};
 
 use crate::load::{Pattern, Sample};
 
@@ -87,6 +87,7 @@ pub(crate) struct Rig<E> {
     pub(crate) config: Config,
     node: Netns,
     pods: Vec<Netns>,
+    attached: Vec<LocalPod>,
     names: Vec<String>,
 }
 
@@ -118,6 +119,7 @@ impl<E: Engine> Rig<E> {
             config,
             node,
             pods: Vec::new(),
+            attached: Vec::new(),
             names,
         };
         sysctl::set_in(&rig.node, &[("net/ipv4/conf/all/forwarding", "1")])?;
@@ -177,7 +179,16 @@ impl<E: Engine> Rig<E> {
         let rows = pod.addresses.iter().map(|address| (*address, Some(open)));
         change.policy.pods.extend(rows);
         self.run(|engine| engine.apply(&change))??;
+        self.attached.push(pod);
         Ok(())
+    }
+
+    /// Compares the kernel with a plan; what was repaired.
+    pub(crate) fn audit(&mut self, tables: &Tables) -> Result<Vec<String>> {
+        let pods = std::mem::take(&mut self.attached);
+        let drift = self.run(|engine| engine.audit(tables, &pods));
+        self.attached = pods;
+        Ok(drift??.repaired)
     }
 
     /// A command in a pod's namespace and the node's cgroup.
