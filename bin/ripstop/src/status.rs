@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::ValueEnum;
 
+use crate::advice::{Advice, advice};
 use crate::agent::{
     Ask, DeniedView, Engine, NodeView, PoliciesView, Status, Verification, ask, ask_status,
 };
@@ -49,7 +51,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.verify {
-        let found: Verification = ask(&run_dir, &Ask::Verify)?;
+        let found: Verification = ask(&run_dir, &Ask::Verify).context(
+            "kernel and plan cannot be compared; if something of Ripstop's was removed from the \
+             kernel, the agent puts it back with its next audit, within a minute",
+        )?;
         match args.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
             Output::Table => print!("{}", verified(&found)),
@@ -88,6 +93,13 @@ fn verified(found: &Verification) -> String {
          {} differ",
         drift.len()
     );
+    if !drift.is_empty() {
+        let _ = writeln!(
+            text,
+            "             -> the agent repairs this within a minute; if it comes back, find who \
+             else changes it (kube-proxy, another plugin, a firewall's reload)"
+        );
+    }
     text
 }
 
@@ -268,8 +280,13 @@ fn table(status: &Status) -> String {
             format!("{}: {}", ignored.object, ignored.message),
         );
     }
-    if let Some(problem) = &status.problem {
-        line("PROBLEM", problem.clone());
+    let advice = advice(status);
+    if advice.is_empty() {
+        line("state", "nothing is degraded".to_owned());
+    }
+    for Advice { what, do_this } in advice {
+        line("DEGRADED", what);
+        line("", format!("-> {do_this}"));
     }
     text
 }

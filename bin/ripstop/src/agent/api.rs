@@ -10,7 +10,7 @@ use ripstop_watch::{ApiHealth, Event, Reporter};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::feed::Input;
+use super::feed::{Gate, Input};
 use super::{Args, thread};
 
 /// Starts to follow the API; events come through `sender` from now on. Problems
@@ -23,6 +23,7 @@ pub(crate) fn follow(
     args: &Args,
     health: Arc<ApiHealth>,
     sender: Sender<Input>,
+    gate: Arc<Gate>,
 ) -> Result<(Reporter, oneshot::Sender<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,7 +43,10 @@ pub(crate) fn follow(
             warn!(%error, "the thread of the API keeps the agent's privileges");
         }
         // A receiver that is gone means that the agent ends.
-        let tell = |event| drop(sender.send(Input::Api(event)));
+        let tell = |event| {
+            gate.enter();
+            drop(sender.send(Input::Api(event)));
+        };
         runtime.block_on(async {
             // There is no plan before services and policies are all known.
             let unlisted = AtomicUsize::new(2);

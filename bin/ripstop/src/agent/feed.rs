@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -22,6 +22,32 @@ use super::policies::DryRun;
 /// Events of one burst that are planned together at most.
 const BURST: usize = 4096;
 
+/// Events of the API that may wait for the main thread. Who follows the API waits
+/// then, and with it the server: what all objects are at once is in no queue.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    waiting: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Gate {
+    const MOST: usize = 1024;
+
+    /// Waits until there is room for one more, and takes it.
+    pub(crate) fn enter(&self) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |waiting: &mut usize| *waiting >= Self::MOST;
+        let waited = self.left.wait_while(waiting, full);
+        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn leave(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = waiting.saturating_sub(1);
+        self.left.notify_one();
+    }
+}
+
 /// What comes to the main thread.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -35,6 +61,7 @@ pub(crate) enum Input {
 /// The planner with the events that wait for it.
 pub(crate) struct Feed {
     inbox: Receiver<Input>,
+    gate: Arc<Gate>,
     asked: Vec<Question>,
     planner: Planner,
     locals: LocalPods,
@@ -106,10 +133,16 @@ impl Changed {
 pub(crate) struct Ended;
 
 impl Feed {
-    pub(crate) fn new(inbox: Receiver<Input>, mut planner: Planner, learnt: Learnt) -> Self {
+    pub(crate) fn new(
+        inbox: Receiver<Input>,
+        gate: Arc<Gate>,
+        mut planner: Planner,
+        learnt: Learnt,
+    ) -> Self {
         learnt.tell_all(planner.policies_mut());
         Self {
             inbox,
+            gate,
             asked: Vec::new(),
             planner,
             locals: LocalPods::default(),
@@ -258,7 +291,10 @@ impl Feed {
         }
         let planner = &mut self.planner;
         let event = match input {
-            Input::Api(event) => event,
+            Input::Api(event) => {
+                self.gate.leave();
+                event
+            }
             Input::Pod(pod) => return self.locals.take(pod, planner.policies_mut()),
             Input::Ask(question) => return self.asked.push(question),
             Input::Name(told) => return self.learnt.take(told, planner.policies_mut()),

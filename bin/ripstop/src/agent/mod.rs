@@ -57,7 +57,7 @@ use effects::Effects;
 pub(crate) use engine::Kind;
 use engine::Opener;
 use facts::Facts;
-use feed::Feed;
+use feed::{Feed, Gate};
 use health::HealthServer;
 use learnt::Learnt;
 use local_pods::PodTeller;
@@ -74,8 +74,8 @@ pub(crate) use policies::{
 use privileges::Powerless;
 pub(crate) use privileges::capabilities;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
+pub(crate) use status::{Audits, Dns, Engine, Status};
 use status::{Counts, Sources};
-pub(crate) use status::{Engine, Status};
 use strangers::Strangers;
 use switch::Switch;
 pub(crate) use switch::Switched;
@@ -110,7 +110,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // API -> planner
     let health = Arc::new(ApiHealth::default());
     let (events, inbox) = mpsc::channel();
-    let (reporter, up) = api::follow(args, Arc::clone(&health), events.clone())?;
+    let gate = Arc::new(Gate::default());
+    let (reporter, up) = api::follow(args, Arc::clone(&health), events.clone(), Arc::clone(&gate))?;
     let planner = Planner::new(PlanConfig {
         node: args.node_name.clone(),
         cluster_dns: args.cluster_dns.clone(),
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     let learnt = Learnt::open(&args.run_dir, events.clone());
     let listener = learnt.listener();
-    let mut feed = Feed::new(inbox, planner, learnt);
+    let mut feed = Feed::new(inbox, gate, planner, learnt);
 
     // Names, unknown until the API has told them
     let names = Names::open(args, sockets, listener, &powerless)?;

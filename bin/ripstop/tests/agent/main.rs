@@ -5,6 +5,7 @@ mod adopt;
 mod controller;
 mod install;
 mod life;
+mod memory;
 mod node;
 mod pod;
 mod rights;

@@ -416,6 +416,10 @@ impl Agent {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Tells it to end, as a runtime does.
     pub(crate) fn end(mut self) -> std::process::ExitStatus {
         let id = i32::try_from(self.child.id()).unwrap();

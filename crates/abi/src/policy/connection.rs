@@ -154,6 +154,16 @@ impl Connection {
         self.flags & (REPLIED | FIN_POD | FIN_OTHER | RESET) == REPLIED
     }
 
+    /// Who was asked has sent something.
+    pub const fn is_answered(&self) -> bool {
+        self.flags & REPLIED != 0
+    }
+
+    /// Seconds since its last packet. Clocks of CPUs may differ by a tick.
+    pub const fn idle(&self, now: u32) -> u32 {
+        now.saturating_sub(self.last)
+    }
+
     /// Its last packet has been seen.
     #[inline(always)]
     pub const fn has_ended(&self) -> bool {

@@ -7,10 +7,12 @@
 //!
 //! A pod may fill a quarter of the table with connections that it begins, and
 //! others another one with those to it: whoever begins too many leaves room for
-//! the rest. Programs count them; here they are counted anew.
+//! the rest. Programs count them; here they are counted anew. Where half of that is
+//! used, those go first that nobody has answered: a pod that is flooded can soon be
+//! asked again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ripstop_abi::{Connection, ConnectionKey, DenialKey, DenialRow, ShareKey};
 
@@ -20,7 +22,8 @@ use crate::ebpf::readback::now;
 use crate::ebpf::regular::Regular;
 use crate::ebpf::table::Table;
 
-/// Between two looks; sooner if somebody's share may be half full.
+/// Between two looks; sooner if somebody's share is half full, which is asked
+/// for oftener.
 const PAUSE: Duration = Duration::from_secs(10);
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// For how many seconds after its last packet a denial keeps its row when the
@@ -28,6 +31,8 @@ const SHORT_PAUSE: Duration = Duration::from_secs(1);
 const DENIALS_STAY: u32 = 600;
 /// What part of the table each pod may have, either way.
 const SHARE: u64 = 4;
+/// Seconds after which an answer is no longer waited for where there are too many.
+const UNANSWERED: u32 = 2;
 
 /// # Errors
 /// If there is no thread to be had, or what the kernel said.
@@ -40,17 +45,23 @@ pub(crate) fn collect(maps: &PolicyMaps) -> Result<Regular, Error> {
     let denials = maps.denials.again().map_err(failed)?;
     let shares = maps.shares.again().map_err(failed)?;
     limit(&shares, &connections)?;
-    Regular::start("connections", PAUSE, move || {
-        match look(&connections, &denials, &shares, now()) {
-            Ok(true) => SHORT_PAUSE,
-            Ok(false) => PAUSE,
-            Err(error) => {
+    let mut looked = Instant::now();
+    Regular::start("connections", SHORT_PAUSE, move || {
+        let soon = is_half_used(&shares, &connections);
+        if looked.elapsed() >= PAUSE || soon.as_ref().is_ok_and(|soon| *soon) {
+            let result = soon.and_then(|_| look(&connections, &denials, &shares, now()));
+            if let Err(error) = result {
                 tracing::warn!(%error, "connections that are over stay");
-                PAUSE
             }
+            looked = Instant::now();
         }
+        SHORT_PAUSE
     })
     .map_err(failed)
+}
+
+fn share(connections: &Table<ConnectionKey, Connection>) -> u32 {
+    u32::try_from(connections.limit() / SHARE).unwrap_or(u32::MAX)
 }
 
 /// Says how many connections each may have.
@@ -58,12 +69,20 @@ fn limit(
     shares: &Table<ShareKey, u32>,
     connections: &Table<ConnectionKey, Connection>,
 ) -> Result<(), Error> {
-    let limit = u32::try_from(connections.limit() / SHARE).unwrap_or(u32::MAX);
+    let limit = share(connections);
     shares.put(&ShareKey::default(), &limit, || "the limit".to_owned())
 }
 
-/// True if connections are to be looked at again soon.
-///
+/// Whether somebody has half of what he may have.
+fn is_half_used(
+    shares: &Table<ShareKey, u32>,
+    connections: &Table<ConnectionKey, Connection>,
+) -> Result<bool, Error> {
+    let half = share(connections) / 2;
+    let mut rows = shares.rows()?.into_iter();
+    Ok(rows.any(|(key, used)| key != ShareKey::default() && used > half))
+}
+
 /// # Errors
 /// What the kernel said.
 fn look(
@@ -71,23 +90,19 @@ fn look(
     denials: &Table<DenialKey, DenialRow>,
     shares: &Table<ShareKey, u32>,
     now: u32,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     let rows = connections.rows()?;
     let is_many = rows.len() as u64 > connections.limit() / 2;
-    // Somebody may have half of what he may.
-    let soon = rows.len() as u64 > connections.limit() / (2 * SHARE);
     // Room for others comes before what is only to be seen.
     let is_over = |key: &ConnectionKey, row: &Connection| {
         row.is_over(key.protocol, now) || (is_many && row.has_ended())
     };
     let (over, others): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|(key, row)| is_over(key, row));
-    let over: Vec<ConnectionKey> = over.into_iter().map(|(key, _)| key).collect();
+    let mut over: Vec<ConnectionKey> = over.into_iter().map(|(key, _)| key).collect();
+    let (missed, used) = judge(&others, share(connections), now);
+    over.extend(missed);
     connections.remove_all(&over)?;
-    let mut used: BTreeMap<ShareKey, u32> = BTreeMap::new();
-    for (key, row) in &others {
-        *used.entry(ShareKey::new(key, row)).or_default() += 1;
-    }
     let counted = shares.rows()?.into_iter().map(|(key, _)| key);
     let gone = counted.filter(|key| *key != ShareKey::default() && !used.contains_key(key));
     shares.remove_all(&gone.collect::<Vec<_>>())?;
@@ -102,5 +117,81 @@ fn look(
         let old: Vec<DenialKey> = old.map(|(key, _)| *key).collect();
         denials.remove_all(&old)?;
     }
-    Ok(soon)
+    Ok(())
+}
+
+/// Connections that can be missed of whom more than half of `share` is used, the
+/// longest silent first, down to that half; and what everybody has then.
+fn judge(
+    rows: &[(ConnectionKey, Connection)],
+    share: u32,
+    now: u32,
+) -> (Vec<ConnectionKey>, BTreeMap<ShareKey, u32>) {
+    let mut used: BTreeMap<ShareKey, u32> = BTreeMap::new();
+    let mut unanswered: BTreeMap<ShareKey, Vec<(u32, ConnectionKey)>> = BTreeMap::new();
+    for (key, row) in rows {
+        let of = ShareKey::new(key, row);
+        *used.entry(of).or_default() += 1;
+        let idle = row.idle(now);
+        if !row.is_answered() && idle >= UNANSWERED {
+            unanswered.entry(of).or_default().push((idle, *key));
+        }
+    }
+    let mut missed = Vec::new();
+    for (of, used) in &mut used {
+        let many = used.saturating_sub(share / 2);
+        let mut these = unanswered.remove(of).unwrap_or_default();
+        these.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+        let before = missed.len();
+        missed.extend(these.into_iter().take(many as usize).map(|(_, key)| key));
+        *used -= (missed.len() - before) as u32;
+    }
+    (missed, used)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use ripstop_abi::{IPPROTO_UDP, Port};
+
+    use super::*;
+
+    const NOW: u32 = 1000;
+
+    fn rows(
+        pod: u8,
+        ports: std::ops::Range<u16>,
+        idle: u32,
+        answered: bool,
+    ) -> Vec<(ConnectionKey, Connection)> {
+        let key = |port| ConnectionKey {
+            pod: IpAddr::from([10, 244, 0, pod]).into(),
+            other: IpAddr::from([10, 244, 1, 1]).into(),
+            pod_port: Port::from_host(port),
+            other_port: Port::from_host(80),
+            protocol: IPPROTO_UDP.into(),
+        };
+        let row = match answered {
+            true => Connection::established(true, NOW - idle),
+            false => Connection::new(true, NOW - idle),
+        };
+        ports.map(|port| (key(port), row)).collect()
+    }
+
+    #[test]
+    fn who_is_flooded_keeps_what_was_answered() {
+        let flooded = [
+            rows(1, 0..3, 100, true),
+            rows(1, 10..14, 5, false),
+            rows(1, 20..23, 9, false),
+            rows(1, 30..32, 1, false),
+        ];
+        let other = rows(2, 0..4, 100, false);
+        let all = [flooded.concat(), other].concat();
+        let (missed, used) = judge(&all, 10, NOW);
+        let gone: Vec<u16> = missed.iter().map(|key| key.pod_port.host()).collect();
+        assert_eq!(gone, [20, 21, 22, 10, 11, 12, 13], "the oldest first");
+        assert_eq!(used.into_values().collect::<Vec<_>>(), [5, 4]);
+    }
 }
