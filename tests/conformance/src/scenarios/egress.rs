@@ -10,6 +10,7 @@ use crate::engine::Family;
 use crate::path::{BESIDE, CLIENT, FAR, HOME, NEAR, ON_HOST, OTHER_CLIENT};
 use crate::place::Place;
 use crate::scenario::Scenario;
+use crate::scenarios::reach::LARGE;
 use crate::stage::Stage;
 use crate::wire::{Ask, Transport};
 
@@ -18,6 +19,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "egress",
         "Who is outside sees a pod under its node's address; answers find it again.",
         egress,
+    )
+    .also_single_stack(),
+    Scenario::new(
+        "egress-udp-large",
+        "A datagram longer than the way is wide leaves likewise, and so does one come back.",
+        egress_udp_large,
     )
     .also_single_stack(),
     Scenario::new(
@@ -71,6 +78,23 @@ fn egress(stage: &Stage<'_>) -> Result<()> {
                 .with_context(|| format!("{transport:?}"))?;
         }
         client.bulk(Transport::Tcp, to, 300_000)?.answered()?;
+    }
+    Ok(())
+}
+
+fn egress_udp_large(stage: &Stage<'_>) -> Result<()> {
+    let to = at(outside(stage)?, OUTSIDE_PORT);
+    let (client, node) = (stage.from(&Place::pod(CLIENT))?, stage.address(HOME)?);
+    let client = client.expecting_silence();
+    for transport in [Transport::UdpConnected, Transport::UdpUnconnected] {
+        for bytes in LARGE {
+            // One of its many parts may be lost.
+            eventually("an answer", || {
+                let answered = client.bulk(transport, to, bytes)?.answered();
+                let answered = answered.with_context(|| format!("{transport:?}, {bytes} bytes"))?;
+                answered.by(OUTSIDE)?.from(to)?.seen_as(node).map(drop)
+            })?;
+        }
     }
     Ok(())
 }

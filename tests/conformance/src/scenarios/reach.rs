@@ -166,7 +166,7 @@ fn reach(stage: &Stage<'_>, kind: Kind, transport: Transport) -> Result<()> {
 }
 
 /// Bytes of a datagram: two or three packets, and nearly as many as there can be.
-const LARGE: [usize; 2] = [2_000, 60_000];
+pub(super) const LARGE: [usize; 2] = [2_000, 60_000];
 
 fn reach_by_large(stage: &Stage<'_>, kind: Kind) -> Result<()> {
     let server = stage.path.server();
