@@ -1,5 +1,6 @@
 //! A node with an engine and very many endpoints.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -136,13 +137,16 @@ impl<E: Engine> World<E> {
 
     /// Of this process, and of the tables that it has in the kernel.
     pub(super) fn memory(&self) -> Result<String> {
-        let mut tables = 0.0;
+        // By number: threads have descriptors of their own.
+        let mut tables = BTreeMap::new();
         for entry in std::fs::read_dir("/proc/self/fdinfo")? {
             let info = std::fs::read_to_string(entry?.path()).unwrap_or_default();
-            if info.contains("map_type") {
-                tables += field(&info, "memlock:").unwrap_or(0.0);
+            let [id, memory] = ["map_id:", "memlock:"].map(|name| field(&info, name));
+            if let (Some(id), Some(memory)) = (id, memory) {
+                tables.insert(id as u64, memory);
             }
         }
+        let tables: f64 = tables.values().sum();
         Ok(format!(
             "{:.1} MB resident with the plan ({:.1} MB before), {:.1} MB of maps",
             resident()? / 1e6,

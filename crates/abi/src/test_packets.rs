@@ -16,7 +16,7 @@ use crate::{
     ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, Frontend,
     IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, MaglevRow, PairKey,
     PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Route,
-    RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work, flow_share,
+    RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
 };
 
 /// A packet that can be varied.
@@ -549,8 +549,7 @@ impl Tables for MemoryTables {
         let link = self.endpoint(source).map_or(0, |endpoint| endpoint.ifindex);
         let mut shares = self.flow_shares.borrow_mut();
         let used = shares.entry(link).or_default();
-        let limit = self.flows_each.map(|each| flow_share(link, each));
-        let takes = limit.is_none_or(|limit| *used < limit);
+        let takes = self.flows_each.is_none_or(|each| *used < each);
         *used += u32::from(takes);
         takes
     }

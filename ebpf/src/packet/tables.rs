@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
-    Part, PartKey, Route, RouteKey, Services, Tables, Uplink, Work, flow_share,
+    Part, PartKey, Route, RouteKey, Services, Tables, Uplink, Work,
 };
 
 use super::apart;
@@ -173,7 +173,7 @@ impl Tables for Kernel {
         if let (Some(until), Some(each)) = (said(FLOWS_LIMITED_UNTIL), said(FLOWS_EACH)) {
             // SAFETY: one load of one word.
             let used = unsafe { used.read_volatile() };
-            if self.now() < until && used >= flow_share(link, each) {
+            if self.now() < until && used >= each {
                 return false;
             }
         }

@@ -32,23 +32,12 @@ pub const FLOW_RENUMBERED: u32 = 16;
 /// others.
 pub const FLOW_AWAITED: u32 = 32;
 
-/// Among the shares: how many flows each pod may have begun, and others together
-/// twice as many.
+/// Among the shares: how many flows each pod may have begun, and all who are
+/// outside of the cluster together.
 pub const FLOWS_EACH: u32 = u32::MAX;
 /// Among the shares: until when that holds, seconds since boot. Nobody counts
 /// flows that have ended while no agent runs; then the least recently used go.
 pub const FLOWS_LIMITED_UNTIL: u32 = u32::MAX - 1;
-
-/// How many flows the pod behind a link may have begun, if each may `each`; who is
-/// behind none: all who are outside of the cluster, together.
-#[inline(always)]
-pub const fn flow_share(link: u32, each: u32) -> u32 {
-    if link == 0 {
-        each.saturating_mul(2)
-    } else {
-        each
-    }
-}
 
 /// For how many seconds after its last packet a flow keeps its port: as long as
 /// connection tracking (`nf_conntrack_udp_timeout_stream`), and for connections

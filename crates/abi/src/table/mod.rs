@@ -10,7 +10,7 @@ mod socket;
 
 pub use flow::{
     FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND,
-    FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey, Work, flow_patience, flow_share,
+    FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey, Work, flow_patience,
 };
 pub use link::{
     Endpoint, HANDED_OVER, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,

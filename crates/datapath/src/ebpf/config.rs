@@ -85,7 +85,7 @@ impl Default for Limits {
             sources: 16_384,
             routes: 16_384,
             ranges: 16_384,
-            flows: 65_536,
+            flows: 32_768,
             policy_classes: 262_144,
             policy_pairs: 524_288,
             policy_ports: 65_536,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ripstop_abi::{
     Address, Endpoint, FLOW_CLOSING, FLOW_REPLY, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
-    IPPROTO_TCP, IPPROTO_UDP, flow_patience, flow_share,
+    IPPROTO_TCP, IPPROTO_UDP, flow_patience,
 };
 
 use super::maps::Maps;
@@ -29,7 +29,7 @@ const SHORT_PAUSE: Duration = Duration::from_secs(1);
 const LIMITED: u32 = 5;
 /// What part of the table each pod may have: in ports less than there are for
 /// flows to one address and port.
-const SHARE: u64 = 4;
+const SHARE: u64 = 2;
 /// Rows of a flow.
 const ROWS: u64 = 2;
 
@@ -96,7 +96,7 @@ impl Shared {
     /// More than half of a share, and many more than at the last look; or hardly
     /// any left.
     fn is_much(&self, link: u32, used: u32, again: bool) -> bool {
-        let share = flow_share(link, self.each);
+        let share = self.each;
         let before = self.counted.get(&link).copied().unwrap_or(0);
         let grew = used > share / 2 && used > before.saturating_add(share / 8);
         grew || again && used > share - share / 8
@@ -202,7 +202,7 @@ fn judge(
         .filter(|(_, row)| since(row.last, now) > SILENT);
     judged.over.extend(orphans.map(|(key, _)| *key));
     for (link, mut flows) in alive {
-        let stays = flow_share(link, each) as usize / if crowded { 8 } else { 2 };
+        let stays = each as usize / if crowded { 8 } else { 2 };
         let mut count = flows.len();
         if count > stays {
             flows.sort_by_key(|flow| std::cmp::Reverse((flow.dispensable, flow.idle)));
