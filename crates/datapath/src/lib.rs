@@ -4,6 +4,7 @@ mod compare;
 mod compare_policies;
 pub mod ebpf;
 mod engine;
+mod grace;
 mod maglev;
 pub mod nftables;
 mod ports;

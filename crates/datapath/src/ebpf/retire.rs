@@ -6,6 +6,7 @@ use super::links;
 use super::maps::Maps;
 use super::pins::Pins;
 use crate::Error;
+use crate::grace::let_packets_pass;
 
 /// From here on no flow begins that is led by packets, no socket is led, and what
 /// goes to a pod and is of no flow goes by the host's stack, which knows whether
@@ -19,7 +20,9 @@ pub(crate) fn retire(maps: &Maps, pins: &Pins) -> Result<(), Error> {
     }
     mark_node(maps, Uplink::set_retired)?;
     // Those that tell the names of who answers stay.
-    links::release_sockets(pins)
+    links::release_sockets(pins)?;
+    // Who was about to begin a flow has done so: it is handed over with the others.
+    let_packets_pass()
 }
 
 /// Another engine's flows are being taken over, or not any more: what is in the

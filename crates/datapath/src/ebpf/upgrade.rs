@@ -21,6 +21,7 @@ use super::pins::Pins;
 use super::programs::{self, FROM_POD, FROM_POD_PORTS, PACKET_HOOKS, Programs, SOCKET_HOOKS};
 use super::{retire, sys};
 use crate::Error;
+use crate::grace::let_packets_pass;
 
 /// Pin that is there while programs of two versions are attached.
 const UNDER_WAY: &str = "upgrade";
@@ -66,7 +67,7 @@ impl Upgrade<'_> {
         // Connections first: whose answer goes to ours because they may lead it
         // has to be known there.
         told &= old.retire_policies()?;
-        self.let_programs_end()?;
+        let_packets_pass()?;
         old.carry_again(&OF_POLICIES, self.maps, self.limits, &mut carried)?;
         told &= old.retire_flows()?;
         if !told {
@@ -77,7 +78,7 @@ impl Upgrade<'_> {
         }
         // Who leads sockets first: rows of the other version are complete then.
         links::sockets_that_lead(self.pins, self.programs, self.cgroup)?;
-        self.let_programs_end()?;
+        let_packets_pass()?;
         old.carry_again(&OF_SOCKETS, self.maps, self.limits, &mut carried)?;
         self.replace_links(links)?;
         old.carry_again(&OF_FLOWS, self.maps, self.limits, &mut carried)?;
@@ -100,13 +101,6 @@ impl Upgrade<'_> {
             old.carry_again(remembered, self.maps, self.limits, carried)?;
         }
         Ok(())
-    }
-
-    fn let_programs_end(&self) -> Result<(), Error> {
-        sys::let_programs_end().map_err(|source| Error::Kernel {
-            operation: "wait for programs to end".into(),
-            source,
-        })
     }
 
     /// The other version's programs on interfaces, by their pins.

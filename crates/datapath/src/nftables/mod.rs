@@ -540,9 +540,10 @@ impl Datapath for NftEngine {
     }
 
     fn retire(&mut self) -> Result<(), Error> {
-        // The other engine meets packets before this one does.
+        // The other engine meets packets before this one does, but for those that
+        // were under way.
         self.gives_way = true;
-        Ok(())
+        crate::grace::let_packets_pass()
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {

@@ -45,18 +45,6 @@ fn bpf<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<RawFd> {
     Ok(result as RawFd)
 }
 
-/// Waits until every program that runs now has ended: what it has written is
-/// there then. (`membarrier(2)`, whose global barrier is a grace period of RCU.)
-pub(crate) fn let_programs_end() -> io::Result<()> {
-    const GLOBAL: libc::c_int = 1;
-    // SAFETY: the call takes numbers alone.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 fn bpf_fd<A>(command: bpf_cmd, attributes: &mut A) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
     // SAFETY: the command returns a new descriptor, which nobody else has.
