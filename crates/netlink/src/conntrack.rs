@@ -363,6 +363,8 @@ fn read_counters(payload: &[u8]) -> Counters {
             _ => {}
         }
     }
+    // The kernel counts those among what it dropped, too (`nf_ct_resolve_clash`).
+    counters.full = counters.full.saturating_sub(counters.clashed);
     counters
 }
 
@@ -467,7 +469,7 @@ mod tests {
         body.u32(2, 5).u32(9, 1).u32(10, 2).u32(11, 3).u32(12, 9);
         let payload = [&[0; 4], body.as_bytes()].concat();
         let expect = Counters {
-            full: 2,
+            full: 1,
             clashed: 1,
             evicted: 3,
         };
