@@ -146,7 +146,7 @@ impl<E: Engine> World<E> {
                 tables.insert(id as u64, memory);
             }
         }
-        let tables: f64 = tables.values().sum();
+        let tables = tables.values().fold(0.0, |sum, one| sum + one);
         Ok(format!(
             "{:.1} MB resident with the plan ({:.1} MB before), {:.1} MB of maps",
             resident()? / 1e6,
