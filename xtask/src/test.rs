@@ -50,7 +50,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Err(error) = next::run() {
         println!("upgrades to other tables are not tested: {error:#}");
     }
-    checked(cargo().args(["test", "--workspace"]).args(&args.cargo_args))
+    // Every failure is told in one run, not the first.
+    checked(
+        cargo()
+            .args(["test", "--workspace", "--no-fail-fast"])
+            .args(&args.cargo_args),
+    )
 }
 
 /// Needs kubectl, and neither root nor anything of this machine.
