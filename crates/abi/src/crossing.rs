@@ -17,7 +17,7 @@ pub use stranded::stranded;
 
 use crate::Address;
 use crate::answer;
-use crate::forward::{Tables, deliver, fits, forward, one_hop_less};
+use crate::forward::{Tables, deliver, fits, forward, is_for_stack, one_hop_less};
 use crate::packet::Packet;
 use crate::policy::{RECEIVER, SENDER, Says, TO_STACK, TRANSLATED_SENDER, answers, denied, got_by};
 use crate::quoted;
@@ -261,7 +261,7 @@ where
         }
         Direct::Node(route) => {
             if of_sender & SENDER == 0 {
-                return to_node::<H, P>(packet, route);
+                return to_node::<H, P>(packet, tables, route);
             }
         }
         Direct::No => {}
@@ -297,7 +297,7 @@ where
         (Packed::STACK | Packed::DONE, _) => return Verdict::Stack.into(),
         (Packed::DROP, _) => return Verdict::Drop(act.reason()).into(),
         (Packed::PASS, Direct::Pod(endpoint)) => return deliver::<H, P>(packet, endpoint).into(),
-        (Packed::PASS, Direct::Node(route)) => return to_node::<H, P>(packet, route),
+        (Packed::PASS, Direct::Node(route)) => return to_node::<H, P>(packet, tables, route),
         _ => {}
     }
     work.destination = *destination;
@@ -306,16 +306,15 @@ where
     FinalVerdict::unpack(packed, work)
 }
 
-/// The stack tells who sent it that it is too long.
 #[inline(always)]
-fn to_node<H: Ip, P: Packet>(packet: &mut P, route: &Route) -> FinalVerdict
+fn to_node<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, route: &Route) -> FinalVerdict
 where
     Frame<H>: Header,
 {
-    if fits::<H, P>(packet, route) {
-        forward::<H, P>(packet, route).into()
-    } else {
+    if is_for_stack::<H, P>(packet, tables, route) {
         Verdict::Stack.into()
+    } else {
+        forward::<H, P>(packet, route).into()
     }
 }
 
@@ -369,17 +368,26 @@ where
         Some(_) => None,
         None => tables.route(to),
     };
+    let mut by_stack = false;
     if let Some(route) = route
-        && !fits::<H, P>(packet, route)
+        && is_for_stack::<H, P>(packet, tables, route)
     {
-        // The stack tells who sent it, if it is to be seen who that is.
-        return match flow {
-            None => Verdict::Stack.into(),
+        match flow {
+            None => return Verdict::Stack.into(),
+            Some((key, flow))
+                if !is_error
+                    && flow.source == key.source
+                    && packet.at::<Frame<H>>(0).is_some_and(|f| f.ip.may_be_cut()) =>
+            {
+                by_stack = true;
+            }
+            // The stack would tell who sent it about a packet that he did not send.
+            Some(_) if fits::<H, P>(packet, route) => {}
             // No errors about errors (RFC 1122, 3.2.2; RFC 4443, 2.4).
             // Nor about parts of what they were said about.
-            Some(_) if is_error || later_part => Verdict::Drop(DropReason::TooLong).into(),
-            Some(_) => answer::too_long::<H, P>(packet, route.mtu).into(),
-        };
+            Some(_) if is_error || later_part => return Verdict::Drop(DropReason::TooLong).into(),
+            Some(_) => return answer::too_long::<H, P>(packet, route.mtu).into(),
+        }
     }
     let mut ports = 0;
     if let Some((key, flow)) = flow
@@ -418,7 +426,7 @@ where
             ..verdict.into()
         };
     }
-    if let Some(route) = route {
+    if let Some(route) = route.filter(|_| !by_stack) {
         let verdict = forward::<H, P>(packet, route);
         return FinalVerdict {
             ports,
@@ -428,7 +436,7 @@ where
     // Not through the stack: it takes a packet with an address of its own as
     // source, coming in by a link, for a forgery.
     let ifindex = flow.map_or(0, |(_, flow)| flow.ifindex);
-    if ifindex == 0 {
+    if ifindex == 0 || by_stack {
         // To another node, from a pod.
         return FinalVerdict {
             ports,

@@ -30,6 +30,8 @@ pub trait Tables: Services + Connections {
     /// Some of what this pod sends straight to pods goes by other ports, or is an
     /// answer to what came by a port of the node.
     fn set_renumbered(&self, address: &Address);
+    /// A part of a packet of this pod was too long for a route.
+    fn set_cut(&self, address: &Address);
     /// What the node itself sends may be an answer to a translated packet.
     fn set_node_translated(&self);
     /// By interface index; 0 is the node.
@@ -412,6 +414,60 @@ where
     Frame<H>: Header,
 {
     longest_packet::<H, P>(packet).is_some_and(|length| length <= route.mtu)
+}
+
+/// Whether a packet to another node is the host's stack's: that cuts what is too long
+/// for the route, or tells who sent it.
+#[inline(always)]
+pub(crate) fn is_for_stack<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    route: &Route,
+) -> bool
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return true;
+    };
+    let is_part = if H::HAS_CHECKSUM {
+        frame.ip.transport().is_none()
+    } else {
+        frame.ip.protocol() == IPPROTO_FRAGMENT
+    };
+    if is_part {
+        return packet.part_for_stack(tables, route.mtu) != 0;
+    }
+    !fits::<H, P>(packet, route)
+}
+
+/// [`is_for_stack`] of a part of a packet: 1, else 0. Of a pod of which one was too
+/// long all are: where connection tracking is in use, the stack waits for every part
+/// of a packet before it goes on with any.
+#[inline(always)]
+pub fn part_for_stack<P: Packet>(packet: &mut P, tables: &impl Tables, mtu: u32) -> u32 {
+    if packet.protocol() == ETH_P_IP {
+        part_of_family_for_stack::<Ipv4, P>(packet, tables, mtu)
+    } else {
+        part_of_family_for_stack::<Ipv6, P>(packet, tables, mtu)
+    }
+}
+
+#[inline(always)]
+fn part_of_family_for_stack<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, mtu: u32) -> u32
+where
+    Frame<H>: Header,
+{
+    let Some(frame) = packet.at::<Frame<H>>(0) else {
+        return 1;
+    };
+    let (source, length) = (frame.ip.source(), frame.ip.packet_len());
+    if length > mtu {
+        // No later one is longer than the first: none has gone another way.
+        tables.set_cut(&source);
+        return 1;
+    }
+    u32::from(tables.endpoint(&source).is_some_and(Endpoint::is_cut))
 }
 
 /// What the host's stack would do on the way to the pod's link.

@@ -42,7 +42,7 @@ pub use crossing::{
     begun, claimed, decided_from_outside, decided_from_pod, decided_to_outside, left_v4, left_v6,
     performed_v4, performed_v6, read_v4, read_v6, stranded,
 };
-pub use forward::{Tables, from_outside, from_pod, to_outside, to_pod};
+pub use forward::{Tables, from_outside, from_pod, part_for_stack, to_outside, to_pod};
 pub use layout::{Field, Layout};
 pub use packet::{ChecksumChange, Covered, Packet};
 pub use parts::{first_part, note_part};

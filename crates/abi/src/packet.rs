@@ -2,7 +2,7 @@
 //! space bytes.
 
 use crate::crossing::{left_v4, left_v6, performed_v4, performed_v6, read_v4, read_v6, stranded};
-use crate::forward::Tables;
+use crate::forward::{Tables, part_for_stack};
 use crate::policy::{asked_v4, asked_v6};
 use crate::table::SocketState;
 use crate::wire::Header;
@@ -107,6 +107,15 @@ pub trait Packet {
         Self: Sized,
     {
         stranded(self, tables)
+    }
+
+    /// [`part_for_stack`].
+    #[inline(always)]
+    fn part_for_stack(&mut self, tables: &impl Tables, mtu: u32) -> u32
+    where
+        Self: Sized,
+    {
+        part_for_stack(self, tables, mtu)
     }
 
     /// [`asked_v4`], [`asked_v6`].

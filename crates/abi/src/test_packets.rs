@@ -481,6 +481,14 @@ impl Tables for MemoryTables {
         }
     }
 
+    fn set_cut(&self, address: &Address) {
+        if let Some(mut endpoint) = self.endpoint(address).copied() {
+            endpoint.set_cut();
+            let endpoint = Box::leak(Box::new(endpoint));
+            self.translated.borrow_mut().insert(*address, endpoint);
+        }
+    }
+
     fn set_node_translated(&self) {
         if let Some(mut node) = self.uplinks.get(&0).copied() {
             node.set_translated();

@@ -193,6 +193,8 @@ where
     fn protocol(&self) -> u8;
     /// Protocol of the header right after this one; `None` in a fragment.
     fn transport(&self) -> Option<u8>;
+    /// Whether a router may cut the packet into parts.
+    fn may_be_cut(&self) -> bool;
     /// One hop less, and the header's checksum with it.
     fn decrement_hops(&mut self);
     fn set_source(&mut self, address: &Address);
@@ -329,6 +331,11 @@ impl Ip for Ipv4 {
         (load16(&self.fragment) & FRAGMENT == 0).then_some(self.protocol)
     }
     #[inline(always)]
+    fn may_be_cut(&self) -> bool {
+        const DONT: u16 = 0x4000_u16.to_be();
+        load16(&self.fragment) & DONT == 0
+    }
+    #[inline(always)]
     fn decrement_hops(&mut self) {
         self.ttl -= 1;
         // The field is the high byte of its word, so the sum grows by 0x0100
@@ -429,6 +436,10 @@ impl Ip for Ipv6 {
     fn transport(&self) -> Option<u8> {
         // A fragment header (44) is one more that is not TCP or UDP.
         Some(self.next_header)
+    }
+    #[inline(always)]
+    fn may_be_cut(&self) -> bool {
+        false
     }
     #[inline(always)]
     fn decrement_hops(&mut self) {

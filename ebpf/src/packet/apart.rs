@@ -92,6 +92,13 @@ pub(super) extern "C" fn stranded(skb: *mut __sk_buff) -> u32 {
     ripstop_abi::stranded(&mut Skb { skb }, &Kernel)
 }
 
+/// [`ripstop_abi::part_for_stack`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn part_for_stack(skb: *mut __sk_buff, mtu: u32) -> u32 {
+    ripstop_abi::part_for_stack(&mut Skb { skb }, &Kernel, mtu)
+}
+
 /// [`ripstop_abi::asked_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -228,6 +228,11 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn part_for_stack(&mut self, _: &impl Tables, mtu: u32) -> u32 {
+        apart::part_for_stack(self.skb, mtu)
+    }
+
+    #[inline(always)]
     fn asked(&mut self, _: &impl Tables, v6: bool, sides: u32, more: u32) -> u32 {
         if v6 {
             apart::asked_v6(self.skb, sides, more)

@@ -46,6 +46,14 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn set_cut(&self, address: &Address) {
+        if let Some(endpoint) = ENDPOINTS.get_ptr_mut(address) {
+            // SAFETY: a word that is only ever set.
+            unsafe { (*endpoint).set_cut() };
+        }
+    }
+
+    #[inline(always)]
     fn set_node_translated(&self) {
         if let Some(node) = UPLINKS.get_ptr_mut(&0) {
             // SAFETY: a word that is only ever set.

@@ -11,7 +11,7 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// Of the pod's end, as words in the order in which they are sent.
     mac: [u16; 3],
-    /// [`TRANSLATED`], [`HANDED_OVER`], [`TRACKED`], [`RENUMBERED`].
+    /// [`TRANSLATED`], [`HANDED_OVER`], [`TRACKED`], [`RENUMBERED`], [`CUT`].
     flags: u16,
 }
 
@@ -28,6 +28,10 @@ pub(crate) const TRACKED: u16 = 4;
 /// ([`FLOW_RENUMBERED`](super::FLOW_RENUMBERED)), or it has ports of the node, so that
 /// they may be answers to who came by those: each is looked up.
 pub(crate) const RENUMBERED: u16 = 8;
+
+/// A part of a packet of its was too long for the way to a node: parts go there by the
+/// host's stack, all of them.
+const CUT: u16 = 16;
 
 impl Endpoint {
     pub const fn new(ifindex: u32, mac: [u8; 6]) -> Self {
@@ -80,6 +84,16 @@ impl Endpoint {
     #[inline(always)]
     pub const fn set_renumbered(&mut self) {
         self.flags |= RENUMBERED;
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.flags & CUT != 0
+    }
+
+    #[inline(always)]
+    pub const fn set_cut(&mut self) {
+        self.flags |= CUT;
     }
 
     #[inline(always)]

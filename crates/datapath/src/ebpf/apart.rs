@@ -14,7 +14,7 @@ use super::sys;
 
 /// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
 /// `ebpf/src/socket/mod.rs`).
-const GLOBAL: [(&str, Takes); 20] = [
+const GLOBAL: [(&str, Takes); 21] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
@@ -28,6 +28,7 @@ const GLOBAL: [(&str, Takes); 20] = [
     ("read_v4", Takes::PacketAnd(1)),
     ("read_v6", Takes::PacketAnd(1)),
     ("stranded", Takes::PacketAnd(0)),
+    ("part_for_stack", Takes::PacketAnd(1)),
     ("asked_v4", Takes::PacketAnd(2)),
     ("asked_v6", Takes::PacketAnd(2)),
     ("performed_v4", Takes::PacketAnd(1)),

@@ -159,3 +159,73 @@ fn a_flood_of_first_ones_takes_the_sender_s_own_rows() {
         assert_eq!(through(&tables, &mut others[2], OTHER), DELIVER);
     }
 }
+
+/// What the stack puts together and cuts again it has to get all of.
+#[test]
+fn all_parts_go_by_the_stack_when_one_is_too_long() {
+    const FORWARD: fn(&Names) -> Verdict = |names| Verdict::Forward {
+        ifindex: UPLINK,
+        gateway: address(names.far_node),
+    };
+    for names in &FAMILIES {
+        let request = Sample::udp((names.pod, 1000), (names.far_pod, 53));
+        let tables = tables();
+        let sent = |most, id| -> Vec<Verdict> {
+            let cut = parts(&large(request.clone()).bytes(), most, id);
+            let sent = cut.into_iter().map(|mut part| {
+                let before = part.clone();
+                let verdict = through(&tables, &mut part, POD);
+                assert_eq!(part == before, verdict == Verdict::Stack);
+                verdict
+            });
+            sent.collect()
+        };
+        // The way is 1,400 bytes wide.
+        assert_eq!(sent(1024, 1), [FORWARD(names); 3]);
+        assert_eq!(sent(1440, 2), [Verdict::Stack; 2]);
+        assert_eq!(sent(1024, 3), [Verdict::Stack; 3], "from then on");
+        let mut whole = request.bytes();
+        assert_eq!(through(&tables, &mut whole, POD), FORWARD(names));
+        let mut other = Sample::udp((names.other, 1000), (names.far_pod, 53));
+        other = large(other);
+        for mut part in parts(&other.bytes(), 1024, 4) {
+            assert_eq!(through(&tables, &mut part, OTHER), FORWARD(names));
+        }
+    }
+}
+
+/// Of a packet that its sender knows by the service's address, who cuts it is the
+/// stack, and who tells him that nobody may are we.
+#[test]
+fn what_is_too_long_and_led_to_another_node() {
+    for names in &FAMILIES {
+        let v4 = address(names.pod).is_v4();
+        let tables = tables();
+        let request = Sample::udp((names.pod, 1000), (names.node, 30_081));
+        let inside = Sample::udp((names.pod, 1000), (names.far_pod, 8080));
+        let mut cut = parts(&large(request.clone()).bytes(), 1440, 0x1234);
+        let verdicts: Vec<_> = cut.iter_mut().map(|p| through(&tables, p, POD)).collect();
+        if v4 {
+            assert_eq!(verdicts, [Verdict::Stack; 2]);
+            assert!(checksums_are_right(&whole(&cut)));
+            assert_eq!(whole(&cut)[12..], large(inside.clone()).bytes()[12..]);
+        } else {
+            assert_eq!(verdicts[0], Verdict::Answer(DropReason::TooLong));
+        }
+        for may_be_cut in [true, false] {
+            let fragment = if may_be_cut { 0 } else { 0x4000 };
+            let of = |sample: &Sample| {
+                let sample = sample.clone();
+                large(Sample { fragment, ..sample }).bytes()
+            };
+            let mut bytes = of(&request);
+            let verdict = through(&tables, &mut bytes, POD);
+            if v4 && may_be_cut {
+                assert_eq!(verdict, Verdict::Stack);
+                assert_eq!(bytes[12..], of(&inside)[12..]);
+            } else {
+                assert_eq!(verdict, Verdict::Answer(DropReason::TooLong));
+            }
+        }
+    }
+}
