@@ -50,6 +50,7 @@ impl Engine for NftEngine {
     fn open(config: Config) -> Result<Self> {
         Ok(Self::open(nftables::Config {
             node_addresses: config.node_addresses,
+            connections: None,
         })?)
     }
 }

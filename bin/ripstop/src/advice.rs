@@ -176,7 +176,13 @@ fn dns(dns: &Dns, say: &mut impl FnMut(String, &str)) {
 }
 
 /// Drops that mean that something is full, what that means, and what to do.
-const DROPS: [(&str, &str, &str); 8] = [
+const DROPS: [(&str, &str, &str); 9] = [
+    (
+        "connection_share",
+        "of pods that have begun more connections than their share while the node's table filled \
+         up",
+        "look what these pods do (`ripstop status` names them); others are not affected",
+    ),
     (
         "flow_share",
         "of pods that have begun more translated flows than one may have",

@@ -184,6 +184,9 @@ fn table(status: &Status) -> String {
     for (reason, count) in status.datapath.drops.iter().filter(|(_, n)| **n > 0) {
         line("dropped", format!("{count} {reason}"));
     }
+    for (pod, count) in &status.datapath.crowding {
+        line("", format!("{count} connection_share of {pod}"));
+    }
     line("pods", status.pods.to_string());
     for adopted in &status.adopted {
         let addresses: Vec<_> = adopted.addresses.iter().map(IpAddr::to_string).collect();

@@ -46,6 +46,10 @@ pub struct EngineStatus {
     pub tables: Vec<(&'static str, u64, u64)>,
     /// Drop reason, packets or connections since the programs were first loaded.
     pub drops: Vec<(&'static str, u64)>,
+    /// Pods of this node that began more connections than their share while the
+    /// kernel's table of them filled up, and how many of their packets were dropped
+    /// for that; of the last hour.
+    pub crowding: Vec<(ObjectKey, u64)>,
     /// True if this start found programs and tables in the kernel and kept them.
     pub adopted: bool,
 }

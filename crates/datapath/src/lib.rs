@@ -8,6 +8,7 @@ mod grace;
 mod maglev;
 pub mod nftables;
 mod ports;
+mod regular;
 mod state;
 
 pub use compare::difference;

@@ -154,6 +154,7 @@ impl Opener {
             })?),
             Kind::Nftables => Box::new(NftEngine::open(nftables::Config {
                 node_addresses: self.node_addresses.clone(),
+                connections: None,
             })?),
         };
         engine.set_policy_settings(self.policy)?;

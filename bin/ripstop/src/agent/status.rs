@@ -64,6 +64,10 @@ pub(crate) struct Engine {
     pub(crate) adopted: bool,
     pub(crate) tables: Vec<Table>,
     pub(crate) drops: BTreeMap<String, u64>,
+    /// Packets of `connection_share` by pod, of the last hour; an agent that is older
+    /// does not say.
+    #[serde(default)]
+    pub(crate) crowding: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -254,6 +258,11 @@ impl Sources {
                     .drops
                     .into_iter()
                     .map(|(reason, count)| (reason.to_owned(), count))
+                    .collect(),
+                crowding: engine
+                    .crowding
+                    .into_iter()
+                    .map(|(pod, count)| (pod.to_string(), count))
                     .collect(),
             },
             pods: self.pods.pods().len(),

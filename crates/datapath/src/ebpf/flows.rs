@@ -15,9 +15,9 @@ use ripstop_abi::{
 
 use super::maps::Maps;
 use super::readback::now;
-use super::regular::Regular;
 use super::table::Table;
 use crate::Error;
+use crate::regular::Regular;
 
 /// Between two looks at how many flows there are, and at the flows themselves if
 /// those are few.

@@ -25,7 +25,6 @@ mod preflight;
 mod programs;
 mod ranges;
 mod readback;
-mod regular;
 mod remove;
 mod retire;
 mod start;
@@ -54,6 +53,7 @@ pub use programs::ProgramStats;
 pub use remove::{is_attached, remove};
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute};
+use crate::regular::Regular;
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use frontends::Frontends;
 use links::Cgroup;
@@ -61,7 +61,6 @@ use maps::{Maps, State};
 use pins::Pins;
 use policy::Policies;
 use programs::Programs;
-use regular::Regular;
 use start::Takeover;
 use wanted::{Translation, key};
 
@@ -242,6 +241,7 @@ impl Datapath for EbpfEngine {
                 tracing::warn!(%error, "the drop counters cannot be read");
                 Vec::new()
             }),
+            crowding: Vec::new(),
             adopted: self.adopted,
         }
     }

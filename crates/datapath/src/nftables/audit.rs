@@ -234,6 +234,10 @@ fn base_is_whole(engine: &mut NftEngine) -> Result<bool, Error> {
         let mut names = super::sets::ALL.iter().map(|set| set.name(*family));
         names.all(|name| sets.iter().any(|set| set == name))
     });
+    let has_sets = has_sets && {
+        let mut names = super::pressure::SETS.iter().map(|set| set.name);
+        names.all(|name| sets.iter().any(|set| set == name))
+    };
     Ok(has_sets && base(engine).iter().all(|chain| is_whole(chain, &rules)))
 }
 

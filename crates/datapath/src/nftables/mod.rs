@@ -15,6 +15,7 @@ mod keys;
 mod pods;
 mod policy;
 mod preflight;
+mod pressure;
 mod ranges;
 mod readback;
 mod refuse;
@@ -44,6 +45,7 @@ use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Frontend, FrontendRow, Range, Tables};
 
 use crate::engine::{Datapath, Drift, EngineStatus, Error, PolicySettings, ResolvedRoute};
+use crate::regular::Regular;
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use class::Class;
 use policy::Policies;
@@ -68,6 +70,9 @@ const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
 pub struct Config {
     /// At most one per family.
     pub node_addresses: Vec<IpAddr>,
+    /// How many connections the node has room for; `None`: what the kernel says
+    /// (`nf_conntrack_max`).
+    pub connections: Option<u64>,
 }
 
 /// The engine of one node. Dropped, it leaves everything in the kernel.
@@ -76,6 +81,8 @@ pub struct NftEngine {
     config: Config,
     nftables: RefCell<Nftables>,
     conntrack: RefCell<Conntrack>,
+    /// Holds pods back that begin too many connections.
+    valve: Option<Regular>,
     adopted: bool,
     /// Another version's table is in the kernel. Ours takes its place, in one
     /// transaction, with the first audit: then it is known what belongs in it.
@@ -116,6 +123,7 @@ impl NftEngine {
             config,
             nftables: RefCell::new(nftables),
             conntrack: RefCell::new(conntrack),
+            valve: None,
             adopted: false,
             takeover_pending: false,
             localnet_was_off: false,
@@ -164,6 +172,7 @@ impl NftEngine {
                 "{chain} drops what it does not accept: packets of pods need a rule there"
             );
         }
+        engine.valve = Some(pressure::start(engine.config.connections)?);
         Ok(engine)
     }
 
@@ -460,6 +469,9 @@ impl Datapath for NftEngine {
         let backends: usize = self.frontends.values().map(|p| p.inside.len()).sum();
         // Without an answer nobody would see the rest, either.
         let spoofed = sources::dropped(&mut self.nftables.borrow_mut()).unwrap_or_default();
+        let held_back = pressure::dropped(&mut self.nftables.borrow_mut()).unwrap_or_default();
+        let by_link = pressure::dropped_by_link(&mut self.nftables.borrow_mut());
+        let by_link = by_link.unwrap_or_default();
         let mut conntrack = self.conntrack.borrow_mut();
         let counters = conntrack.counters().unwrap_or_default();
         let connections = conntrack.size().ok();
@@ -484,10 +496,16 @@ impl Datapath for NftEngine {
             // The last three are connection tracking's, of all packets of the node.
             drops: vec![
                 ("spoofed", spoofed),
+                ("connection_share", held_back),
                 ("connections_full", counters.full),
                 ("connections_clashed", counters.clashed),
                 ("connections_evicted", counters.evicted),
             ],
+            crowding: self
+                .pods
+                .values()
+                .filter_map(|pod| Some((pod.pod.clone(), *by_link.get(&pod.host_ifindex)?)))
+                .collect(),
             adopted: self.adopted,
         }
     }
@@ -547,6 +565,7 @@ impl Datapath for NftEngine {
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<(), Error> {
+        drop(self.valve.take());
         if self.gives_way {
             rest::leave(self.nftables.get_mut())?;
         } else {

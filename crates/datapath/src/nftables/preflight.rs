@@ -44,6 +44,7 @@ pub fn try_table() -> Result<(), Error> {
             })?;
             let mut engine = NftEngine::open(Config {
                 node_addresses: Vec::new(),
+                connections: None,
             })?;
             // One row with everything that a row can have.
             let row = FrontendRow {

@@ -21,6 +21,7 @@ use ripstop_netlink::nftables::{
 };
 
 use super::class::{Class, Outside};
+use super::pressure;
 use super::refuse;
 use super::segments;
 use super::sets::{FAMILIES, Set};
@@ -414,6 +415,7 @@ pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain
             hook: None,
             rules: refuse::rules(),
         },
+        pressure::chain(),
         Chain {
             name: "guard".into(),
             hook: hook(HookPoint::Prerouting, -300, false),
@@ -426,7 +428,7 @@ pub(super) fn base(node_addresses: &[IpAddr], policies: Vec<Chain>) -> Vec<Chain
         Chain {
             name: "prerouting".into(),
             hook: hook(HookPoint::Prerouting, -100, true),
-            rules: services(),
+            rules: [pressure::rule()].into_iter().chain(services()).collect(),
         },
         Chain {
             name: "output".into(),

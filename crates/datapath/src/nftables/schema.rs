@@ -3,7 +3,7 @@
 use super::class::{Class, Outside};
 use super::policy::Generation;
 use super::sets::FAMILIES;
-use super::{NftEngine, policy, rules, sets};
+use super::{NftEngine, policy, pressure, rules, sets};
 use crate::engine::Deny;
 
 impl NftEngine {
@@ -27,6 +27,7 @@ impl NftEngine {
             );
             text += &format!("{:?}", sets::ALL.map(|set| set.spec(family)));
         }
+        text += &format!("{:?}", pressure::SETS);
         let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
         format!("ripstop {digest:016x}")

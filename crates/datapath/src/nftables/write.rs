@@ -7,7 +7,7 @@ use ripstop_netlink::nftables::{Batch, Element, Family, Verdict};
 use super::class::Class;
 use super::rules::{self, Chain};
 use super::sets::{FAMILIES, Set};
-use super::{TABLE, ranges, readback, sets};
+use super::{TABLE, pressure, ranges, readback, sets};
 
 /// A set of one family.
 pub(super) type SetOf = (Set, Family);
@@ -236,6 +236,9 @@ impl Changes {
                 for set in sets::ALL {
                     batch.create_set(&set.spec(family));
                 }
+            }
+            for set in &pressure::SETS {
+                batch.create_set(set);
             }
             make(&mut batch, chains);
         }

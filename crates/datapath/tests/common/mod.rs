@@ -70,6 +70,7 @@ impl Engine for NftEngine {
     fn open(config: &Config) -> Result<Self, ripstop_datapath::Error> {
         NftEngine::open(nftables::Config {
             node_addresses: config.node_addresses.clone(),
+            connections: None,
         })
     }
 }
@@ -415,7 +416,11 @@ impl<E: Engine> Node<E> {
             lines.extend(rules.iter().map(|rule| format!("{rule:?}")));
             let sets = nftables.sets(table)?;
             // What packets made and only people read.
-            let made = |set: &String| set.starts_with("traffic") || set.starts_with("denied");
+            let made = |set: &String| {
+                ["traffic", "denied", "begun", "refused"]
+                    .iter()
+                    .any(|name| set.starts_with(name))
+            };
             for set in sets.into_iter().filter(|set| !made(set)) {
                 for mut element in nftables.elements(table, &set)? {
                     (element.packets, element.bytes) = (0, 0);

@@ -182,6 +182,14 @@ impl Batch {
         self.elements(message::DELETE_ELEMENT, 0, set, elements, false, &operation);
     }
 
+    /// All elements of a set.
+    pub fn flush_set(&mut self, set: &str) {
+        let mut body = self.body();
+        body.text(2, set);
+        let operation = format!("flush set {set}");
+        self.push(message::DELETE_ELEMENT, 0, body, &operation);
+    }
+
     /// As many messages as the elements need: a list of attributes has a limit.
     fn elements<'e>(
         &mut self,

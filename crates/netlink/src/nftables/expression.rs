@@ -283,6 +283,16 @@ pub enum Expression {
         data: Option<Register>,
         timeout_ms: u64,
     },
+    /// Goes on if there are too many of a key: each may come `per_second` times, and
+    /// `burst` times more after it did not. Makes or refreshes an element of a
+    /// dynamic set that remembers it; a full one ends the rule.
+    TooMany {
+        set: String,
+        key: Register,
+        timeout_ms: u64,
+        per_second: u64,
+        burst: u32,
+    },
     /// The packet's destination, and that of all that follow in its flow.
     Dnat {
         family: Family,
@@ -320,7 +330,7 @@ impl Expression {
             Self::Contains { .. } | Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Random { .. } => "numgen",
             Self::Hash { .. } => "hash",
-            Self::Dynamic { .. } => "dynset",
+            Self::Dynamic { .. } | Self::TooMany { .. } => "dynset",
             Self::Dnat { .. } | Self::Snat { .. } => "nat",
             Self::Masquerade { .. } => "masq",
             Self::Reject(_) => "reject",
@@ -489,6 +499,30 @@ impl Expression {
                 if *how == Update::Refresh {
                     data.u64(6, *timeout_ms);
                 }
+            }
+            Self::TooMany {
+                set,
+                key,
+                timeout_ms,
+                per_second,
+                burst,
+            } => {
+                // NFT_DYNSET_OP_UPDATE
+                data.text(1, set)
+                    .u32(3, 1)
+                    .u32(4, key.0)
+                    .u64(6, *timeout_ms)
+                    .nested(7, |to| {
+                        // A second; NFT_LIMIT_PKTS; NFT_LIMIT_F_INV
+                        to.text(NAME, "limit").nested(DATA, |limit| {
+                            limit
+                                .u64(1, *per_second)
+                                .u64(2, 1)
+                                .u32(3, *burst)
+                                .u32(4, 0)
+                                .u32(5, 1);
+                        });
+                    });
             }
             Self::Dnat {
                 family,

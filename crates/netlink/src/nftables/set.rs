@@ -179,6 +179,8 @@ pub struct Element {
     pub verdict: Option<Verdict>,
     /// At most 254 bytes; `nft list` shows it.
     pub comment: String,
+    /// How long it is there, in dynamic sets; 0: until it is deleted. Not read.
+    pub timeout_ms: u64,
     /// Packets that found it, where they are counted. Not written.
     pub packets: u64,
     /// The same in bytes, from the IP header on.
@@ -225,6 +227,9 @@ impl Element {
                 to.nested(2, |data| {
                     data.bytes(DATA_VALUE, &self.data);
                 });
+            }
+            if self.timeout_ms != 0 {
+                to.u64(4, self.timeout_ms);
             }
             if !self.comment.is_empty() {
                 to.bytes(6, &user_data(&self.comment));

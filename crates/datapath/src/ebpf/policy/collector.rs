@@ -19,8 +19,8 @@ use ripstop_abi::{Connection, ConnectionKey, DenialKey, DenialRow, ShareKey};
 use super::maps::PolicyMaps;
 use crate::Error;
 use crate::ebpf::readback::now;
-use crate::ebpf::regular::Regular;
 use crate::ebpf::table::Table;
+use crate::regular::Regular;
 
 /// Between two looks; sooner if somebody's share is half full, which is asked
 /// for oftener.
