@@ -119,6 +119,14 @@ fn difference(before: &Value, after: &Value) -> String {
     text.replace('"', "")
 }
 
+/// Packets and connections that the kernel has dropped or forgotten for lack of
+/// room, whosever they were.
+fn lost(told: &Value) -> u64 {
+    let reasons = ["connections_full", "connections_evicted"];
+    let counts = reasons.map(|reason| told["drops"][reason].as_u64().unwrap_or(0));
+    counts.iter().sum()
+}
+
 fn others_live_on(engine: &str) {
     let file = write_manifest(&format!("{}---{ATTACKER}", ripstop_tests::PAIR));
     let lab = Lab::up(&[
@@ -181,10 +189,14 @@ fn others_live_on(engine: &str) {
         // All of them have begun.
         std::thread::sleep(std::time::Duration::from_secs(1));
         let sent = flood(&attacker, to, size, rounds);
+        let after = told(&lab);
         println!(
             "{engine}: {what}: {sent} sent;{}",
-            difference(&before, &told(&lab))
+            difference(&before, &after)
         );
+        if engine == "nftables" && lost(&after) != lost(&before) {
+            failed.push(format!("{what}: the table of connections was full"));
+        }
         for one in loops {
             let name = one.what.clone();
             match catch_unwind(AssertUnwindSafe(|| one.end())) {
@@ -198,6 +210,11 @@ fn others_live_on(engine: &str) {
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
+    if engine == "nftables" {
+        let crowding = told(&lab)["crowding"].take();
+        let pods: Vec<_> = crowding.as_object().unwrap().keys().collect();
+        assert_eq!(pods, ["default/attacker"], "who was held back");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 mod nftables;
 mod policies;
+mod pressure;
 mod renumbered;
 mod services;
 

@@ -104,6 +104,11 @@ impl Process {
         self.ask(format_args!("udp3 {to}"))
     }
 
+    /// Sends a datagram to each of so many ports, and waits for nothing.
+    pub(crate) fn flood(&mut self, to: IpAddr, ports: u16) {
+        assert_eq!(self.ask(format_args!("flood {to} {ports}")), "ok");
+    }
+
     /// Connects and keeps the connection.
     pub(crate) fn hold(&mut self, to: impl Display) -> String {
         self.ask(format_args!("hold {to}"))
@@ -226,6 +231,15 @@ fn act(words: &[&str], held: &mut Held) -> io::Result<String> {
             socket.connect(to())?;
             let (says, from) = exchange(&socket, None)?;
             format!("{says} from {from} peer {}", socket.peer_addr()?)
+        }
+        "flood" => {
+            let to: IpAddr = words[1].parse().unwrap();
+            let socket = udp(SocketAddr::new(to, 1), 0)?;
+            for port in 1..=words[2].parse().unwrap() {
+                // What is refused meanwhile is an error of a later one.
+                let _ = socket.send_to(b"x", SocketAddr::new(to, port));
+            }
+            "ok".into()
         }
         "hold" => {
             let stream = held.stream.insert(connect(to(), port)?);

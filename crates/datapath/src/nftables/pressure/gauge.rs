@@ -19,10 +19,9 @@ const PART: u32 = 10;
 ///
 /// Up to half of the table nothing is done at all. From there to full is room for
 /// what a flood begins before it is counted whose it is (milliseconds to seconds,
-/// see [`super::BURST`]), and for others that flood after it: so up to seven pods,
-/// of which each has its share, find no end of the table. From 95 % on the kernel
-/// forgets by itself what has no answer yet (`gc_worker`,
-/// net/netfilter/nf_conntrack_core.c), whosever it is.
+/// see [`super::BURST`]), and for others that flood: the shares of six are three
+/// quarters. From 95 % on the kernel forgets by itself what has no answer yet
+/// (`gc_worker`, net/netfilter/nf_conntrack_core.c), whosever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     /// From here on it is counted whose they are.
