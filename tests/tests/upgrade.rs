@@ -61,7 +61,7 @@ impl Upgraded {
     }
 
     /// Every kind of request, from everywhere. New ones not as fast as can be: a
-    /// flow of datagrams keeps its port for minutes, and there are 27,978.
+    /// flow of datagrams keeps its port for minutes, and there are 12,605.
     fn load(&self, lookups: bool) -> Vec<Loop> {
         let mut loops = Vec::new();
         for from in &self.from {

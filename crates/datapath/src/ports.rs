@@ -25,38 +25,58 @@ impl Half {
 }
 
 /// First and number of the ports from which an engine's translated flows leave:
-/// its half of the larger part of those that the kernel does not give to sockets
-/// by itself.
+/// its half of the largest part of those that the kernel does not give to sockets
+/// by itself, nor the API server to services.
 pub(crate) fn of_flows(half: Half) -> (u32, u32) {
     half.of(free())
 }
 
+/// Ports of services, unless the API server's `--service-node-port-range` says
+/// otherwise. The eBPF engine leaves out the ports that have a service as a flow
+/// begins; which ones get one while it goes on nobody knows.
+const NODE_PORTS: (u32, u32) = (30_000, 32_767);
+
 fn free() -> (u32, u32) {
+    let (first, last) = of_sockets();
+    beside(first.into(), last.into())
+}
+
+/// First and last of the ports that the kernel gives to sockets by itself.
+pub(crate) fn of_sockets() -> (u16, u16) {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let range = range.unwrap_or_default();
-    let mut words = range.split_whitespace().map(str::parse::<u32>);
+    let mut words = range.split_whitespace().map(str::parse);
     match (words.next(), words.next()) {
-        (Some(Ok(first)), Some(Ok(last))) => beside(first, last),
+        (Some(Ok(first)), Some(Ok(last))) => (first, last),
         // The kernel's default.
-        _ => beside(32_768, 60_999),
+        _ => (32_768, 60_999),
+    }
+}
+
+/// If all are given to sockets, they are shared. Two flows with the same ends are
+/// then as unlikely as the ports are many.
+fn beside(first: u32, last: u32) -> (u32, u32) {
+    match largest_beside([NODE_PORTS, (first, last)]) {
+        (_, 0) => largest_beside([NODE_PORTS]),
+        found => found,
     }
 }
 
 /// Without those below 1024, which are for who has privileges, and without the
 /// tunnel's: what a pod answers to that port of a node is taken for tunnelled.
-fn beside(first: u32, last: u32) -> (u32, u32) {
+fn largest_beside<const N: usize>(mut others: [(u32, u32); N]) -> (u32, u32) {
     const LOWEST: u32 = TUNNEL_PORT as u32 + 1;
-    const HIGHEST: u32 = 65_535;
-    let below = (LOWEST, first.saturating_sub(LOWEST));
-    let after = LOWEST.max(last + 1);
-    let above = (after, (HIGHEST + 1).saturating_sub(after));
-    let larger = if below.1 >= above.1 { below } else { above };
-    match larger.1 {
-        // All are given to sockets: then they are shared. Two flows with the
-        // same ends are as unlikely as the ports are many.
-        0 => (LOWEST, HIGHEST - LOWEST + 1),
-        _ => larger,
+    const END: u32 = 65_536;
+    others.sort_unstable();
+    let (mut next, mut largest) = (LOWEST, (LOWEST, 0));
+    for (first, last) in others.into_iter().chain([(END, END)]) {
+        let count = first.saturating_sub(next);
+        if count > largest.1 {
+            largest = (next, count);
+        }
+        next = next.max(last + 1);
     }
+    largest
 }
 
 #[cfg(test)]
@@ -65,19 +85,22 @@ mod tests {
 
     #[test]
     fn ports_are_not_those_of_sockets() {
-        assert_eq!(beside(32_768, 60_999), (4790, 27_978));
+        assert_eq!(beside(32_768, 60_999), (4790, 25_210));
         assert_eq!(beside(1024, 40_000), (40_001, 25_535));
-        assert_eq!(beside(1024, 65_535), (4790, 60_746));
-        assert_eq!(beside(1, 65_535), (4790, 60_746));
-        assert_eq!(beside(1024, 2000), (4790, 60_746));
+        assert_eq!(beside(1024, 65_535), (32_768, 32_768));
+        assert_eq!(beside(1, 65_535), (32_768, 32_768));
+        assert_eq!(beside(1024, 2000), (32_768, 32_768));
+        assert_eq!(beside(31_000, 65_535), (4790, 25_210));
+        assert_eq!(beside(20_000, 31_000), (32_768, 32_768));
     }
 
     #[test]
-    fn the_tunnel_s_port_is_no_flow_s() {
+    fn ports_of_tunnels_and_services_are_no_flow_s() {
         for (first, last) in [(32_768, 60_999), (1, 65_535), (1024, 2000), (4000, 5000)] {
             let (lowest, count) = beside(first, last);
-            let port = u32::from(TUNNEL_PORT);
-            assert!(!(lowest..lowest + count).contains(&port), "{first}");
+            for port in [u32::from(TUNNEL_PORT), NODE_PORTS.0, NODE_PORTS.1] {
+                assert!(!(lowest..lowest + count).contains(&port), "{first}");
+            }
             assert!(lowest + count <= 65_536 && count > 0);
         }
     }

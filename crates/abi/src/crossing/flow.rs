@@ -268,7 +268,9 @@ const TAKEN: u32 = 0;
 const CLAIMED: u32 = 1;
 const NO_MEMORY: u32 = 2;
 
-/// An attempt to get a port for the flow of [`Tables::work`].
+/// An attempt to get a port for the flow of [`Tables::work`]. Not one at which the
+/// address has a service: a process that answers datagrams to it would be led there by
+/// its socket.
 #[inline(always)]
 pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
     let Some(work) = tables.work() else {
@@ -280,6 +282,11 @@ pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
     let (first, count) = tables.ports();
     let chance = (u64::from(tables.random()) * u64::from(count)) >> 32;
     back.destination_port = Port::from_host((first + chance as u32) as u16);
+    let (address, port) = (back.destination, back.destination_port);
+    let service = ServiceAddress::new(address, port, back.protocol as u8);
+    if tables.frontend(&service).is_some() {
+        return TAKEN;
+    }
     match tables.claim(back, answer) {
         Ok(true) => return CLAIMED,
         Ok(false) => {}

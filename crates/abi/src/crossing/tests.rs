@@ -629,6 +629,29 @@ fn a_port_is_found_among_many_that_are_taken() {
     }
 }
 
+/// Else a server's answer to that port is led to the service, before there is a packet.
+#[test]
+fn a_port_of_a_service_is_no_flow_s() {
+    for names in &FAMILIES {
+        let mut tables = tables();
+        let asked = |tables: &MemoryTables, port| {
+            let request = Sample::udp((names.client, port), (names.node, 30_080));
+            through(tables, &mut request.bytes(), UPLINK)
+        };
+        tables.ports = (30_080, 7);
+        let refused = Verdict::Drop(DropReason::PortsExhausted);
+        assert!((1..20).all(|port| asked(&tables, port) == refused));
+        // The last one has no service.
+        tables.ports = (30_080, 8);
+        assert!((1..20).any(|port| asked(&tables, port) == DELIVER));
+        let flows = tables.flows.borrow();
+        let from_node = flows
+            .values()
+            .find(|flow| flow.source == address(names.node));
+        assert!(from_node.is_some_and(|flow| flow.source_port.host() == 30_087));
+    }
+}
+
 #[test]
 fn ports_run_out_one_day_and_come_back() {
     let names = &FAMILIES[0];
