@@ -7,6 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::Lab;
 
+/// What is said of a request without an answer: `$1` is how `read` ended.
+const NO_ANSWER: &str = r#"
+no_answer() {
+    case $1 in 1) why='refused' ;; *) why='no answer in 5 s' ;; esac
+    echo "$why after $n, at $EPOCHREALTIME"
+}
+"#;
+
 /// Requests over one connection to `$to`, a host and port with a slash between,
 /// until standard input ends; then their number. The pause between them is the
 /// wait for that end.
@@ -33,7 +41,7 @@ exec 3<>/dev/udp/$to
 n=0
 while read -r -t 0.002; [ $? -gt 128 ]; do
     printf x >&3 || { echo "not sent after $n" >&2; exit 1; }
-    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    read -r -t 5 -u 3 -N 1 answer || { no_answer $? >&2; exit 1; }
     n=$((n + 1))
 done
 echo $n
@@ -45,7 +53,7 @@ n=0
 while read -r -t 0.002; [ $? -gt 128 ]; do
     exec 3<>/dev/udp/$to
     printf x >&3 || { echo "not sent after $n" >&2; exit 1; }
-    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    read -r -t 5 -u 3 -N 1 answer || { no_answer $? >&2; exit 1; }
     exec 3>&-
     n=$((n + 1))
 done
@@ -58,7 +66,7 @@ n=0
 while read -r -t 0.002; [ $? -gt 128 ]; do
     exec 3<>/dev/tcp/$to || { echo "no connection after $n" >&2; exit 1; }
     printf 'GET / HTTP/1.0\r\n\r\n' >&3
-    read -r -t 5 -u 3 -N 1 answer || { echo "no answer after $n" >&2; exit 1; }
+    read -r -t 5 -u 3 -N 1 answer || { no_answer $? >&2; exit 1; }
     exec 3>&-
     n=$((n + 1))
 done
@@ -83,7 +91,7 @@ pub struct Loop {
 
 impl Loop {
     pub fn start(lab: &Lab, from: &From, what: &str, script: &str) -> Self {
-        let script = format!("to={}\n{script}", from.to);
+        let script = format!("to={}\n{NO_ANSWER}{script}", from.to);
         let args = [from.place, &["--", "bash", "-c", &script]].concat();
         let mut command = lab.command("exec", &args);
         command

@@ -18,6 +18,18 @@ fn switch(lab: &Lab, engine: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// What the engines dropped so far, for who looks at a loop that failed: the counts
+/// of one that is gone are gone with it.
+fn show_drops(lab: &Lab) {
+    for node in ["node1", "node2"] {
+        let told = lab.agent(node, &["status", "-o", "json"]).stdout;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
+        let dropped = told["datapath"]["drops"].as_object().into_iter().flatten();
+        let dropped: Vec<_> = dropped.filter(|(_, count)| **count != 0).collect();
+        println!("{node} dropped {dropped:?}");
+    }
+}
+
 fn ask_once(lab: &Lab) {
     let ask = "wget -T 5 -t1 -qO- http://$WEB_SERVICE_HOST/";
     let answer = lab.exec("client", &["sh", "-c", ask]);
@@ -97,6 +109,7 @@ fn switch_under_load(kept: Kept) {
             eventually("new connections go on", || {
                 (new.load(Ordering::Relaxed) > before + 25).then_some(())
             });
+            show_drops(&lab);
             let said = switch(&lab, engine);
             assert!(said.contains(&format!("-> {engine} in")), "{said}");
             println!("{said}");
@@ -105,6 +118,7 @@ fn switch_under_load(kept: Kept) {
         eventually("new connections go on", || {
             (new.load(Ordering::Relaxed) > before + 50).then_some(())
         });
+        show_drops(&lab);
         stop.store(true, Ordering::Relaxed);
         connects.join().unwrap();
         for running in loops {
