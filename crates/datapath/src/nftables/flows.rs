@@ -56,11 +56,12 @@ pub(super) fn forget(
     conntrack.delete(&stale).map_err(refused)
 }
 
-/// Those that our rules translated: to a frontend, or out of the cluster.
+/// Those that our rules translated: to a frontend, or out of the cluster. And `others`.
 pub(super) fn connections(
     conntrack: &mut Conntrack,
     frontends: &BTreeMap<Frontend, Placed>,
     pods: &BTreeSet<IpAddr>,
+    others: impl Fn(&Connection) -> bool,
 ) -> Result<Vec<Connection>, Error> {
     let is_ours = |connection: &Connection| {
         let to_backend = || {
@@ -68,7 +69,7 @@ pub(super) fn connections(
             to_frontend.is_some() && connection.original.destination != connection.reply.source
         };
         let of_pod = || pods.contains(&connection.original.source.ip());
-        connection.is_translated() && (to_backend() || of_pod())
+        connection.is_translated() && (to_backend() || of_pod() || others(connection))
     };
     conntrack.list(is_ours).map_err(refused)
 }
@@ -78,7 +79,7 @@ pub(super) fn list(
     frontends: &BTreeMap<Frontend, Placed>,
     pods: &BTreeSet<IpAddr>,
 ) -> Result<Vec<TranslatedFlow>, Error> {
-    let connections = connections(conntrack, frontends, pods)?;
+    let connections = connections(conntrack, frontends, pods, |_| false)?;
     Ok(connections
         .iter()
         // Its ports may be another connection's soon, which needs no translation.

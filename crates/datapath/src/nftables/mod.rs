@@ -575,10 +575,12 @@ impl Datapath for NftEngine {
         if there.is_none() {
             return Ok(());
         }
+        let (gives_way, node_addresses) = (self.gives_way, &self.config.node_addresses);
         let flows = flows::connections(
             self.conntrack.get_mut(),
             &self.frontends,
             &self.addresses.keys().copied().collect(),
+            |connection| gives_way && rest::is_own(node_addresses, connection),
         );
         let mut batch = ripstop_netlink::nftables::Batch::new(TABLE);
         batch.delete_table();

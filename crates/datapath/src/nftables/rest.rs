@@ -6,7 +6,8 @@
 //! connections: the hooks come with the first one and go with the last
 //! (`nf_nat_register_fn`, net/netfilter/nf_nat_core.c; `nf_ct_netns_get`,
 //! nf_conntrack_proto.c). So a chain that changes nothing stays until those
-//! connections have ended.
+//! connections have ended, and while there is one, the node's own connections keep to
+//! the ports of sockets ([`own_ports`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ use ripstop_netlink::sockets::Sockets;
 
 use super::refused;
 use super::rules::is_translated;
+use super::sets::FAMILIES;
+use super::sources_nat::own_ports;
 use crate::engine::Error;
 
 /// Name of the table, in the `inet` family.
@@ -40,15 +43,20 @@ impl<'a> Left<'a> {
         })
     }
 
-    /// It is one of the node's own, is led to a backend and has not ended.
+    /// It is one of the node's own, translated, and has not ended.
     pub(super) fn contains(&self, connection: &Connection) -> bool {
         let original = &connection.original;
         !connection.is_over
-            && original.destination != connection.reply.source
-            && self.node_addresses.contains(&original.source.ip())
+            && is_own(self.node_addresses, connection)
             && (original.protocol != Protocol::Udp as u8
                 || self.udp_ports.contains(&original.source.port()))
     }
+}
+
+/// One of the node's own, led to a backend, or by another port as somebody had its
+/// own there.
+pub(super) fn is_own(node_addresses: &[IpAddr], connection: &Connection) -> bool {
+    connection.is_translated() && node_addresses.contains(&connection.original.source.ip())
 }
 
 pub(super) fn leave(nftables: &mut Nftables) -> Result<(), Error> {
@@ -72,6 +80,17 @@ pub(super) fn leave(nftables: &mut Nftables) -> Result<(), Error> {
         "what is translated goes on",
         &steps.collect::<Vec<_>>(),
     );
+    batch.create_chain(
+        "postrouting",
+        Some(Hook {
+            point: HookPoint::Postrouting,
+            priority: 100,
+            nat: true,
+        }),
+    );
+    for rule in FAMILIES.map(own_ports) {
+        batch.add_rule("postrouting", &rule.what, &rule.steps);
+    }
     nftables.commit(&batch).map_err(refused)
 }
 
@@ -95,11 +114,15 @@ pub fn end_rest(node_addresses: &[IpAddr]) -> Result<bool, Error> {
         return Ok(false);
     }
     let mut conntrack = Conntrack::new().map_err(refused)?;
+    let own = conntrack.list(|connection| is_own(node_addresses, connection));
+    let own = own.map_err(refused)?;
     let left = Left::now(node_addresses)?;
-    let left = conntrack.list(|connection| left.contains(connection));
-    let is_needed = !left.map_err(refused)?.is_empty();
-    if !is_needed {
-        take_away(&mut nftables)?;
+    if own.iter().any(|connection| left.contains(connection)) {
+        return Ok(true);
     }
-    Ok(is_needed)
+    take_away(&mut nftables)?;
+    // Whoever gets such a port next, and is asked about when there are rules again,
+    // would be taken for them.
+    conntrack.delete(&own).map_err(refused)?;
+    Ok(false)
 }

@@ -150,7 +150,7 @@ impl Words {
         ]
     }
 
-    fn load_port(offset: u32, to: Register) -> E {
+    pub(super) fn load_port(offset: u32, to: Register) -> E {
         E::Payload {
             header: Header::Transport,
             offset,

@@ -39,12 +39,14 @@ pub(super) enum Set {
     Preserved,
     /// Frontend and client, as ranges.
     Clients,
+    /// All addresses that packets of pods go to as they are. Before those of pods: the
+    /// kernel puts sets of ranges in place one after the other, and what comes from pods
+    /// and goes to none of these leaves the cluster.
+    ClusterRanges,
     /// Addresses of the cluster's pods.
     PodRanges,
     /// Addresses for services.
     ServiceRanges,
-    /// All addresses that packets of pods go to as they are.
-    ClusterRanges,
     /// Addresses of this node's pods.
     Pods,
     /// The same twice: from itself to itself.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ripstop_netlink::nftables::{
-    AddressKind, CtKey, Direction, Expression as E, Family, MetaKey, Register,
+    AddressKind, Compare, CtKey, Direction, Expression as E, Family, MetaKey, Register,
 };
 
 use super::keys;
@@ -166,7 +166,48 @@ pub(super) fn rules(family: Family, node_addresses: &[IpAddr]) -> Vec<Rule> {
         Rule::new("from outside", outside),
         Rule::new("a pod of another node", elsewhere),
         Rule::new("out of the cluster", egress),
+        own_ports(family),
     ]
+}
+
+/// What the node's own sockets send keeps its port, as always, unless somebody has it
+/// there: a connection of before to a service that led to the same backend. Then the
+/// kernel would choose any port of all, and so one of a flow that the other engine
+/// leads, which gets the answer. So it is another one of sockets'.
+pub(super) fn own_ports(family: Family) -> Rule {
+    let (words, word) = (Words(family), Register::word(0));
+    let (first, last) = crate::ports::of_sockets();
+    // Of echo requests type and code are where the port is.
+    let without_ports: u8 = match family {
+        Family::V4 => 1,
+        Family::V6 => 58,
+    };
+    let compare = |how, port: u16| E::Compare {
+        value: word,
+        how,
+        with: port.to_be_bytes().into(),
+    };
+    let Ports { steps, registers } = between(words, first, last);
+    let own = words.is_family().into_iter().chain([
+        E::Meta {
+            key: MetaKey::Protocol,
+            to: word,
+        },
+        differs(word, [without_ports]),
+        Words::load_port(0, word),
+        compare(Compare::AtLeast, first),
+        compare(Compare::AtMost, last),
+        E::RouteType {
+            of: AddressKind::Source,
+            to: word,
+        },
+        equal(word, LOCAL_ROUTE.to_ne_bytes()),
+    ]);
+    let ports = E::OwnPort {
+        family,
+        ports: registers,
+    };
+    Rule::new("the node's own", own.chain(steps).chain([ports]))
 }
 
 /// Ports to choose from, at the end of a rule: in the place of what was asked
@@ -178,17 +219,19 @@ struct Ports {
 
 fn ports(words: Words) -> Ports {
     let (first, count) = crate::ports::of_flows(crate::ports::Half::NFTABLES);
+    // They are ports: the sum is at most the highest.
+    between(words, first as u16, (first + count - 1) as u16)
+}
+
+fn between(words: Words, first: u16, last: u16) -> Ports {
     let registers = [words.frontend(), words.port()];
-    let load = |port: u32, to| E::Immediate {
-        // It is one: the sum is at most the highest. Two bytes, as `nft list` wants.
-        value: (port as u16).to_be_bytes().to_vec(),
+    let load = |port: u16, to| E::Immediate {
+        // Two bytes, as `nft list` wants.
+        value: port.to_be_bytes().to_vec(),
         to,
     };
     Ports {
-        steps: [
-            load(first, registers[0]),
-            load(first + count - 1, registers[1]),
-        ],
+        steps: [load(first, registers[0]), load(last, registers[1])],
         registers,
     }
 }

@@ -117,6 +117,9 @@ pub enum AddressKind {
 pub enum Compare {
     Equal,
     NotEqual,
+    /// Byte for byte, so of numbers in network order.
+    AtMost,
+    AtLeast,
 }
 
 /// What becomes of elements that packets make (`enum nft_dynset_ops`).
@@ -306,6 +309,12 @@ pub enum Expression {
         address: Register,
         ports: [Register; 2],
     },
+    /// The packet's source port: as it is if that is one of these and nobody has it,
+    /// else a free one.
+    OwnPort {
+        family: Family,
+        ports: [Register; 2],
+    },
     /// As `Snat`, to the address of the interface by which it leaves.
     Masquerade {
         ports: [Register; 2],
@@ -331,7 +340,7 @@ impl Expression {
             Self::Random { .. } => "numgen",
             Self::Hash { .. } => "hash",
             Self::Dynamic { .. } | Self::TooMany { .. } => "dynset",
-            Self::Dnat { .. } | Self::Snat { .. } => "nat",
+            Self::Dnat { .. } | Self::Snat { .. } | Self::OwnPort { .. } => "nat",
             Self::Masquerade { .. } => "masq",
             Self::Reject(_) => "reject",
             Self::Counter => "counter",
@@ -434,6 +443,8 @@ impl Expression {
                 let how = match how {
                     Compare::Equal => 0,
                     Compare::NotEqual => 1,
+                    Compare::AtMost => 3,
+                    Compare::AtLeast => 5,
                 };
                 data.u32(1, value.0).u32(2, how).nested(3, |data| {
                     data.bytes(DATA_VALUE, with);
@@ -547,6 +558,16 @@ impl Expression {
                     .u32(5, first.0)
                     .u32(6, last.0)
                     .u32(7, FULLY_RANDOM);
+            }
+            Self::OwnPort {
+                family,
+                ports: [first, last],
+            } => {
+                // NFT_NAT_SNAT
+                data.u32(1, 0)
+                    .u32(2, family.number().into())
+                    .u32(5, first.0)
+                    .u32(6, last.0);
             }
             Self::Masquerade {
                 ports: [first, last],
