@@ -42,6 +42,9 @@ struct Shared {
     each: u32,
     /// What each had at the last look.
     counted: BTreeMap<u32, u32>,
+    /// Answers' rows that the last look left alone, and when their last packet had
+    /// come.
+    alone: HashMap<FlowKey, u32>,
     looked: Option<Instant>,
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn share_out(maps: &Maps) -> Result<Regular, Error> {
         endpoints: maps.endpoints.again().map_err(failed)?,
         each: u32::try_from(maps.flows.limit() / ROWS / SHARE).unwrap_or(u32::MAX),
         counted: BTreeMap::new(),
+        alone: HashMap::new(),
         looked: None,
     };
     let mut was_said = false;
@@ -109,8 +113,10 @@ impl Shared {
             .collect();
         let rows = self.flows.rows()?;
         let crowded = rows.len() as u64 > self.flows.limit() / 4 * 3;
-        let Judged { over, used } = judge(&rows, &links, self.each, crowded, now());
+        let before = std::mem::take(&mut self.alone);
+        let Judged { over, alone, used } = judge(&rows, &links, self.each, crowded, &before, now());
         self.flows.remove_all(&over)?;
+        self.alone = alone;
         let rows = self.shares.rows()?.into_iter().map(|(link, _)| link);
         let gone = rows.filter(|link| !is_rule(*link) && !used.contains_key(link));
         self.shares.remove_all(&gone.collect::<Vec<_>>())?;
@@ -134,17 +140,33 @@ fn is_rule(link: u32) -> bool {
 }
 
 /// What is to be done with flows.
+///
+/// Of a flow only the requests' row is removed at once. A request may come before that
+/// is done, and then its answer still finds the way; and rows that were written while
+/// the table was read are seen without each other. So answers' rows go one look later,
+/// if they still are alone and nothing came.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Judged {
     /// Rows to be removed.
     over: Vec<FlowKey>,
+    /// Answers' rows for the next look, and when their last packet came.
+    alone: HashMap<FlowKey, u32>,
     /// By link: flows that stay.
     used: BTreeMap<u32, u32>,
+}
+
+impl Judged {
+    fn end(&mut self, [requests, answers]: [FlowKey; 2], answered: u32) {
+        self.over.push(requests);
+        self.alone.insert(answers, answered);
+    }
 }
 
 /// A flow that is not over.
 struct Alive {
     rows: [FlowKey; 2],
+    /// When the last answer came.
+    answered: u32,
     /// Seconds since its last packet.
     idle: u32,
     /// It can be missed: it has most likely done what it was for.
@@ -153,12 +175,14 @@ struct Alive {
 
 /// Flows that are over; of whom more than half of a share is left, those besides
 /// that can be missed, the longest silent first, down to that half. `crowded`: the
-/// table is, and a smaller part is left to each.
+/// table is, and a smaller part is left to each. `before`: [`Judged::alone`] of the
+/// last look.
 fn judge(
     rows: &[(FlowKey, Flow)],
     links: &HashMap<Address, u32>,
     each: u32,
     crowded: bool,
+    before: &HashMap<FlowKey, u32>,
     now: u32,
 ) -> Judged {
     let mut answers: HashMap<FlowKey, Flow> = rows
@@ -181,13 +205,14 @@ fn judge(
         let replied = answer.last != 0;
         let closing = [flow.flags, answer.flags].map(|flags| flags & FLOW_CLOSING != 0);
         if idle > patience(key.protocol, replied, closing) {
-            judged.over.extend([*key, back]);
+            judged.end([*key, back], answer.last);
             continue;
         }
         let open = replied && key.protocol == u32::from(IPPROTO_TCP) && closing == [false; 2];
         let link = links.get(&key.source).copied().unwrap_or(0);
         alive.entry(link).or_default().push(Alive {
             rows: [*key, back],
+            answered: answer.last,
             idle,
             dispensable: match open {
                 true => idle >= SILENT,
@@ -197,10 +222,13 @@ fn judge(
         });
     }
     // Of flows of which the other row is gone.
-    let orphans = answers
-        .iter()
-        .filter(|(_, row)| since(row.last, now) > SILENT);
-    judged.over.extend(orphans.map(|(key, _)| *key));
+    for (key, row) in answers {
+        match before.get(&key) {
+            Some(last) if *last == row.last => judged.over.push(key),
+            None if since(row.last, now) <= SILENT => {}
+            _ => drop(judged.alone.insert(key, row.last)),
+        }
+    }
     for (link, mut flows) in alive {
         let stays = each as usize / if crowded { 8 } else { 2 };
         let mut count = flows.len();
@@ -209,7 +237,9 @@ fn judge(
             let missed = flows.iter().take_while(|flow| flow.dispensable);
             let missed: Vec<_> = missed.take(count - stays).collect();
             count -= missed.len();
-            judged.over.extend(missed.iter().flat_map(|flow| flow.rows));
+            for flow in missed {
+                judged.end(flow.rows, flow.answered);
+            }
         }
         judged.used.insert(link, count as u32);
     }
@@ -291,8 +321,13 @@ mod tests {
         [(key, becomes), (back, answer)]
     }
 
-    fn links() -> HashMap<Address, u32> {
-        HashMap::from([(address(7), POD)])
+    fn at_first(rows: &[(FlowKey, Flow)]) -> Judged {
+        later(rows, &HashMap::new())
+    }
+
+    fn later(rows: &[(FlowKey, Flow)], before: &HashMap<FlowKey, u32>) -> Judged {
+        let links = HashMap::from([(address(7), POD)]);
+        judge(rows, &links, EACH, false, before, NOW)
     }
 
     #[test]
@@ -311,15 +346,17 @@ mod tests {
                 let last = NOW - idle;
                 let last = [last, if answered { last } else { 0 }];
                 let rows = flow(protocol, 1, last, flags);
-                let judged = judge(&rows, &links(), EACH, false, NOW);
+                let judged = at_first(&rows);
+                let [(requests, _), (answers, row)] = rows;
                 let expected = match over {
                     true => Judged {
-                        over: rows.map(|row| row.0).into(),
+                        over: vec![requests],
+                        alone: HashMap::from([(answers, row.last)]),
                         used: BTreeMap::new(),
                     },
                     false => Judged {
-                        over: Vec::new(),
                         used: BTreeMap::from([(POD, 1)]),
+                        ..Judged::default()
                     },
                 };
                 assert_eq!(judged, expected, "{protocol} {answered} {flags:?} {idle}");
@@ -340,14 +377,13 @@ mod tests {
             asked(6, 3),
         ];
         let all = rows.concat();
-        let judged = judge(&all, &links(), EACH, false, NOW);
-        let gone = [rows[3], rows[4]].concat();
-        let gone: Vec<_> = gone.into_iter().map(|row| row.0).collect();
+        let judged = at_first(&all);
+        let gone = [rows[3], rows[4]].map(|rows| rows[0].0);
         assert_eq!(judged.over, gone, "the longest silent of what was asked");
         assert_eq!(judged.used, BTreeMap::from([(POD, EACH / 2)]));
         // Whoever has more open connections than that keeps them.
         let all = (1..=10).flat_map(|port| open(port, 100));
-        let judged = judge(&all.collect::<Vec<_>>(), &links(), EACH, false, NOW);
+        let judged = at_first(&all.collect::<Vec<_>>());
         assert_eq!(judged.over, []);
         assert_eq!(judged.used, BTreeMap::from([(POD, 10)]));
     }
@@ -355,9 +391,29 @@ mod tests {
     #[test]
     fn rows_without_the_other_one_go_in_time() {
         let [requests, answers] = flow(IPPROTO_TCP, 1, [NOW - 601; 2], [0; 2]);
-        let judged = judge(&[requests], &links(), EACH, false, NOW);
-        assert_eq!(judged.over.len(), 2, "it was answered by nobody");
-        let judged = judge(&[answers], &links(), EACH, false, NOW);
-        assert_eq!(judged.over, [answers.0]);
+        let judged = at_first(&[requests]);
+        assert_eq!(judged.over, [requests.0], "it was answered by nobody");
+        let judged = at_first(&[answers]);
+        assert_eq!(judged.over, []);
+        assert_eq!(later(&[answers], &judged.alone).over, [answers.0]);
+    }
+
+    /// The table is read while packets write to it.
+    #[test]
+    fn an_answer_under_way_finds_its_row() {
+        let [requests, answers] = flow(IPPROTO_UDP, 1, [NOW - 200; 2], [0; 2]);
+        let first = at_first(&[requests, answers]);
+        assert_eq!(first.over, [requests.0]);
+        // A request came before that was done, and its answer after it.
+        let (key, row) = answers;
+        let answered = (key, Flow { last: NOW, ..row });
+        let second = later(&[answered], &first.alone);
+        assert_eq!(second.over, []);
+        assert_eq!(later(&[answered], &second.alone).over, [key]);
+        // A flow that began meanwhile has no answer yet, and only one row that is seen.
+        let [requests, answers] = flow(IPPROTO_UDP, 2, [NOW, 0], [0; 2]);
+        let first = at_first(&[answers]);
+        assert_eq!(first.over, []);
+        assert_eq!(later(&[requests, answers], &first.alone).over, []);
     }
 }

@@ -102,7 +102,32 @@ pub(super) fn list(
         .collect())
 }
 
-pub(super) fn take(conntrack: &mut Conntrack, flows: &[TranslatedFlow]) -> Result<(), Error> {
+/// Flows of another engine that were taken a first time.
+#[derive(Debug, Default)]
+pub(super) struct Taken(Option<Vec<TranslatedFlow>>);
+
+impl Taken {
+    /// Those that are gone the second time are over, and the other engine may have
+    /// given their ports to others.
+    pub(super) fn take(
+        &mut self,
+        conntrack: &mut Conntrack,
+        flows: &[TranslatedFlow],
+    ) -> Result<(), Error> {
+        match self.0.take() {
+            None => self.0 = Some(flows.to_vec()),
+            Some(before) => {
+                let now: BTreeSet<&TranslatedFlow> = flows.iter().collect();
+                let over = before.iter().filter(|flow| !now.contains(flow));
+                let over: Vec<Connection> = over.map(connection).collect();
+                conntrack.delete(&over).map_err(refused)?;
+            }
+        }
+        create(conntrack, flows)
+    }
+}
+
+fn create(conntrack: &mut Conntrack, flows: &[TranslatedFlow]) -> Result<(), Error> {
     let connections: Vec<Connection> = flows.iter().map(connection).collect();
     conntrack.create(&connections).map_err(refused)
 }
@@ -123,7 +148,7 @@ pub(super) fn take_plain(
         })
     };
     let flows: Vec<TranslatedFlow> = connections.iter().filter_map(plain).collect();
-    take(conntrack, &flows)
+    create(conntrack, &flows)
 }
 
 fn connection(flow: &TranslatedFlow) -> Connection {

@@ -91,6 +91,7 @@ pub struct NftEngine {
     localnet_was_off: bool,
     /// Another engine has everything.
     gives_way: bool,
+    taken: flows::Taken,
     /// As the kernel has them.
     frontends: BTreeMap<Frontend, Placed>,
     classes: BTreeMap<(Family, Class), usize>,
@@ -128,6 +129,7 @@ impl NftEngine {
             takeover_pending: false,
             localnet_was_off: false,
             gives_way: false,
+            taken: flows::Taken::default(),
             frontends: BTreeMap::new(),
             classes: BTreeMap::new(),
             tables: spread::Tables::default(),
@@ -523,7 +525,7 @@ impl Datapath for NftEngine {
     }
 
     fn take_flows(&mut self, taken: &[TranslatedFlow]) -> Result<(), Error> {
-        flows::take(self.conntrack.get_mut(), taken)
+        self.taken.take(self.conntrack.get_mut(), taken)
     }
 
     fn set_policy_settings(&mut self, settings: PolicySettings) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use crate::services::{SERVICES, node, nodes, ranges, says};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, EngineStatus, Error};
 use ripstop_model::{HostPort, Protocol};
+use ripstop_netlink::conntrack::{Connection, Conntrack};
 use ripstop_plan::policy::Direction;
 use ripstop_plan::{FrontendKind, Outside, Tables};
 
@@ -464,4 +465,35 @@ fn a_full_table_of_connections_is_told() {
         .iter()
         .find(|(reason, _)| *reason == "connections_full");
     assert!(full.is_some_and(|(_, count)| *count > 0), "{drops:?}");
+}
+
+/// Else the kernel would choose any port for them, and so one of a flow that another
+/// engine leads meanwhile.
+#[test]
+fn the_node_s_own_connections_keep_to_the_ports_of_sockets() {
+    let mut node = node::<NftEngine>("own");
+    let pod = node.add_pod();
+    let _server = serving(&pod);
+    let mut process = node.process();
+    for (family, service) in SERVICES.into_iter().enumerate() {
+        let to = pod.at(8080)[family];
+        node.serve(service, Protocol::Udp, &[to]);
+        for port in 40_000..40_012 {
+            process.send_from(port);
+            // Of one port, by a service and without it: one gets another port.
+            for to in [service.to_owned(), to.to_string()] {
+                let said = process.udp(&to);
+                assert!(said.starts_with(&pod.local.container_id), "{to}: {said}");
+            }
+        }
+        let ports = node.run(|_| {
+            let of_node = |connection: &Connection| connection.original.destination == to;
+            let own = Conntrack::new().unwrap().list(of_node).unwrap();
+            let ports = own.iter().map(|own| own.reply.destination.port());
+            ports.collect::<Vec<_>>()
+        });
+        assert_eq!(ports.len(), 12);
+        assert!(ports.iter().all(|port| !(40_000..40_012).contains(port)));
+        assert!(ports.iter().all(|port| *port >= 32_768), "{ports:?}");
+    }
 }
