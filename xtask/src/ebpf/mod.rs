@@ -2,6 +2,7 @@
 //! committed. Everything that it needs is kept in `target/ebpf-tools`; the
 //! toolchain itself is left as it is.
 
+mod record;
 mod source;
 mod tools;
 
@@ -17,6 +18,18 @@ use tools::Tools;
 /// Where `crates/datapath` embeds it from.
 const OBJECT: &str = "crates/datapath/src/ebpf/programs.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
+const CARGO: [&str; 8] = [
+    "build",
+    "--quiet",
+    "--locked",
+    "--release",
+    "--target",
+    TARGET,
+    // The target has no compiled library: `core` is built with it, which stable
+    // compilers do only for who asks like this.
+    "-Z",
+    "build-std=core",
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,20 +40,24 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = root();
-    let built = build(&root, &tools(&root)?, &[])?;
+    let tools = tools(&root)?;
+    let built = build(&root, &tools, &[])?;
     let committed = root.join(OBJECT);
     let same = fs::read(&committed).is_ok_and(|bytes| bytes == built);
-    if same {
-        println!("{OBJECT}: up to date, {} bytes", built.len());
-        return Ok(());
+    if args.check {
+        ensure!(
+            same,
+            "{OBJECT} is not what ebpf/ and crates/abi give with the compiler {}: \
+             run `cargo xtask ebpf` and commit what it writes",
+            tools.release
+        );
+        record::check(&root)?;
+    } else {
+        fs::write(&committed, &built).with_context(|| format!("write {}", committed.display()))?;
+        record::write(&root, &tools.release, &folder(&root).join("programs.d"))?;
     }
-    ensure!(
-        !args.check,
-        "{OBJECT} is not what ebpf/ and crates/abi give with this compiler: \
-         run `cargo xtask ebpf` and commit it"
-    );
-    fs::write(&committed, &built).with_context(|| format!("write {}", committed.display()))?;
-    println!("{OBJECT}: written, {} bytes", built.len());
+    let what = if same { "up to date" } else { "written" };
+    println!("{OBJECT}: {what}, {} bytes", built.len());
     Ok(())
 }
 
@@ -59,37 +76,33 @@ fn tools(root: &Path) -> Result<Tools> {
 }
 
 /// Compiles `ebpf/`. The bytes depend on the source and the compiler's version,
-/// not on where either is.
+/// not on where either is: no path is in them, and no name is made from one
+/// ([`Tools::rustc`]).
 fn build(root: &Path, tools: &Tools, more: &[&str]) -> Result<Vec<u8>> {
-    let linker = format!("-Clinker={}", tools.linker.display());
+    let flags = [
+        format!("-Clinker={}", tools.linker.display()),
+        format!("--remap-path-prefix={}=", root.display()),
+    ];
     checked(
         Command::new(&tools.cargo)
             .current_dir(root.join("ebpf"))
-            .args([
-                "build",
-                "--quiet",
-                "--locked",
-                "--release",
-                "--target",
-                TARGET,
-            ])
-            // The target has no compiled library: `core` is built with it, which
-            // stable compilers do only for who asks like this.
-            .args(["-Z", "build-std=core"])
+            .args(CARGO)
             .args(more)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", &tools.rustc)
             // Nothing of the outer cargo's, or of the user's own settings.
-            .env("CARGO_ENCODED_RUSTFLAGS", linker)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             .env("CARGO_TARGET_DIR", root.join("target/ebpf"))
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTUP_TOOLCHAIN"),
     )?;
-    let built = root
-        .join("target/ebpf")
-        .join(TARGET)
-        .join("release/programs");
+    let built = folder(root).join("programs");
     fs::read(&built).with_context(|| format!("read {}", built.display()))
+}
+
+/// Where the compiler leaves the programs.
+fn folder(root: &Path) -> PathBuf {
+    root.join("target/ebpf").join(TARGET).join("release")
 }
 
 pub(crate) fn root() -> PathBuf {

@@ -8,15 +8,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::source;
+use super::{TARGET, source};
 use crate::run::checked;
 
 const LINKER: &str = "bpf-linker";
-const LINKER_VERSION: &str = "0.13.0";
+pub(super) const LINKER_VERSION: &str = "0.13.0";
 
 pub(crate) struct Tools {
+    /// The compiler's.
+    pub(crate) release: String,
     pub(crate) cargo: PathBuf,
-    /// The compiler, with a sysroot of our own.
+    /// The compiler, with a sysroot of our own. What it compiles for the kernel has
+    /// the same symbols wherever the repository is.
     pub(crate) rustc: PathBuf,
     pub(crate) linker: PathBuf,
 }
@@ -43,6 +46,7 @@ impl Tools {
             cargo: compiler.sysroot.join("bin/cargo"),
             rustc: with_library(&compiler, &library, &directory)?,
             linker: linker(&compiler, &directory)?,
+            release: compiler.release,
         })
     }
 }
@@ -82,13 +86,27 @@ fn with_library(compiler: &Compiler, library: &Path, directory: &Path) -> Result
     link(source, &rustlib.join("src/rust"))?;
     let rustc = directory.join("rustc");
     let real = compiler.sysroot.join("bin/rustc");
+    // Cargo tells crates of one name apart by what it hashes their paths to, and
+    // symbols have that in their names. Of those for the kernel no two have one name.
     let script = format!(
-        "#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n",
+        "#!/bin/sh\n\
+         case \" $* \" in *' --target {TARGET} '*)\n\
+         for word do\n\
+         case $word in metadata=*) word=metadata=ripstop ;; esac\n\
+         shift\n\
+         set -- \"$@\" \"$word\"\n\
+         done ;;\n\
+         esac\n\
+         exec '{}' --sysroot '{}' \"$@\"\n",
         real.display(),
         sysroot.display()
     );
-    fs::write(&rustc, script)?;
-    fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755))?;
+    // In the place of an older one, not into it: where folders are copied by hard
+    // links it is another folder's, too.
+    let new = rustc.with_extension("new");
+    fs::write(&new, script)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&new, &rustc)?;
     Ok(rustc)
 }
 
