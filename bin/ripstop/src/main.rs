@@ -1,6 +1,5 @@
 //! `ripstop`: the agent of a node, the lab, and the verbs people type.
 
-mod advice;
 mod agent;
 mod bundle;
 mod config;

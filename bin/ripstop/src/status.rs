@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use ripstop_lab::text::count;
 
-use crate::advice::{Advice, advice};
 use crate::agent::{
-    Ask, DeniedView, Engine, NodeView, PoliciesView, Status, Verification, ask, ask_status,
+    Advice, Ask, DeniedView, Engine, NodeView, PoliciesView, Status, Verification, ask, ask_status,
 };
 use crate::bundle;
 use crate::run_dir::RunDir;
@@ -270,8 +270,9 @@ fn table(status: &Status) -> String {
     line(
         "audits",
         format!(
-            "{}, {} rows repaired",
-            status.audits.runs, status.audits.repaired
+            "{}, {} repaired",
+            status.audits.runs,
+            count(status.audits.repaired as usize, "row")
         ),
     );
     for repaired in &status.audits.last {
@@ -283,13 +284,15 @@ fn table(status: &Status) -> String {
             format!("{}: {}", ignored.object, ignored.message),
         );
     }
-    let advice = advice(status);
-    if advice.is_empty() {
+    if status.degraded.is_empty() {
         line("state", "nothing is degraded".to_owned());
     }
-    for Advice { what, do_this } in advice {
-        line("DEGRADED", what);
-        line("", format!("-> {do_this}"));
+    for Advice {
+        text, what_to_do, ..
+    } in &status.degraded
+    {
+        line("DEGRADED", text.clone());
+        line("", format!("-> {what_to_do}"));
     }
     text
 }

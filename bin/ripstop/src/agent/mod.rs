@@ -7,6 +7,7 @@
 //! the main thread plans and is the only one that writes rows and routes.
 
 mod adoption;
+mod advice;
 mod api;
 mod args;
 mod cni;
@@ -27,6 +28,7 @@ mod node_ports;
 mod nodes;
 mod policies;
 mod privileges;
+mod recent;
 mod services;
 mod status;
 mod strangers;
@@ -49,6 +51,7 @@ use tracing::{debug, info, warn};
 use crate::install::files::Folders;
 use crate::install::made::Made;
 use adoption::Adoption;
+pub(crate) use advice::Advice;
 pub(crate) use args::{Args, Mode};
 use cni::{CniConfig, CniServer};
 pub(crate) use control::{Ask, ask, ask_status};
@@ -74,8 +77,8 @@ pub(crate) use policies::{
 use privileges::Powerless;
 pub(crate) use privileges::capabilities;
 pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
-pub(crate) use status::{Audits, Dns, Engine, Status};
 use status::{Counts, Sources};
+pub(crate) use status::{Engine, Status};
 use strangers::Strangers;
 use switch::Switch;
 pub(crate) use switch::Switched;
@@ -205,7 +208,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         &args.metrics_address,
         &powerless,
     )?;
-    control::serve(&args.run_dir, sources, events)?;
+    control::serve(&args.run_dir, Arc::clone(&sources), events)?;
+    sources.look();
 
     // Planner -> routes, datapath, names
     let online = wait_for_objects(&mut feed, &health)?;
@@ -227,7 +231,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !online {
         // What is in the kernel is not judged by a plan that is not complete.
         while !feed.is_synced() {
-            feed.wait(Duration::MAX)?;
+            feed.wait(recent::LOOK)?;
+            sources.look();
             services::answer(&mut feed, &mut effects, &switch);
         }
         facts.check(&feed)?;
@@ -248,6 +253,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
             follow(&mut feed, &mut effects);
             effects.audit(&feed);
+            sources.look();
             adoption::adopt(&mut feed, &mut effects);
         }
         switch.tidy();

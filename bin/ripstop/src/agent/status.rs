@@ -12,12 +12,14 @@ use ripstop_model::{Problem, Reason};
 use ripstop_watch::{ApiHealth, ApiState};
 use serde::{Deserialize, Serialize};
 
+use super::advice::{Advice, advice};
 use super::cni::{CniServer, SharedDatapath};
 use super::effects::lock;
 use super::metrics::Measures;
 use super::names::Names;
 use super::nodes::NodeView;
 use super::policies::PoliciesView;
+use super::recent::{Counters, Recent};
 
 /// State of one agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +49,13 @@ pub(crate) struct Status {
     pub(crate) names: usize,
     pub(crate) dns: Dns,
     pub(crate) audits: Audits,
+    /// What was counted within the last ten minutes; nothing with an agent that is
+    /// older, as below.
+    #[serde(default)]
+    pub(crate) lately: Counters,
+    /// What is not as it should be, the worst first.
+    #[serde(default)]
+    pub(crate) degraded: Vec<Advice>,
     /// What of the API's objects is ignored, and why.
     pub(crate) ignored: Vec<Ignored>,
     /// How often something has been ignored since the start, by reason.
@@ -133,6 +142,7 @@ pub(crate) struct Audits {
 pub(crate) struct Counts {
     inner: Mutex<Inner>,
     pub(crate) measures: Measures,
+    recent: Mutex<Recent>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -201,6 +211,16 @@ impl Counts {
         });
     }
 
+    fn look(&self, counters: Counters) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.look(Instant::now(), counters);
+    }
+
+    fn lately(&self, counters: Counters) -> Counters {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.counted(Instant::now(), counters)
+    }
+
     fn change(&self, f: impl FnOnce(&mut Inner)) {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -233,12 +253,19 @@ impl Sources {
     ) -> Status {
         let engine = lock(&self.datapath).status();
         let counts = self.counts.read();
+        let dns = self.dns();
+        let drops: BTreeMap<String, u64> = named(engine.drops);
+        let lately = self.counts.lately(Counters {
+            drops: drops.clone(),
+            limited: dns.limited.clone(),
+            repaired: counts.audits.repaired,
+        });
         let (api, errors) = match self.api.state() {
             ApiState::Up => ("up", BTreeMap::new()),
             ApiState::Connecting => ("connecting", BTreeMap::new()),
             ApiState::Away(errors) => ("away", errors),
         };
-        Status {
+        let mut status = Status {
             node: self.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -254,11 +281,7 @@ impl Sources {
                 reason: counts.engine_reason,
                 adopted: engine.adopted,
                 tables: engine.tables.into_iter().map(table).collect(),
-                drops: engine
-                    .drops
-                    .into_iter()
-                    .map(|(reason, count)| (reason.to_owned(), count))
-                    .collect(),
+                drops,
                 crowding: engine
                     .crowding
                     .into_iter()
@@ -271,8 +294,10 @@ impl Sources {
             policies,
             nodes,
             names: self.names.zone.len(),
-            dns: self.dns(),
+            dns,
             audits: counts.audits,
+            lately,
+            degraded: Vec::new(),
             ignored: counts.ignored.iter().map(ignored).collect(),
             ignored_total: counts
                 .ignored_total
@@ -280,8 +305,26 @@ impl Sources {
                 .map(|(reason, count)| (reason.name().to_owned(), *count))
                 .collect(),
             problem: counts.problem,
-        }
+        };
+        status.degraded = advice(&status);
+        status
     }
+
+    /// Looks at the counters, from time to time, so that [`Status::lately`] can be
+    /// told.
+    pub(crate) fn look(&self) {
+        let drops = lock(&self.datapath).status().drops;
+        self.counts.look(Counters {
+            drops: named(drops),
+            limited: self.dns().limited,
+            repaired: self.counts.read().audits.repaired,
+        });
+    }
+}
+
+fn named(counts: Vec<(&'static str, u64)>) -> BTreeMap<String, u64> {
+    let counts = counts.into_iter();
+    counts.map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
 fn ignored(problem: &Problem) -> Ignored {

@@ -2,6 +2,7 @@
 
 use super::page::{Page, Sort};
 use super::{Measures, process};
+use crate::agent::advice::{self, Advice};
 use crate::agent::status::{Dns, Engine, Sources, Status};
 
 /// Tables without a limit of ours count as large as the kernel can number.
@@ -62,6 +63,7 @@ fn node(page: &mut Page, status: &Status) {
         "Whether part of the plan is not in the kernel.",
         u8::from(status.problem.is_some()),
     );
+    degraded(page, &status.degraded);
     page.gauge("ripstop_pods", "Pods attached to this node.", status.pods);
     page.gauge("ripstop_services", "Services with a name.", status.names);
     let mut addresses = page.family(
@@ -92,6 +94,20 @@ fn node(page: &mut Page, status: &Status) {
     );
     for (reason, count) in &status.ignored_total {
         ignored.sample(&[("reason", reason)], count);
+    }
+}
+
+/// Each reason that there can be, so that one that is over is a 0.
+fn degraded(page: &mut Page, degraded: &[Advice]) {
+    let mut reasons = page.family(
+        "ripstop_degraded_reason",
+        Sort::Gauge,
+        "Whether `ripstop status` says, for this reason, that the node is degraded; those of \
+         counters hold for ten minutes.",
+    );
+    for id in advice::ids().filter(|id| *id != advice::NODES_SILENT) {
+        let said = degraded.iter().any(|advice| advice.id == id);
+        reasons.sample(&[("reason", id)], u8::from(said));
     }
 }
 
