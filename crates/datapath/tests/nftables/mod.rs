@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::common::{Node, Pod, ip, net, service, unrestricted};
 use crate::policies::rows::{CLASS, EGRESS, INGRESS, Rows, any, port};
 use crate::policies::serving;
-use crate::services::{SERVICES, node, nodes, ranges, says};
+use crate::services::{SERVICES, node, nodes, ranges, says, says_in_every_way};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, EngineStatus, Error};
 use ripstop_model::{HostPort, Protocol};
@@ -24,12 +24,7 @@ fn services_lead_to_their_pods() {
         node.serve(to, Protocol::Tcp, &[b.at(8080)[family]]);
         node.serve(to, Protocol::Udp, &[b.at(8080)[family]]);
         let says = says(&b, &a, family);
-        assert_eq!(client.tcp(to), format!("{says} peer {to}"));
-        assert_eq!(client.udp(to), format!("{says} from {to}"));
-        assert_eq!(
-            client.udp_connected(to),
-            format!("{says} from {to} peer {to}")
-        );
+        says_in_every_way(&mut client, to, &says);
         assert_eq!(client.bulk(to, 4 << 20), (4 << 20).to_string());
         let states = node.run(|engine| engine.services()).unwrap();
         let mut states = states

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use crate::common::process::Process;
 use crate::common::{Engine, Node, Pod, ip, net, service};
 use ripstop_model::Protocol;
 use ripstop_plan::{Backend, Backends, Change, FrontendKind, FrontendRow, Outside, Range, Tables};
@@ -52,6 +53,15 @@ pub(crate) fn says(pod: &Pod, client: &Pod, family: usize) -> String {
         "{} sees {}",
         pod.local.container_id, client.addresses[family]
     )
+}
+
+/// A connection, a datagram and a connected socket's datagram are each answered by
+/// who is to answer, as from where they were sent.
+pub(crate) fn says_in_every_way(client: &mut Process, to: &str, says: &str) {
+    assert_eq!(client.tcp(to), format!("{says} peer {to}"));
+    assert_eq!(client.udp(to), format!("{says} from {to}"));
+    let both = format!("{says} from {to} peer {to}");
+    assert_eq!(client.udp_connected(to), both);
 }
 
 fn backend(to: SocketAddr) -> Backend {
