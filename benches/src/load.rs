@@ -13,12 +13,14 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use ripstop_netlink::netns::Netns;
 use serde::{Deserialize, Serialize};
 
 /// Event loops of the client, and of the server.
@@ -54,6 +56,18 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     /// Operations that failed.
     pub(crate) errors: u64,
+}
+
+impl Sample {
+    /// Of the `load-run` that is this command, in a namespace.
+    pub(crate) fn of(mut load: Command, place: &Netns) -> Result<Self> {
+        let output = place.run(|| load.output())??;
+        if !output.status.success() {
+            bail!("client: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
 }
 
 /// Serves both patterns on `addresses` until it is killed: it answers each byte

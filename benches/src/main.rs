@@ -10,6 +10,7 @@ mod enforce;
 mod engine;
 mod lab;
 mod load;
+mod objects;
 mod paired;
 mod policy;
 mod report;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use ripstop_datapath::Datapath;
@@ -234,12 +234,7 @@ impl<E: Engine> Rig<E> {
     ) -> Result<Sample> {
         let load = pattern.run(target, time);
         let load: Vec<&str> = load.iter().map(String::as_str).collect();
-        let mut command = self.command(bench, &load);
-        let output = self.pods[0].run(|| command.output())??;
-        if !output.status.success() {
-            bail!("client: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        Sample::of(self.command(bench, &load), &self.pods[0])
     }
 }
 

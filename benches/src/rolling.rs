@@ -14,12 +14,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::nftables::NftEngine;
-use ripstop_model::{
-    EndpointSlice, ObjectKey, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
-};
+use ripstop_model::{EndpointSlice, ObjectKey};
 use ripstop_plan::{PlanConfig, Planner};
 
 use crate::load::Sample;
+use crate::objects;
 use crate::report::{Report, Row};
 use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, Server, with_own_mounts};
 
@@ -55,7 +54,7 @@ fn measure_engine<E: Engine>(report: &mut Report) -> Result<()> {
         cluster_cidrs: vec!["10.244.0.0/16".parse()?],
         ..PlanConfig::default()
     });
-    planner.upsert_service(service());
+    planner.upsert_service(objects::service(key(), ADDRESS.into(), PORT));
     for port in FIRST_PORT..FIRST_PORT + ENDPOINTS {
         doors.ask("open", port)?;
         planner.upsert_slice(slice(port));
@@ -106,34 +105,14 @@ fn apply<E: Engine>(rig: &mut Rig<E>, planner: &mut Planner) -> Result<()> {
     Ok(rig.run(|engine| engine.apply(&update.rows))??)
 }
 
-fn service() -> Service {
-    Service {
-        cluster_ips: vec![ADDRESS.into()],
-        ports: vec![ServicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: PORT,
-            node_port: None,
-            app_protocol: None,
-        }],
-        ..Service::new(ObjectKey::new("bench", "rolling"))
-    }
+fn key() -> ObjectKey {
+    ObjectKey::new("bench", "rolling")
 }
 
 /// Of one endpoint: a slice's endpoints share their ports.
 fn slice(port: u16) -> EndpointSlice {
     let pod = PODS[1].parse().expect("an address");
-    EndpointSlice {
-        key: ObjectKey::new("bench", format!("rolling-{port}")),
-        service: "rolling".into(),
-        ports: vec![SlicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port,
-        }],
-        endpoints: vec![SliceEndpoint::new(pod)],
-        proxied: true,
-    }
+    objects::slice(key(), port.into(), port, &[pod])
 }
 
 /// `load-doors` in the second pod: listens where it is told.

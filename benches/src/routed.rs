@@ -81,18 +81,9 @@ impl Routed {
         pattern: Pattern,
         time: Duration,
     ) -> Result<Sample> {
-        let said = self.run_client(bench, &pattern.run(target, time))?;
-        serde_json::from_str(&said).with_context(|| said.clone())
-    }
-
-    fn run_client(&self, bench: &str, args: &[String]) -> Result<String> {
-        let output = self
-            .client
-            .run(|| Command::new(bench).args(args).output())??;
-        if !output.status.success() {
-            bail!("client: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let mut load = Command::new(bench);
+        load.args(pattern.run(target, time));
+        Sample::of(load, &self.client)
     }
 }
 

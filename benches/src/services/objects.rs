@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ripstop_model::{
-    EndpointSlice, ObjectKey, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
-};
+use ripstop_model::{EndpointSlice, ObjectKey, Service};
 
+use crate::objects;
 use crate::rig::{PODS, PORT};
 
 /// Endpoints of every service, unless it is said; as many real pods are there.
@@ -44,16 +43,8 @@ fn key(service: usize) -> ObjectKey {
 pub(super) fn service(number: usize, outside: bool) -> Service {
     let outside = OUTSIDE.into_iter().filter(|_| outside);
     Service {
-        cluster_ips: vec![address(number).ip()],
         external_ips: outside.map(IpAddr::from).collect(),
-        ports: vec![ServicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: PORT,
-            node_port: None,
-            app_protocol: None,
-        }],
-        ..Service::new(key(number))
+        ..objects::service(key(number), address(number).ip(), PORT)
     }
 }
 
@@ -71,16 +62,5 @@ pub(super) fn slice_of(service: usize, endpoints: &[IpAddr], endpoint: usize) ->
 }
 
 fn slice(service: usize, number: usize, addresses: &[IpAddr]) -> EndpointSlice {
-    let service = key(service);
-    EndpointSlice {
-        key: ObjectKey::new(&service.namespace, format!("{}-{number}", service.name)),
-        service: service.name,
-        ports: vec![SlicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: PORT,
-        }],
-        endpoints: addresses.iter().copied().map(SliceEndpoint::new).collect(),
-        proxied: true,
-    }
+    objects::slice(key(service), number, PORT, addresses)
 }

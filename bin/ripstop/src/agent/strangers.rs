@@ -144,14 +144,9 @@ mod tests {
     fn who_is_a_stranger() {
         let ours = ["10.244.1.2".parse().unwrap()];
         let pod = |address: &str| Pod {
-            key: ObjectKey::new("shop", "web"),
-            uid: "u".into(),
-            labels: std::iter::empty::<(&str, &str)>().collect(),
             addresses: [address.parse().unwrap()].into(),
             node: Some("node1".into()),
-            ports: [].into(),
-            host_network: false,
-            ended: false,
+            ..Pod::new(ObjectKey::new("shop", "web"))
         };
         let other = pod("10.88.0.7");
         assert!(is_stranger(&other, "node1", &ours));

@@ -402,6 +402,33 @@ fn comes_to(
 }
 
 const UDP: [Transport; 2] = [Transport::UdpConnected, Transport::UdpUnconnected];
+type Sockets = [(Transport, Socket); 2];
+
+/// A socket of either kind whose first datagram was answered by `server`.
+fn all_asked(client: &Asker, to: SocketAddr, server: &str) -> Result<Sockets> {
+    let [one, other] =
+        UDP.map(|transport| anyhow::Ok((transport, asked(client, transport, to, server)?)));
+    Ok([one?, other?])
+}
+
+fn all_refused(sockets: &Sockets) -> Result<()> {
+    for (transport, socket) in sockets {
+        eventually("refused", || match socket.again()? {
+            Outcome::Refused => Ok(()),
+            Outcome::Reset if *transport == Transport::UdpConnected => Ok(()),
+            other => bail!("{transport:?}: {other:?}"),
+        })?;
+    }
+    Ok(())
+}
+
+fn all_come_to(client: &Asker, sockets: &Sockets, to: SocketAddr, server: &str) -> Result<()> {
+    for (transport, socket) in sockets {
+        comes_to(client, socket, *transport, to, server)
+            .with_context(|| format!("{transport:?}"))?;
+    }
+    Ok(())
+}
 
 fn udp_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
     let far = Endpoint::ready(stage.address(FAR.name)?);
@@ -409,16 +436,9 @@ fn udp_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
     let service = by_hand(stage, &[far])?;
     // Short, for datagrams into a black hole.
     let client = stage.client()?.expecting_silence();
-    let mut sockets = Vec::new();
-    for transport in UDP {
-        sockets.push((transport, asked(&client, transport, service.udp, FAR.name)?));
-    }
+    let sockets = all_asked(&client, service.udp, FAR.name)?;
     service.set(&[near])?;
-    for (transport, socket) in &sockets {
-        comes_to(&client, socket, *transport, service.udp, NEAR.name)
-            .with_context(|| format!("{transport:?}"))?;
-    }
-    Ok(())
+    all_come_to(&client, &sockets, service.udp, NEAR.name)
 }
 
 fn udp_last_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
@@ -426,24 +446,11 @@ fn udp_last_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
     let near = Endpoint::ready(stage.address(NEAR.name)?);
     let service = by_hand(stage, &[far])?;
     let client = stage.client()?.expecting_silence();
-    let mut sockets = Vec::new();
-    for transport in UDP {
-        sockets.push((transport, asked(&client, transport, service.udp, FAR.name)?));
-    }
+    let sockets = all_asked(&client, service.udp, FAR.name)?;
     service.set(&[])?;
-    for (transport, socket) in &sockets {
-        eventually("refused", || match socket.again()? {
-            Outcome::Refused => Ok(()),
-            Outcome::Reset if *transport == Transport::UdpConnected => Ok(()),
-            other => bail!("{transport:?}: {other:?}"),
-        })?;
-    }
+    all_refused(&sockets)?;
     service.set(&[near])?;
-    for (transport, socket) in &sockets {
-        comes_to(&client, socket, *transport, service.udp, NEAR.name)
-            .with_context(|| format!("{transport:?}"))?;
-    }
-    Ok(())
+    all_come_to(&client, &sockets, service.udp, NEAR.name)
 }
 
 fn udp_other_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
@@ -454,24 +461,11 @@ fn udp_other_endpoint_gone(stage: &Stage<'_>) -> Result<()> {
     let slice = service.slice(ON_HOST.port, &[on_host])?;
     let to = service.frontend(kind, "udp", HOME)?;
     let client = stage.client()?.expecting_silence();
-    let mut sockets = Vec::new();
-    for transport in UDP {
-        sockets.push((transport, asked(&client, transport, to, ON_HOST.name)?));
-    }
+    let sockets = all_asked(&client, to, ON_HOST.name)?;
     service.set_endpoints(&slice, &[])?;
-    for (transport, socket) in &sockets {
-        eventually("refused", || match socket.again()? {
-            Outcome::Refused => Ok(()),
-            Outcome::Reset if *transport == Transport::UdpConnected => Ok(()),
-            other => bail!("{transport:?}: {other:?}"),
-        })?;
-    }
+    all_refused(&sockets)?;
     service.set_endpoints(&slice, &[on_host])?;
-    for (transport, socket) in &sockets {
-        comes_to(&client, socket, *transport, to, ON_HOST.name)
-            .with_context(|| format!("{transport:?}"))?;
-    }
-    Ok(())
+    all_come_to(&client, &sockets, to, ON_HOST.name)
 }
 
 fn udp_before_service(stage: &Stage<'_>) -> Result<()> {

@@ -41,49 +41,49 @@ const CHANGES: u64 = 6;
 
 /// Nothing passes but what comes from friends; the same for both labels, so that
 /// a pod is closed whichever it has.
-const POLICIES: &str = "
+fn policies() -> String {
+    let policy = |turn: &str| {
+        format!(
+            "
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{namespace: crowd, name: {turn}}}
+spec:
+  podSelector: {{matchLabels: {{turn: {turn}}}}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{{from: [{{namespaceSelector: {{}}, podSelector: {{matchLabels: {{role: friend}}}}}}]}}]"
+        )
+    };
+    let namespace = "
 apiVersion: v1
 kind: Namespace
-metadata: {name: crowd}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: crowd, name: even}
-spec:
-  podSelector: {matchLabels: {turn: even}}
-  policyTypes: [Ingress, Egress]
-  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {role: friend}}}]}]
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: crowd, name: odd}
-spec:
-  podSelector: {matchLabels: {turn: odd}}
-  policyTypes: [Ingress, Egress]
-  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {role: friend}}}]}]
-";
+metadata: {name: crowd}";
+    [namespace, &policy("even"), &policy("odd")].concat()
+}
 
-const OTHERS: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: enemy-near, labels: {role: enemy}}
-spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
+/// Pods beside the crowd: an enemy and a friend, as `enemy-far`, in each of these
+/// places.
+fn others(places: &[(&str, &str)]) -> String {
+    let pod = |role: &str, (place, node): (&str, &str)| {
+        format!(
+            "
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: enemy-far, labels: {role: enemy}}
-spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: friend-near, labels: {role: friend}}
-spec: {nodeName: node1, containers: [{name: main, image: client, command: [sleep, infinity]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: friend-far, labels: {role: friend}}
-spec: {nodeName: node2, containers: [{name: main, image: client, command: [sleep, infinity]}]}
-";
+metadata: {{name: {role}-{place}, labels: {{role: {role}}}}}
+spec: {{nodeName: {node}, containers: [{{name: main, image: client, command: [sleep, infinity]}}]}}"
+        )
+    };
+    let both = places
+        .iter()
+        .flat_map(|place| ["enemy", "friend"].map(|role| pod(role, *place)));
+    both.collect()
+}
+
+/// On the crowd's node, and on the other.
+const NEAR: (&str, &str) = ("near", "node1");
+const FAR: (&str, &str) = ("far", "node2");
 
 #[test]
 fn nothing_leaks() {
@@ -107,11 +107,11 @@ fn nothing_leaks_between_versions() {
 /// `versions` are what the agents are, one after the other.
 fn nothing_leaks_from(engine: &str, versions: &[PathBuf]) {
     let program = Program::this();
-    let others = write_manifest(OTHERS);
-    let manifest = others.path().to_str().unwrap();
+    let file = write_manifest(&others(&[NEAR, FAR]));
+    let manifest = file.path().to_str().unwrap();
     let args = ["--nodes", "2", "--datapath", engine, "-f", manifest];
     let lab = Lab::up(&[&args[..], &["--agent", program.link()]].concat());
-    stage::apply(&lab, POLICIES, (2, 0));
+    stage::apply(&lab, &policies(), (2, 0));
     let others = ["enemy-near", "enemy-far", "friend-near", "friend-far"];
     let others = others.map(|name| stage::pod(&lab, "default", name));
     let crowd = Crowd::new(&lab, PODS);
@@ -180,56 +180,83 @@ impl Diary {
 
 /// Attaches all pods while everybody sends to everybody.
 fn load(restarts: &Restarts<'_>, crowd: &Crowd<'_>, others: &[Place; 4]) -> Seen {
-    let stop = AtomicBool::new(false);
-    let diary = Diary::new();
-    let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
     let (relabelled, killed) = (AtomicU64::new(0), AtomicU64::new(0));
     let sniffers = others.each_ref().map(|one| sniffer(&one.netns));
     let to = others.iter().flat_map(|one| one.addresses.clone());
     let to: Vec<IpAddr> = to.collect();
+    let places = others.each_ref().map(|one| &one.netns);
+    let attach = |diary: &Diary| {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _stop = StopAtEnd(&stop);
+            scope.spawn(|| crowd.relabel(&stop, &relabelled));
+            scope.spawn(|| restarts.kill(&stop, &killed, diary));
+            crowd.attach(&crowd.members);
+            friends_reach(crowd);
+            // Some go, and others get their addresses.
+            let some = &crowd.members[..PODS / 4];
+            for member in some {
+                eventually("the pod is detached", || {
+                    crowd.plugin("DEL", member).then_some(())
+                });
+            }
+            crowd.attach(some);
+            eventually("agents were killed and labels changed", || {
+                let kills = KILLS * restarts.versions.len() as u64;
+                let enough = killed.load(Ordering::Relaxed) >= kills
+                    && relabelled.load(Ordering::Relaxed) >= CHANGES;
+                enough.then_some(())
+            });
+        });
+    };
+    let seen = seen_while(crowd, places, sniffers.each_ref(), &to, attach);
+    Seen {
+        killed: killed.into_inner(),
+        relabelled: relabelled.into_inner(),
+        ..seen
+    }
+}
+
+/// What is seen of packets to and from the crowd during `meanwhile`. All that time
+/// enemies and friends, near and far each, send from `places` to every address of
+/// the crowd's node, and look for what comes out; the crowd sends to `to`.
+fn seen_while(
+    crowd: &Crowd<'_>,
+    places: [&Netns; 4],
+    sniffers: [&OwnedFd; 4],
+    to: &[IpAddr],
+    meanwhile: impl FnOnce(&Diary),
+) -> Seen {
+    let (stop, diary) = (AtomicBool::new(false), Diary::new());
+    let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut seen = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
-        for (place, word) in others.iter().zip([ENEMY, ENEMY, FRIEND, FRIEND]) {
+        for (netns, word) in places.into_iter().zip([ENEMY, ENEMY, FRIEND, FRIEND]) {
             let (stop, sent) = (&stop, &sent);
-            scope.spawn(move || flood(&place.netns, word, stop, sent));
+            scope.spawn(move || flood(netns, word, stop, sent));
         }
-        scope.spawn(|| crowd.send(&to, &stop, &tried));
+        scope.spawn(|| crowd.send(to, &stop, &tried));
         let inside = scope.spawn(|| crowd.watch(&stop, &diary));
-        let outside = scope.spawn(|| watch(&sniffers.each_ref(), &stop, &diary));
-        scope.spawn(|| crowd.relabel(&stop, &relabelled));
-        scope.spawn(|| restarts.kill(&stop, &killed, &diary));
-        crowd.attach(&crowd.members);
-        // Those that may, can: or else nothing would leak from a broken network.
-        eventually("friends reach every pod", || {
-            (crowd.reached.load(Ordering::Relaxed) == PODS as u64).then_some(())
-        });
-        // Some go, and others get their addresses.
-        let some = &crowd.members[..PODS / 4];
-        for member in some {
-            eventually("the pod is detached", || {
-                crowd.plugin("DEL", member).then_some(())
-            });
-        }
-        crowd.attach(some);
-        eventually("agents were killed and labels changed", || {
-            let kills = KILLS * restarts.versions.len() as u64;
-            let enough = killed.load(Ordering::Relaxed) >= kills
-                && relabelled.load(Ordering::Relaxed) >= CHANGES;
-            enough.then_some(())
-        });
+        let outside = scope.spawn(|| watch(&sniffers, &stop, &diary));
+        meanwhile(&diary);
         stop.store(true, Ordering::Relaxed);
         Seen {
             leaked_in: inside.join().unwrap(),
             leaked_out: outside.join().unwrap(),
-            sent: sent.load(Ordering::Relaxed),
-            tried: tried.load(Ordering::Relaxed),
-            killed: killed.load(Ordering::Relaxed),
-            relabelled: relabelled.load(Ordering::Relaxed),
-            diary: Vec::new(),
+            ..Seen::default()
         }
     });
+    seen.sent = sent.into_inner();
+    seen.tried = tried.into_inner();
     seen.diary = diary.lines.into_inner().unwrap();
     seen
+}
+
+/// Those that may, can: or else nothing would leak from a broken network.
+fn friends_reach(crowd: &Crowd<'_>) {
+    eventually("friends reach every pod", || {
+        (crowd.reached.load(Ordering::Relaxed) == crowd.members.len() as u64).then_some(())
+    });
 }
 
 /// Sends to every address of node1's pod range, again and again.

@@ -5,17 +5,14 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ripstop_tests::load::StopAtEnd;
 use ripstop_tests::{Lab, Leftovers, Program, eventually, ripstop, write_manifest};
 
-use super::{
-    CROWD, Crowd, Diary, ENEMY, FRIEND, OTHERS, POLICIES, Seen, count, flood, sniffer, watch,
-};
+use super::{CROWD, Crowd, FAR, Seen, count, friends_reach, others, policies, seen_while, sniffer};
 use crate::ENGINES;
 use crate::stage;
 
@@ -36,11 +33,11 @@ enum Boot {
 fn nothing_leaks_when_a_node_boots() {
     for engine in ENGINES {
         let program = Program::this();
-        let far = write_manifest(&only(OTHERS, "-far"));
+        let far = write_manifest(&others(&[FAR]));
         let manifest = far.path().to_str().unwrap();
         let args = ["--nodes", "2", "--datapath", engine, "-f", manifest];
         let lab = Lab::up(&[&args[..], &["--agent", program.link()]].concat());
-        stage::apply(&lab, POLICIES, (2, 0));
+        stage::apply(&lab, &policies(), (2, 0));
         let mut crowd = Crowd::new(&lab, PODS);
         let mut enemy = Crowd::of(&lab, &["enemy".to_owned()], "role: enemy");
         let mut friend = Crowd::of(&lab, &["friend".to_owned()], "role: friend");
@@ -76,13 +73,6 @@ fn nothing_leaks_when_a_node_boots() {
             (count(&sniffer, CROWD) > 0).then_some(())
         });
     }
-}
-
-/// The objects whose names end so.
-fn only(yaml: &str, end: &str) -> String {
-    let objects = yaml.split("---\n");
-    let wanted = objects.filter(|object| object.contains(&format!("{end},")));
-    wanted.collect::<Vec<_>>().join("---\n")
 }
 
 /// Ends the agents of node1 and holds the next one back until the file that is
@@ -155,8 +145,6 @@ fn remove(path: &Path) {
 /// The agent begins, and the runtime makes all pods, while everybody sends to
 /// everybody.
 fn begin(lab: &Lab, [crowd, enemy, friend]: [&Crowd<'_>; 3], held: &Path, boot: Boot) -> Seen {
-    let (stop, diary) = (AtomicBool::new(false), Diary::new());
-    let (sent, tried) = (AtomicU64::new(0), AtomicU64::new(0));
     let far = ["enemy-far", "friend-far"].map(|name| stage::pod(lab, "default", name));
     let outside = far.each_ref().map(|one| sniffer(&one.netns));
     let near = [enemy, friend].map(|one| &one.members[0]);
@@ -165,49 +153,28 @@ fn begin(lab: &Lab, [crowd, enemy, friend]: [&Crowd<'_>; 3], held: &Path, boot: 
     let range = (2..=254).map(|host| IpAddr::V4(Ipv4Addr::new(10, 244, 1, host)));
     let to = range.chain(far.iter().flat_map(|one| one.addresses.clone()));
     let to: Vec<IpAddr> = to.collect();
-    let mut seen = std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&stop);
-        let places = [&far[0].netns, &near[0].netns, &far[1].netns, &near[1].netns];
-        for (netns, word) in places.into_iter().zip([ENEMY, ENEMY, FRIEND, FRIEND]) {
-            let (stop, sent) = (&stop, &sent);
-            scope.spawn(move || flood(netns, word, stop, sent));
-        }
-        scope.spawn(|| crowd.send(&to, &stop, &tried));
-        let inside = scope.spawn(|| crowd.watch(&stop, &diary));
-        let outside = scope.spawn(|| watch(&sniffers, &stop, &diary));
-        let attached = [crowd, enemy, friend].map(|all| scope.spawn(|| all.attach(&all.members)));
-        let api = match boot {
-            Boot::WithoutApi => Some(Gap::new(lab)),
-            Boot::WithFiles | Boot::WithoutFiles => None,
-        };
-        // The runtime is there first, and is told that it is too early.
-        std::thread::sleep(Duration::from_millis(200));
-        fs::write(held, "").unwrap();
-        for all in attached {
-            all.join().unwrap();
-        }
+    let places = [&near[0].netns, &far[0].netns, &near[1].netns, &far[1].netns];
+    seen_while(crowd, places, sniffers, &to, |_| {
+        let api = std::thread::scope(|scope| {
+            for all in [crowd, enemy, friend] {
+                scope.spawn(|| all.attach(&all.members));
+            }
+            let api = match boot {
+                Boot::WithoutApi => Some(Gap::new(lab)),
+                Boot::WithFiles | Boot::WithoutFiles => None,
+            };
+            // The runtime is there first, and is told that it is too early.
+            std::thread::sleep(Duration::from_millis(200));
+            fs::write(held, "").unwrap();
+            api
+        });
         if let Some(api) = api {
-            assert_eq!(
-                crowd.reached.load(Ordering::Relaxed),
-                0,
-                "nobody knows who may"
-            );
+            let reached = crowd.reached.load(Ordering::Relaxed);
+            assert_eq!(reached, 0, "nobody knows who may");
             drop(api);
         }
-        eventually("friends reach every pod", || {
-            (crowd.reached.load(Ordering::Relaxed) == PODS as u64).then_some(())
-        });
-        stop.store(true, Ordering::Relaxed);
-        Seen {
-            leaked_in: inside.join().unwrap(),
-            leaked_out: outside.join().unwrap(),
-            sent: sent.load(Ordering::Relaxed),
-            tried: tried.load(Ordering::Relaxed),
-            ..Seen::default()
-        }
-    });
-    seen.diary = diary.lines.into_inner().unwrap();
-    seen
+        friends_reach(crowd);
+    })
 }
 
 /// No way from node1 to the API server, as long as this lives.

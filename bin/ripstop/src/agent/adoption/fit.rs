@@ -250,14 +250,9 @@ mod tests {
     #[test]
     fn a_pod_is_found_by_name_uid_and_addresses() {
         let pod = |uid: &str, address: &str| Pod {
-            key: ObjectKey::new("shop", "web"),
             uid: uid.into(),
-            labels: std::iter::empty::<(&str, &str)>().collect(),
             addresses: [address.parse().unwrap()].into(),
-            node: Some("node1".into()),
-            ports: [].into(),
-            host_network: false,
-            ended: false,
+            ..Pod::new(ObjectKey::new("shop", "web"))
         };
         let all = [cached()];
         let found = |pod: &Pod| find(pod, &all, "/cache").map_err(|error| error.to_string());
