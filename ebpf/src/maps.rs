@@ -11,7 +11,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
-    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Led, MaglevRow, PairKey, PairRow,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Judgement, Led, MaglevRow, PairKey, PairRow,
     Part, PartKey, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress,
     ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
@@ -84,6 +84,8 @@ pub(crate) static DENIALS: HashMap<DenialKey, DenialRow> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "denials_lost")]
 pub(crate) static DENIALS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "judgements")]
+pub(crate) static JUDGEMENTS: PerCpuArray<Judgement> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "policing")]
 pub(crate) static POLICING: PerCpuArray<Policing> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "work")]

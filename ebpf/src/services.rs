@@ -114,7 +114,11 @@ impl Services for Kernel {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: no arguments.
-        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS) as u32
+        let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+        // A division takes longer than all else here. For sixteen years, and less
+        // than a millisecond and two billionths of the time wrong.
+        const SECONDS: u64 = (1 << 55) / NANOSECONDS;
+        ((nanoseconds >> 20) * SECONDS >> 35) as u32
     }
 
     #[inline(always)]

@@ -252,15 +252,16 @@ pub(crate) fn carry_out<H: Ip, P: Packet>(
 where
     Frame<H>: Header,
 {
-    // Nobody is to be asked: no more than that is done.
+    // Nobody is to be asked, or was just now: no more than that is done.
     match direct {
         Direct::Pod(endpoint) => {
-            if (of_sender | got_by(Some(endpoint))) & (SENDER | RECEIVER) == 0 {
+            let asked = of_sender | got_by(Some(endpoint));
+            if may_go::<H, P>(packet, tables, asked) {
                 return deliver::<H, P>(packet, endpoint).into();
             }
         }
         Direct::Node(route) => {
-            if of_sender & SENDER == 0 {
+            if may_go::<H, P>(packet, tables, of_sender) {
                 return to_node::<H, P>(packet, tables, route);
             }
         }
@@ -304,6 +305,14 @@ where
     let packed = packet.performed(tables, !H::HAS_CHECKSUM, act.0);
     let packed = work.blur(packed);
     FinalVerdict::unpack(packed, work)
+}
+
+#[inline(always)]
+fn may_go<H: Ip, P: Packet>(packet: &mut P, tables: &impl Tables, asked: u32) -> bool
+where
+    Frame<H>: Header,
+{
+    asked & (SENDER | RECEIVER) == 0 || packet.settled(tables, !H::HAS_CHECKSUM, asked) != 0
 }
 
 #[inline(always)]

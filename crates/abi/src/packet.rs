@@ -3,7 +3,7 @@
 
 use crate::crossing::{left_v4, left_v6, performed_v4, performed_v6, read_v4, read_v6, stranded};
 use crate::forward::{Tables, part_for_stack};
-use crate::policy::{asked_v4, asked_v6};
+use crate::policy::{asked_v4, asked_v6, settled_v4, settled_v6};
 use crate::table::SocketState;
 use crate::wire::Header;
 use crate::{Address, DropReason, Port, crc32c};
@@ -116,6 +116,19 @@ pub trait Packet {
         Self: Sized,
     {
         part_for_stack(self, tables, mtu)
+    }
+
+    /// [`settled_v4`], [`settled_v6`].
+    #[inline(always)]
+    fn settled(&mut self, tables: &impl Tables, v6: bool, sides: u32) -> u32
+    where
+        Self: Sized,
+    {
+        if v6 {
+            settled_v6(self, tables, sides)
+        } else {
+            settled_v4(self, tables, sides)
+        }
     }
 
     /// [`asked_v4`], [`asked_v6`].

@@ -46,8 +46,8 @@ pub(super) extern "C" fn decided_to_outside(read: u32, ifindex: u32) -> u64 {
 /// [`ripstop_abi::policed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn policed(marks: u32) -> u32 {
-    ripstop_abi::policed(&Kernel, marks)
+pub(super) extern "C" fn policed(marks: u32, sides: u32) -> u32 {
+    ripstop_abi::policed(&Kernel, marks, sides)
 }
 
 /// [`ripstop_abi::note_part`].
@@ -97,6 +97,20 @@ pub(super) extern "C" fn stranded(skb: *mut __sk_buff) -> u32 {
 #[inline(never)]
 pub(super) extern "C" fn part_for_stack(skb: *mut __sk_buff, mtu: u32) -> u32 {
     ripstop_abi::part_for_stack(&mut Skb { skb }, &Kernel, mtu)
+}
+
+/// [`ripstop_abi::settled_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn settled_v4(skb: *mut __sk_buff, sides: u32) -> u32 {
+    ripstop_abi::settled_v4(&mut Skb { skb }, &Kernel, sides)
+}
+
+/// [`ripstop_abi::settled_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn settled_v6(skb: *mut __sk_buff, sides: u32) -> u32 {
+    ripstop_abi::settled_v6(&mut Skb { skb }, &Kernel, sides)
 }
 
 /// [`ripstop_abi::asked_v4`].

@@ -232,6 +232,14 @@ impl Packet for Skb {
         apart::part_for_stack(self.skb, mtu)
     }
 
+    fn settled(&mut self, _: &impl Tables, v6: bool, sides: u32) -> u32 {
+        if v6 {
+            apart::settled_v6(self.skb, sides)
+        } else {
+            apart::settled_v4(self.skb, sides)
+        }
+    }
+
     #[inline(always)]
     fn asked(&mut self, _: &impl Tables, v6: bool, sides: u32, more: u32) -> u32 {
         if v6 {

@@ -2,13 +2,13 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
+    Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, Judgement,
+    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
 };
 
 use super::apart;
 use crate::maps::{
-    CONNECTIONS, DENIALS, DENIALS_LOST, OWN_ADDRESSES, POLICING, POLICY_CLASSES, POLICY_PAIRS,
+    CONNECTIONS, DENIALS, DENIALS_LOST, JUDGEMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES, POLICY_PAIRS,
     POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
 };
 use crate::services::{Kernel, add, add32};
@@ -63,15 +63,15 @@ impl Connections for Kernel {
 
     #[inline(always)]
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool {
-        let limit = SHARES.get_ptr(ShareKey::NOBODY);
+        let limit = self.policy_state().share;
         let share = ShareKey::new(key, row);
         let used = SHARES.get_ptr_mut(&share);
-        if let (Some(limit), Some(used)) = (limit, used) {
-            // SAFETY: each is one load of one word.
-            let (limit, used) = unsafe { (limit.read_volatile(), used.read_volatile()) };
-            if used >= limit {
-                return false;
-            }
+        if let Some(used) = used
+            && limit != 0
+            // SAFETY: one load of one word.
+            && unsafe { used.read_volatile() } >= limit
+        {
+            return false;
         }
         if CONNECTIONS.insert(key, row, 0).is_err() {
             return false;
@@ -86,10 +86,7 @@ impl Connections for Kernel {
     }
 
     #[inline(always)]
-    fn forget_connection(&self, key: &ConnectionKey) {
-        let Some(row) = self.connection(key) else {
-            return;
-        };
+    fn forget_connection(&self, key: &ConnectionKey, row: &Connection) {
         let share = ShareKey::new(key, row);
         // Another CPU may have been first.
         if CONNECTIONS.remove(key).is_err() {
@@ -130,8 +127,14 @@ impl Connections for Kernel {
     }
 
     #[inline(always)]
-    fn policed(&self, marks: u32) -> u32 {
-        apart::policed(marks)
+    fn judgement(&self, slot: u32) -> Option<&mut Judgement> {
+        // SAFETY: as for `policing`.
+        unsafe { JUDGEMENTS.get_ptr_mut(slot)?.as_mut() }
+    }
+
+    #[inline(always)]
+    fn policed(&self, marks: u32, sides: u32) -> u32 {
+        apart::policed(marks, sides)
     }
 
     #[inline(always)]

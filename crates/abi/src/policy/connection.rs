@@ -1,11 +1,12 @@
 //! What is remembered of the connections of pods that policies are about.
 //!
-//! A row is how one pod sees one connection: between two such pods of this node
-//! there are two. So a row is one question to the policies, that of its pod, and
-//! keeps the answer for as long as the rules are the same.
+//! A row is how one pod sees a connection: it is a question to the policies, and
+//! keeps the answer for as long as the rules are the same. Where both ends are such
+//! pods of this node the row is that of one of them, and has for the other end since
+//! when it allows the connection.
 
 use crate::layout::layout;
-use crate::policy::Outcome;
+use crate::policy::{Outcome, RECEIVER, SENDER};
 use crate::table::{FlowKey, TableRow};
 use crate::wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::{Address, Port};
@@ -35,7 +36,8 @@ pub struct Connection {
     /// When the last packet came, seconds since boot.
     last: u32,
     flags: u32,
-    reserved: u32,
+    /// Generation of the rules by which the other end's pod allows it, too.
+    other_allows: u32,
     #[cfg(feature = "next-layout")]
     outcome: Outcome,
 }
@@ -51,6 +53,8 @@ const FIN_OTHER: u32 = 8;
 const RESET: u32 = 16;
 /// Its last packet has been seen; the row stays to be read.
 const OVER: u32 = 32;
+/// It is the other end's row, too.
+const OF_BOTH: u32 = 64;
 /// Seconds for which it does: who reads looks more often.
 const SEEN: u32 = 12;
 
@@ -101,22 +105,44 @@ impl ConnectionKey {
         }
         self.protocol = ends.protocol;
     }
+}
 
-    /// Makes it that of an ICMP error from `source`, not of what the error is
-    /// about.
-    #[inline(always)]
-    pub(super) fn is_error(&mut self, source: Address, protocol: u32, marks: u32) {
-        if marks & OUT == 0 {
-            self.other = source;
+/// Whether the row of a connection between two pods that are both asked is that of
+/// the first one. Any order will do that is the same both ways.
+#[inline(always)]
+pub fn is_first(one: (&Address, Port), other: (&Address, Port)) -> bool {
+    let (a, b) = (one.0.words(), other.0.words());
+    // The last word is where they differ most often.
+    let mut at = 4;
+    while at > 0 {
+        at -= 1;
+        if a[at] != b[at] {
+            return a[at] < b[at];
         }
-        (self.pod_port, self.other_port) = Default::default();
-        self.protocol = protocol;
     }
+    one.1.network() <= other.1.network()
+}
 
-    /// `inward`: one if the other end opened it.
-    #[inline(always)]
-    pub(super) const fn server_port(&self, inward: u32) -> Port {
-        [self.other_port, self.pod_port][inward as usize & 1]
+/// Whose row it is that a packet is looked up in, `OUT` if who sends it: of two who
+/// are asked it is the first one's, so that both ways of a connection find it with
+/// one look.
+#[inline(always)]
+pub(super) fn first(from: (&Address, Port), to: (&Address, Port), sides: u32) -> u32 {
+    let of_sender = if sides & (SENDER | RECEIVER) == SENDER | RECEIVER {
+        is_first(from, to)
+    } else {
+        sides & SENDER != 0
+    };
+    if of_sender { OUT } else { 0 }
+}
+
+/// Which side the row's pod is, and which the other end.
+#[inline(always)]
+pub(super) const fn ends_of_row(out: u32) -> (u32, u32) {
+    if out != 0 {
+        (SENDER, RECEIVER)
+    } else {
+        (RECEIVER, SENDER)
     }
 }
 
@@ -129,7 +155,7 @@ impl Connection {
             generation: 0,
             last: now,
             flags: if inward { INWARD } else { 0 },
-            reserved: 0,
+            other_allows: 0,
         }
     }
 
@@ -141,6 +167,40 @@ impl Connection {
             flags: new.flags | REPLIED,
             ..new
         }
+    }
+
+    /// It is the other end's row, too; whether that allows it is not known.
+    #[must_use]
+    pub const fn of_both(self) -> Self {
+        let flags = self.flags | OF_BOTH;
+        Self { flags, ..self }
+    }
+
+    /// It is the other end's row, too, which allows it by the rules of a generation.
+    #[inline(always)]
+    pub(super) fn set_of_both(&mut self, generation: u32) {
+        self.flags |= OF_BOTH;
+        self.other_allows = generation;
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_of_both(&self) -> bool {
+        self.flags & OF_BOTH != 0
+    }
+
+    /// Whether the other end allows it by the rules of this generation.
+    #[inline(always)]
+    pub(super) fn is_allowed_by_other(&self, generation: u32) -> bool {
+        // SAFETY: a word of a row.
+        let of = unsafe { core::ptr::read_volatile(&raw const self.other_allows) };
+        // No rules are of generation zero.
+        of == generation && of != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn set_allowed_by_other(&mut self, generation: u32) {
+        // SAFETY: a word of a row.
+        unsafe { core::ptr::write_volatile(&raw mut self.other_allows, generation) };
     }
 
     /// The other end opened it; else the pod did.
@@ -239,7 +299,7 @@ impl Connection {
         }
         if marks & BEGINS != 0 {
             // Who opened it does so again.
-            flags &= INWARD;
+            flags &= INWARD | OF_BOTH;
         }
         if marks & RESETS != 0 {
             // Only who is here is known to be who it says.
@@ -257,6 +317,18 @@ impl Connection {
             flags &= !RESET;
         }
         Next::Stays { flags }
+    }
+
+    /// Whether a packet in the middle of it, in this direction, changes nothing: one
+    /// was met this second, and its flags stay as they are.
+    #[inline(always)]
+    pub(super) fn is_settled(&self, out: u32, now: u32) -> bool {
+        let answers = (out != 0) == self.is_inward();
+        let both_ended = self.flags & (FIN_POD | FIN_OTHER) == FIN_POD | FIN_OTHER;
+        self.last == now
+            && self.flags & (RESET | OVER) == 0
+            && !both_ended
+            && (!answers || self.flags & REPLIED != 0)
     }
 
     /// Notes a packet; writes only what changes, as other CPUs read it.
@@ -279,6 +351,9 @@ pub struct PolicyState {
     pub generation: u32,
     /// [`POLICY_REJECTS`], [`POLICY_OBSERVES`].
     pub flags: u32,
+    /// How many rows of connections each [`ShareKey`] may have; zero if that is not
+    /// limited.
+    pub share: u32,
 }
 
 /// Who is denied gets an answer.
@@ -318,41 +393,81 @@ pub struct DenialRow {
 }
 
 impl DenialKey {
+    /// Where the answer to such a question is remembered: below
+    /// [`Judgement::SLOTS`].
     #[inline(always)]
-    pub(super) fn set(&mut self, key: &ConnectionKey, inward: bool, by: u64) {
-        self.pod = key.pod;
-        self.other = key.other;
-        self.by = by;
-        self.port = key.server_port(inward as u32);
-        self.protocol = key.protocol as u8;
-        self.ingress = inward.into();
-        self.reserved = 0;
+    pub(super) const fn slot(&self) -> u32 {
+        let (pod, other) = (self.pod.words()[3], self.other.words()[3]);
+        let port = (self.port.network() as u32) << 7 | self.ingress as u32;
+        let mixed = pod ^ other.rotate_left(9) ^ port;
+        // Of all bits, in the high ones (Knuth, 6.4).
+        mixed.wrapping_mul(0x9e37_79b1) >> (32 - Judgement::SLOTS.trailing_zeros())
+    }
+}
+
+/// What the rules said of a question: whether a pod and another address may speak
+/// that way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    pod: Address,
+    other: Address,
+    pub(super) outcome: Outcome,
+    /// Of the rules.
+    generation: u32,
+    port: Port,
+    protocol: u8,
+    ingress: u8,
+}
+
+impl Judgement {
+    /// How many are remembered: who asks often asks the same.
+    pub const SLOTS: u32 = 256;
+
+    #[inline(always)]
+    pub(super) fn is_about(&self, asked: &DenialKey, generation: u32) -> bool {
+        self.generation == generation
+            && generation != 0
+            && self.pod == asked.pod
+            && self.other == asked.other
+            && self.port == asked.port
+            && self.protocol == asked.protocol
+            && self.ingress == asked.ingress
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&mut self, asked: &DenialKey, generation: u32, outcome: Outcome) {
+        self.pod = asked.pod;
+        self.other = asked.other;
+        self.outcome = outcome;
+        self.generation = generation;
+        self.port = asked.port;
+        self.protocol = asked.protocol;
+        self.ingress = asked.ingress;
     }
 }
 
 /// Whose connections are counted together: those that a pod began, and those that
-/// others began with it.
+/// others began with it, who are not asked themselves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShareKey {
-    /// Nobody's address: how many rows each may have.
     pub pod: Address,
     /// 1: others began them.
     pub inward: u32,
 }
 
 impl ShareKey {
-    /// (By name: a key that is made at run time is made by a call.)
-    pub const NOBODY: &Self = &Self {
-        pod: Address::v6([0; 4]),
-        inward: 0,
-    };
-
     #[inline(always)]
     pub fn new(key: &ConnectionKey, row: &Connection) -> Self {
+        let inward = row.is_inward();
+        if row.is_of_both() {
+            let pod = if inward { key.other } else { key.pod };
+            return Self { pod, inward: 0 };
+        }
         Self {
             pod: key.pod,
-            inward: row.is_inward().into(),
+            inward: inward.into(),
         }
     }
 }
@@ -370,8 +485,21 @@ pub struct Policing {
     /// See [`Policing::blur`].
     blurred: u32,
     pub(super) outcome: Outcome,
-    /// One if the other end opened it.
-    pub(super) inward: u32,
+    /// What the pod of the row says.
+    pub(super) of_pod: Outcome,
+    /// One if the packet's source opened the connection.
+    pub(super) opened: u32,
+    /// The mark if it is the source's row.
+    pub(super) out: u32,
+    /// Sides whose rules are to be asked.
+    pub(super) ask: u32,
+    /// The side that denies it.
+    pub(super) denied: u32,
+    /// One if the connection has a row.
+    pub(super) is_known: u32,
+    /// One if it is asked about as an ICMP error, not as what that is about.
+    pub(super) is_error: u32,
+    reserved: u32,
     /// The family's ICMP.
     pub(super) icmp: u32,
     /// Seconds since boot.
@@ -409,7 +537,14 @@ impl Default for Policing {
             id: 0,
             blurred: 0,
             outcome: Outcome::deny(super::BY_DAMAGE),
-            inward: 0,
+            of_pod: Outcome::deny(super::BY_DAMAGE),
+            opened: 0,
+            out: 0,
+            ask: 0,
+            denied: 0,
+            is_known: 0,
+            is_error: 0,
+            reserved: 0,
             icmp: 0,
             now: 0,
             generation: 0,
@@ -432,17 +567,18 @@ macro_rules! table_rows {
 table_rows! {
     ConnectionKey: 40,
     Connection: 24,
-    PolicyState: 8,
+    PolicyState: 12,
+    Judgement: 48,
     DenialKey: 48,
     DenialRow: 16,
     ShareKey: 20,
-    Policing: 208,
+    Policing: 240,
 }
 
 layout! {
     ConnectionKey { pod, other, pod_port, other_port, protocol }
-    Connection { outcome, generation, last, flags, reserved }
-    PolicyState { generation, flags }
+    Connection { outcome, generation, last, flags, other_allows }
+    PolicyState { generation, flags, share }
     DenialKey { pod, other, by, port, protocol, ingress, reserved }
     DenialRow { packets, last, reserved }
     ShareKey { pod, inward }

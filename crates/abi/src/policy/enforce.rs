@@ -1,7 +1,6 @@
 //! Whether a packet may go on: by its connection, or by the rules if it begins
 //! one.
 
-use crate::Address;
 use crate::forward::Tables;
 use crate::packet::Packet;
 use crate::parts;
@@ -9,14 +8,15 @@ use crate::policy::connection::marks::{
     BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, LOCAL, NODE, OUT, RESETS,
 };
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, Next, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS,
-    POLICY_RETIRED, Policing, PolicyState,
+    Connection, ConnectionKey, DenialKey, Judgement, Next, POLICY_ALONE, POLICY_OBSERVES,
+    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ends_of_row, first,
 };
 use crate::policy::read::read;
-use crate::policy::{BY_NO_CONNECTION, NO_POLICY, Outcome, PolicyTables, judge_side};
+use crate::policy::{BY_NO_CONNECTION, NO_POLICY, PolicyPod, PolicyTables, judge_side};
 use crate::table::{Endpoint, RENUMBERED, TRACKED, TRANSLATED};
 use crate::verdict::DropReason;
 use crate::wire::{Frame, Header, IPPROTO_TCP, Ip, Ipv4, Ipv6};
+use crate::{Address, Port};
 
 /// The tables in which connections and denials are kept.
 pub trait Connections: PolicyTables {
@@ -29,7 +29,12 @@ pub trait Connections: PolicyTables {
     /// Remembers a connection, in the place of any other of that key; false if
     /// the table is full.
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool;
-    fn forget_connection(&self, key: &ConnectionKey);
+    fn forget_connection(&self, key: &ConnectionKey, row: &Connection);
+    /// What was judged last of questions with this slot, if that is remembered.
+    #[inline(always)]
+    fn judgement(&self, _slot: u32) -> Option<&mut Judgement> {
+        None
+    }
     /// Counts a packet that policies stopped.
     fn count_denied(&self, key: &DenialKey, now: u32);
     /// Room to work in, for one packet.
@@ -38,11 +43,11 @@ pub trait Connections: PolicyTables {
     /// [`policed`]. In the kernel a function that the verifier walks through once,
     /// whoever calls it.
     #[inline(always)]
-    fn policed(&self, marks: u32) -> u32
+    fn policed(&self, marks: u32, sides: u32) -> u32
     where
         Self: Tables + Sized,
     {
-        policed(self, marks)
+        policed(self, marks, sides)
     }
     /// [`judged`], likewise.
     #[inline(always)]
@@ -196,7 +201,7 @@ where
     let state = tables.policy_state();
     policing.generation = state.generation;
     policing.besides = state.flags & (POLICY_RETIRED | POLICY_ALONE);
-    let answer = both(tables, marks, sides);
+    let answer = tables.policed(marks, sides);
     let to_itself = sides & TO_STACK != 0 && tables.is_own(&policing.ends.destination);
     if answer != ALLOWED && to_itself {
         return ALLOWED;
@@ -211,61 +216,60 @@ where
     answer
 }
 
-#[inline(always)]
-fn both(tables: &impl Tables, marks: u32, sides: u32) -> u32 {
-    if sides & SENDER != 0 {
-        let answer = tables.policed(marks | OUT);
-        if answer != ALLOWED {
-            return answer;
-        }
-    }
-    if sides & RECEIVER != 0 {
-        return tables.policed(marks);
-    }
-    ALLOWED
-}
-
-/// What the pod at one end says of the packet that is described in
-/// [`Connections::policing`]: the number of a reason, or one that is none.
+/// What the pods at the ends say of the packet that is described in
+/// [`Connections::policing`], those of `sides`: the number of a reason, or one that
+/// is none.
 ///
 /// In three functions, one after the other and not one in the other, so that the
 /// verifier walks each of them few times.
 #[inline(always)]
-pub fn policed(tables: &impl Tables, marks: u32) -> u32 {
+pub fn policed(tables: &impl Tables, marks: u32, sides: u32) -> u32 {
     let Some(policing) = tables.policing() else {
         return DropReason::Policy as u32;
     };
     if marks & LATER_PART != 0 {
-        return by_first_part(tables, policing, marks);
+        return by_first_part(tables, policing, marks, sides);
     }
-    let answer = by_connection(tables, policing, marks);
+    let answer = by_connection(tables, policing, marks, sides);
     let mut answer = policing.blur(answer);
     if answer == ASK {
         by_rules(tables, policing);
-        answer = concluded(tables, policing, marks);
+        answer = concluded(tables, policing, marks, sides);
         answer = policing.blur(answer);
     }
     if answer == ALLOWED && marks & FIRST_PART != 0 {
-        let by = describe_part(tables, policing, marks);
-        tables.note_part(by);
+        describe_part(tables, policing);
+        if sides & SENDER != 0 {
+            tables.note_part(parts::BY_SENDER);
+        }
+        if sides & RECEIVER != 0 {
+            tables.note_part(parts::BY_RECEIVER);
+        }
     }
     answer
 }
 
 /// What is said of a part without ports: it follows the first one.
 #[inline(always)]
-fn by_first_part(tables: &impl Tables, policing: &Policing, marks: u32) -> u32 {
-    let by = describe_part(tables, policing, marks);
-    if tables.first_part(by) & parts::FOUND != 0 || marks & NODE != 0 {
+fn by_first_part(tables: &impl Tables, policing: &Policing, marks: u32, sides: u32) -> u32 {
+    describe_part(tables, policing);
+    let mut found = true;
+    if sides & SENDER != 0 {
+        found = tables.first_part(parts::BY_SENDER) & parts::FOUND != 0;
+    }
+    if found && sides & RECEIVER != 0 {
+        found = tables.first_part(parts::BY_RECEIVER) & parts::FOUND != 0;
+    }
+    if found || marks & NODE != 0 {
         ALLOWED
     } else {
         DropReason::Fragment as u32
     }
 }
 
-/// Puts the packet that this one is a part of into its place; gives who notes it.
+/// Puts the packet that this one is a part of into its place.
 #[inline(always)]
-fn describe_part(tables: &impl Tables, policing: &Policing, marks: u32) -> u32 {
+fn describe_part(tables: &impl Tables, policing: &Policing) {
     if let Some(work) = tables.work() {
         let (ends, part) = (&policing.ends, &mut work.part);
         part.source = ends.source;
@@ -273,45 +277,74 @@ fn describe_part(tables: &impl Tables, policing: &Policing, marks: u32) -> u32 {
         part.protocol = ends.protocol;
         part.id = policing.id;
     }
-    if marks & OUT != 0 {
-        parts::BY_SENDER
-    } else {
-        parts::BY_RECEIVER
-    }
 }
 
-/// By what its connection is known to be, or [`ASK`], with the question in its
-/// place.
+/// By what its connection is known to be, or [`ASK`], with those who are to be
+/// asked in their place.
 #[inline(never)]
-fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
-    policing.key.set(&policing.ends, marks);
+fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sides: u32) -> u32 {
+    let ends = &policing.ends;
+    let (from, to) = (
+        (&ends.source, ends.source_port),
+        (&ends.destination, ends.destination_port),
+    );
+    policing.out = first(from, to, sides);
+    policing.key.set(&policing.ends, policing.out);
     policing.either_way = 0;
-    let Some(row) = known(tables, policing, marks) else {
+    policing.is_error = 0;
+    let mut row = known(tables, policing, marks);
+    if row.is_none() && marks & BEGINS == 0 {
+        // As the other end's, which policies are no longer about, or were first.
+        policing.out ^= OUT;
+        policing.key.set(&policing.ends, policing.out);
+        row = known(tables, policing, marks);
+        if row.is_none() {
+            policing.out ^= OUT;
+            policing.key.set(&policing.ends, policing.out);
+        }
+    }
+    policing.is_known = row.is_some().into();
+    let Some(row) = row else {
         if marks & NODE != 0 {
             return ALLOWED;
         }
         if policing.besides & POLICY_RETIRED != 0 {
             return LEAVE;
         }
-        policing.inward = (marks & OUT == 0).into();
+        // By who sends, as far as is known.
+        policing.opened = 1;
+        policing.ask = sides & (SENDER | RECEIVER);
         if marks & ERROR != 0 {
             // Of no connection that is known, it is what it is.
-            policing.key.is_error(policing.source, policing.icmp, marks);
-        } else if policing.key.protocol == u32::from(IPPROTO_TCP) && marks & (BEGINS | RESETS) == 0
+            policing.is_error = 1;
+        } else if policing.ends.protocol == u32::from(IPPROTO_TCP) && marks & (BEGINS | RESETS) == 0
         {
             policing.either_way = 1;
         }
         return ASK;
     };
-    let Some(outcome) = row.outcome(policing.generation) else {
-        policing.inward = row.is_inward().into();
-        return ASK;
-    };
-    if !outcome.is_allowed() && marks & NODE == 0 {
-        policing.inward = row.is_inward().into();
-        return denied_by(policing, outcome);
+    policing.opened = (row.is_inward() == (policing.out == 0)).into();
+    let (pod, other) = ends_of_row(policing.out);
+    let mut ask = 0;
+    if sides & pod != 0 {
+        match row.outcome(policing.generation) {
+            None => ask = pod,
+            Some(outcome) if !outcome.is_allowed() && marks & NODE == 0 => {
+                question(policing, pod);
+                policing.denial.by = outcome.by();
+                return DropReason::Policy as u32;
+            }
+            Some(_) => {}
+        }
     }
-    goes_on(tables, policing, row, marks)
+    if sides & other != 0 && !row.is_allowed_by_other(policing.generation) {
+        ask |= other;
+    }
+    if ask != 0 {
+        policing.ask = ask;
+        return ASK;
+    }
+    goes_on(tables, policing, row, marks, sides)
 }
 
 /// The row of the connection, unless the packet begins another one.
@@ -325,32 +358,73 @@ fn known<'t, T: Tables>(
     if row.is_over(policing.key.protocol, policing.now) {
         return None;
     }
-    let opened_here = row.is_inward() != (marks & OUT == 0);
-    if marks & BEGINS != 0 && opened_here {
+    let opened_there = row.is_inward() != (policing.out == 0);
+    if marks & BEGINS != 0 && opened_there {
         return None;
     }
     Some(row)
 }
 
 #[inline(always)]
-fn goes_on(tables: &impl Tables, policing: &Policing, row: &mut Connection, marks: u32) -> u32 {
-    if marks & ERROR == 0 {
-        match row.next(marks) {
-            Next::Ends if tables.policy_state().flags & POLICY_OBSERVES != 0 => {
-                row.end(policing.now);
-            }
-            Next::Ends => tables.forget_connection(&policing.key),
-            Next::Stays { flags } => row.touch(flags, policing.now),
+fn goes_on(
+    tables: &impl Tables,
+    policing: &mut Policing,
+    row: &mut Connection,
+    marks: u32,
+    sides: u32,
+) -> u32 {
+    if marks & ERROR != 0 {
+        return ALLOWED;
+    }
+    match row.next(marks | policing.out) {
+        Next::Ends if tables.policy_state().flags & POLICY_OBSERVES != 0 => {
+            row.end(policing.now);
         }
+        Next::Ends => {
+            let is_of_both = row.is_of_both();
+            tables.forget_connection(&policing.key, row);
+            if sides & (SENDER | RECEIVER) == SENDER | RECEIVER && !is_of_both {
+                // From when one of them was not asked, or from another version.
+                policing.key.set(&policing.ends, policing.out ^ OUT);
+                if let Some(row) = tables.connection(&policing.key) {
+                    tables.forget_connection(&policing.key, row);
+                }
+            }
+        }
+        Next::Stays { flags } => row.touch(flags, policing.now),
     }
     ALLOWED
 }
 
+/// Puts what the rules are asked into its place: of the pod at one end.
 #[inline(always)]
-fn denied_by(policing: &mut Policing, outcome: Outcome) -> u32 {
-    let inward = policing.inward != 0;
-    policing.denial.set(&policing.key, inward, outcome.by());
-    DropReason::Policy as u32
+fn question(policing: &mut Policing, side: u32) {
+    let (ends, denial) = (&policing.ends, &mut policing.denial);
+    let opened = policing.opened != 0;
+    let mut other = &ends.source;
+    if side == SENDER {
+        denial.pod = ends.source;
+        denial.ingress = (!opened).into();
+        other = &ends.destination;
+    } else {
+        denial.pod = ends.destination;
+        denial.ingress = opened.into();
+        if policing.is_error != 0 {
+            other = &policing.source;
+        }
+    }
+    denial.other = *other;
+    denial.protocol = ends.protocol as u8;
+    denial.port = if opened {
+        ends.destination_port
+    } else {
+        ends.source_port
+    };
+    if policing.is_error != 0 {
+        denial.protocol = policing.icmp as u8;
+        denial.port = Port::default();
+    }
+    denial.reserved = 0;
 }
 
 /// Asks the rules. What is in the middle of a TCP connection that is from before
@@ -361,63 +435,104 @@ fn by_rules<T: Tables>(tables: &T, policing: &mut Policing) {
     let mut way = 0;
     while way < 2 {
         way += 1;
-        if tables.judged(policing.inward) != 0 || policing.either_way == 0 {
+        policing.denied = 0;
+        let ask = policing.ask;
+        if ask & SENDER != 0 && !allows(tables, policing, SENDER) {
+            policing.denied = SENDER;
+        } else if ask & RECEIVER != 0 && !allows(tables, policing, RECEIVER) {
+            policing.denied = RECEIVER;
+        }
+        if policing.denied == 0 || policing.either_way == 0 {
             return;
         }
-        let row = tables.pod(&policing.key.pod);
+        let row = tables.pod(&policing.denial.pod);
         if !row.is_some_and(|row| row.is_new(policing.now)) {
             return;
         }
-        policing.inward ^= 1;
+        policing.opened ^= 1;
     }
 }
 
-/// What the rules say of the connection of [`Connections::policing`], if it is one
-/// in this direction, in its place; not zero if they allow it.
+#[inline(always)]
+fn allows<T: Tables>(tables: &T, policing: &mut Policing, side: u32) -> bool {
+    question(policing, side);
+    let allowed = tables.judged(policing.denial.ingress.into()) != 0;
+    if side == ends_of_row(policing.out).0 {
+        policing.of_pod = policing.outcome;
+    }
+    allowed
+}
+
+/// What the rules say of the question in [`Connections::policing`], in its place; not
+/// zero if they allow it.
 #[inline(always)]
 pub fn judged<T: Connections>(tables: &T, inward: u32) -> u32 {
     let Some(policing) = tables.policing() else {
         return 0;
     };
-    let (pod, other) = (policing.key.pod, policing.key.other);
-    let question = (
-        policing.key.protocol as u8,
-        policing.key.server_port(inward),
-    );
+    let asked = policing.denial;
+    let before = tables.judgement(asked.slot());
+    if let Some(before) = &before
+        && before.is_about(&asked, policing.generation)
+    {
+        policing.outcome = before.outcome;
+        return policing.outcome.is_allowed().into();
+    }
     let blur = |word| policing.blur(word);
-    policing.outcome = judge_side(tables, (&pod, inward), &other, question, blur);
+    let about = (asked.protocol, asked.port);
+    policing.outcome = judge_side(tables, (&asked.pod, inward), &asked.other, about, blur);
+    if let Some(before) = before {
+        before.set(&asked, policing.generation, policing.outcome);
+    }
     policing.outcome.is_allowed().into()
 }
 
 /// After the rules were asked.
 #[inline(never)]
-fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 {
-    let outcome = policing.outcome;
-    let known = known(tables, policing, marks);
-    if let Some(row) = known {
-        row.set_outcome(outcome, policing.generation);
-        if !outcome.is_allowed() && marks & NODE == 0 {
-            return denied_by(policing, outcome);
+fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sides: u32) -> u32 {
+    let (pod, other) = ends_of_row(policing.out);
+    let denied = policing.denied;
+    if policing.is_known != 0
+        && let Some(row) = known(tables, policing, marks)
+    {
+        // Who sends is asked first: who gets it may not have been.
+        if policing.ask & pod != 0 && (pod == SENDER || denied != SENDER) {
+            row.set_outcome(policing.of_pod, policing.generation);
         }
-        return goes_on(tables, policing, row, marks);
+        if policing.ask & other != 0 && denied == 0 {
+            row.set_allowed_by_other(policing.generation);
+        }
+        if denied != 0 && marks & NODE == 0 {
+            policing.denial.by = policing.outcome.by();
+            return DropReason::Policy as u32;
+        }
+        return goes_on(tables, policing, row, marks, sides);
     }
-    if !outcome.is_allowed() {
-        if policing.key.protocol == u32::from(IPPROTO_TCP) && marks & BEGINS == 0 {
+    if denied != 0 {
+        policing.denial.by = policing.outcome.by();
+        if policing.denial.protocol == IPPROTO_TCP && marks & BEGINS == 0 {
             // In the middle of what is not known: no rule is about it.
-            let inward = policing.inward != 0;
-            policing.denial.set(&policing.key, inward, BY_NO_CONNECTION);
+            policing.opened = 1;
+            question(policing, denied);
+            policing.denial.by = BY_NO_CONNECTION;
             return DropReason::NoConnection as u32;
         }
-        return denied_by(policing, outcome);
+        return DropReason::Policy as u32;
     }
     if marks & (ERROR | ENDS | RESETS) != 0 {
         // Nothing more is to come.
         return ALLOWED;
     }
-    policing.row = Connection::new(policing.inward != 0, policing.now);
-    policing.row.set_outcome(outcome, policing.generation);
+    let is_inward = (policing.out == 0) == (policing.opened != 0);
+    policing.row = Connection::new(is_inward, policing.now);
+    policing
+        .row
+        .set_outcome(policing.of_pod, policing.generation);
+    if sides & (SENDER | RECEIVER) == SENDER | RECEIVER {
+        policing.row.set_of_both(policing.generation);
+    }
     if !tables.remember_connection(&policing.key, &policing.row)
-        && !passes_alone(tables, policing, marks)
+        && !pass_alone(tables, policing, marks, sides)
     {
         return DropReason::ConnectionsFull as u32;
     }
@@ -425,16 +540,21 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32) -> u32 
 }
 
 /// Whether a packet that the rules allow may pass though its connection cannot be
-/// remembered: if nothing restricts the other direction of the pod, answers pass
+/// remembered: if nothing restricts the other direction of the pods, answers pass
 /// without that. And it may itself be an answer to such a packet, which is seen of
 /// TCP alone; if it is none, its answers are denied.
 #[inline(always)]
-fn passes_alone(tables: &impl PolicyTables, policing: &Policing, marks: u32) -> bool {
-    if policing.key.protocol != u32::from(IPPROTO_TCP) || marks & BEGINS == 0 {
+fn pass_alone(tables: &impl PolicyTables, policing: &Policing, marks: u32, sides: u32) -> bool {
+    if policing.ends.protocol != u32::from(IPPROTO_TCP) || marks & BEGINS == 0 {
         return true;
     }
-    let pod = tables.pod(&policing.key.pod);
-    pod.is_some_and(|pod| pod.side(policing.inward ^ 1) == NO_POLICY)
+    // It begins one: who sends opens it.
+    let is_open = |pod: &Address, side| {
+        let row = tables.pod(pod);
+        row.is_some_and(|row| row.side(side) == NO_POLICY)
+    };
+    (sides & SENDER == 0 || is_open(&policing.ends.source, PolicyPod::INGRESS))
+        && (sides & RECEIVER == 0 || is_open(&policing.ends.destination, PolicyPod::EGRESS))
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ mod connection;
 mod enforce;
 mod read;
 mod rows;
+mod settled;
 
 pub use connection::{
-    Connection, ConnectionKey, DenialKey, DenialRow, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS,
-    POLICY_RETIRED, Policing, PolicyState, ShareKey,
+    Connection, ConnectionKey, DenialKey, DenialRow, Judgement, POLICY_ALONE, POLICY_OBSERVES,
+    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ShareKey, is_first,
 };
 pub use enforce::{Connections, asked_v4, asked_v6, judged, policed};
 pub(crate) use enforce::{
@@ -20,6 +21,7 @@ pub(crate) use enforce::{
     denied_to_pod, got_by, sent_by,
 };
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
+pub use settled::{settled_v4, settled_v6};
 
 use crate::wire::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::{Address, Port};

@@ -28,6 +28,8 @@ pub mod policy_names {
     /// Packets that were stopped and found no room among the denials -> u64 per
     /// CPU.
     pub const DENIALS_LOST: &str = "denials_lost";
+    /// Per CPU, [`crate::Judgement::SLOTS`] of [`crate::Judgement`].
+    pub const JUDGEMENTS: &str = "judgements";
     /// One [`crate::Policing`] per CPU.
     pub const POLICING: &str = "policing";
 }

@@ -30,7 +30,7 @@ use crate::Address;
 /// Version of everything in these files; change it with any meaning. Tables of
 /// another version, or of other fields, are carried over into new ones field by
 /// field (see [`crate::Layout`]).
-pub const SCHEMA: u32 = 11 + NEXT as u32;
+pub const SCHEMA: u32 = 12 + NEXT as u32;
 
 /// What the version that does not exist has more.
 const NEXT: usize = if cfg!(feature = "next-layout") { 4 } else { 0 };

@@ -317,7 +317,7 @@ impl Connections for MemoryTables {
         true
     }
 
-    fn forget_connection(&self, key: &ConnectionKey) {
+    fn forget_connection(&self, key: &ConnectionKey, _: &Connection) {
         self.connections_of_pods.borrow_mut().remove(key);
     }
 

@@ -14,7 +14,7 @@ use super::sys;
 
 /// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
 /// `ebpf/src/socket/mod.rs`).
-const GLOBAL: [(&str, Takes); 21] = [
+const GLOBAL: [(&str, Takes); 23] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
@@ -23,12 +23,14 @@ const GLOBAL: [(&str, Takes); 21] = [
     ("decided_to_outside", Takes::Words(2)),
     ("note_part", Takes::Words(1)),
     ("first_part", Takes::Words(1)),
-    ("policed", Takes::Words(1)),
+    ("policed", Takes::Words(2)),
     ("judged", Takes::Words(1)),
     ("read_v4", Takes::PacketAnd(1)),
     ("read_v6", Takes::PacketAnd(1)),
     ("stranded", Takes::PacketAnd(0)),
     ("part_for_stack", Takes::PacketAnd(1)),
+    ("settled_v4", Takes::PacketAnd(1)),
+    ("settled_v6", Takes::PacketAnd(1)),
     ("asked_v4", Takes::PacketAnd(2)),
     ("asked_v6", Takes::PacketAnd(2)),
     ("performed_v4", Takes::PacketAnd(1)),

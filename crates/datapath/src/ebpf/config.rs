@@ -47,8 +47,7 @@ pub struct Limits {
     pub policy_pairs: u32,
     /// Rows of eight port ranges, over all rules by port.
     pub policy_ports: u32,
-    /// Connections of pods that policies are about: two where both ends are
-    /// such pods of this node.
+    /// Connections of pods that policies are about.
     pub connections: u32,
     /// Denials that are counted one by one.
     pub denials: u32,

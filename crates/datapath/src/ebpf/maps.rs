@@ -317,9 +317,9 @@ pub(crate) const fn of<K: TableRow + Layout, V: TableRow + Layout>(
     }
 }
 
-/// One value per CPU to work with.
-pub(crate) const fn scratch<V: TableRow>() -> Form {
-    let mut form = of::<u32, u32>(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY, 1, 0);
+/// Values per CPU to work with.
+pub(crate) const fn scratch<V: TableRow>(rows: u32) -> Form {
+    let mut form = of::<u32, u32>(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY, rows, 0);
     form.shape.value_size = size_of::<V>() as u32;
     form.value = &[];
     form
@@ -357,7 +357,7 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Form {
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),
         names::NAMES => of::<ReverseKey, Led>(LRU, limits.reverse, 0),
         names::PARTS => of::<PartKey, Part>(LRU, PARTS, 0),
-        names::WORK => scratch::<Work>(),
+        names::WORK => scratch::<Work>(1),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
         other => policy::form(other, limits).unwrap_or_else(|| panic!("no table {other}")),

@@ -1,3 +1,5 @@
+mod both_ends;
+
 use core::net::IpAddr;
 use std::vec::Vec;
 

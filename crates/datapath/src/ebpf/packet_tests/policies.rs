@@ -7,13 +7,15 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::Sample;
 use ripstop_abi::{
-    CLASS_V4, CLASS_V6, ClassKey, NO_POLICY, Outcome, POLICY_OBSERVES, POLICY_REJECTS, PairKey,
-    PairRow, PolicyPod, PortNode, Verdict,
+    CLASS_V4, CLASS_V6, ClassKey, DropReason, NO_POLICY, Outcome, POLICY_OBSERVES, POLICY_REJECTS,
+    PairKey, PairRow, PolicyPod, PortNode, Verdict,
 };
 
 use super::super::programs::{FROM_OUTSIDE, FROM_POD, TO_OUTSIDE, TO_POD};
 use super::range_key;
-use super::{Both, CLIENTS, FAR_PODS, LOOPBACK, NEIGHBOURS, NODES, PODS, SERVICES, address};
+use super::{
+    Both, CLIENTS, DELIVER, FAR_PODS, LOOPBACK, NEIGHBOURS, NODES, PODS, SERVICES, address,
+};
 
 const PROGRAMS: [&str; 4] = [FROM_POD, FROM_OUTSIDE, TO_POD, TO_OUTSIDE];
 const SIDES: [u64; 3] = [NO_POLICY, 100, 101];
@@ -262,5 +264,73 @@ fn whatever_policies_say() {
         "goes on",
     ] {
         assert!(ends.contains_key(kind), "{ends:?}");
+    }
+}
+
+/// Answers of the rules are kept by connection and by question, each for as long as
+/// the rules are the same, and the kernel keeps more of them than user space does.
+#[test]
+fn what_was_judged_ends_with_the_rules() {
+    let (yes, no) = ([0; 4], [3; 4]);
+    let of = |sides: [[[u8; 4]; 4]; 2]| sides.concat().into_iter().map(Some).collect();
+    let both_may = Rules {
+        pods: [Some((1, 1)); 2],
+        classes: [2; 3],
+        pairs: of([[yes, yes, yes, no], [no; 4]]),
+        rejects: false,
+    };
+    let pods = |pods| Rules {
+        pods,
+        ..both_may.clone()
+    };
+    let changes = [
+        // Other rules, other labels, pods that other policies are about or of which
+        // nothing is known: also those that have got the address of another one.
+        Rules {
+            pairs: of([[yes, yes, no, no], [no; 4]]),
+            ..both_may.clone()
+        },
+        Rules {
+            classes: [3; 3],
+            ..both_may.clone()
+        },
+        pods([Some((2, 1)), Some((1, 1))]),
+        pods([Some((1, 1)), Some((1, 2))]),
+        pods([None, Some((1, 1))]),
+        pods([Some((1, 1)), None]),
+    ];
+    let mut both = Both::new();
+    for family in 0..2 {
+        for change in &changes {
+            both.forget_connections();
+            both.rule(&both_may);
+            let ends = |port| ((NEIGHBOURS[family], port), (PODS[family], 80));
+            let run = |both: &Both, sample: &Sample| both.agree(FROM_POD, &sample.bytes(), 0);
+            for port in 1000..1003 {
+                let (client, server) = ends(port);
+                let first = Sample::tcp_syn(client, server);
+                let answer = Sample {
+                    flags: 0x12,
+                    ..first.reversed()
+                };
+                let more = Sample::tcp(client, server);
+                for packet in [first, answer, more.clone(), more] {
+                    assert_eq!(run(&both, &packet), DELIVER, "{packet:?}");
+                }
+            }
+            both.remembers_the_same();
+            both.rule(change);
+            let (client, server) = ends(1001);
+            let (another, _) = ends(1009);
+            for packet in [
+                Sample::tcp(client, server),
+                Sample::tcp(server, client),
+                Sample::tcp_syn(another, server),
+            ] {
+                let denied = Verdict::Drop(DropReason::Policy);
+                assert_eq!(run(&both, &packet), denied, "{change:?} {packet:?}");
+            }
+            both.remembers_the_same();
+        }
     }
 }

@@ -6,8 +6,8 @@
 //! then connections begin only where they need no row.
 //!
 //! A pod may fill a quarter of the table with connections that it begins, and
-//! others another one with those to it: whoever begins too many leaves room for
-//! the rest. Programs count them; here they are counted anew. Where half of that is
+//! others, who are not asked themselves, another one with those to it: whoever
+//! begins too many leaves room for the rest. Programs count them; here they are counted anew. Where half of that is
 //! used, those go first that nobody has answered: a pod that is flooded can soon be
 //! asked again.
 
@@ -44,7 +44,6 @@ pub(crate) fn collect(maps: &PolicyMaps) -> Result<Regular, Error> {
     let connections = maps.connections.again().map_err(failed)?;
     let denials = maps.denials.again().map_err(failed)?;
     let shares = maps.shares.again().map_err(failed)?;
-    limit(&shares, &connections)?;
     let mut looked = Instant::now();
     Regular::start("connections", SHORT_PAUSE, move || {
         let soon = is_half_used(&shares, &connections);
@@ -60,17 +59,9 @@ pub(crate) fn collect(maps: &PolicyMaps) -> Result<Regular, Error> {
     .map_err(failed)
 }
 
-fn share(connections: &Table<ConnectionKey, Connection>) -> u32 {
+/// How many rows of connections each may have.
+pub(crate) fn share(connections: &Table<ConnectionKey, Connection>) -> u32 {
     u32::try_from(connections.limit() / SHARE).unwrap_or(u32::MAX)
-}
-
-/// Says how many connections each may have.
-fn limit(
-    shares: &Table<ShareKey, u32>,
-    connections: &Table<ConnectionKey, Connection>,
-) -> Result<(), Error> {
-    let limit = share(connections);
-    shares.put(&ShareKey::default(), &limit, || "the limit".to_owned())
 }
 
 /// Whether somebody has half of what he may have.
@@ -80,7 +71,7 @@ fn is_half_used(
 ) -> Result<bool, Error> {
     let half = share(connections) / 2;
     let mut rows = shares.rows()?.into_iter();
-    Ok(rows.any(|(key, used)| key != ShareKey::default() && used > half))
+    Ok(rows.any(|(_, used)| used > half))
 }
 
 /// # Errors
@@ -104,7 +95,7 @@ fn look(
     over.extend(missed);
     connections.remove_all(&over)?;
     let counted = shares.rows()?.into_iter().map(|(key, _)| key);
-    let gone = counted.filter(|key| *key != ShareKey::default() && !used.contains_key(key));
+    let gone = counted.filter(|key| !used.contains_key(key));
     shares.remove_all(&gone.collect::<Vec<_>>())?;
     let used: Vec<_> = used.into_iter().collect();
     // One more than there is room for is not limited.
@@ -193,5 +184,19 @@ mod tests {
         let gone: Vec<u16> = missed.iter().map(|key| key.pod_port.host()).collect();
         assert_eq!(gone, [20, 21, 22, 10, 11, 12, 13], "the oldest first");
         assert_eq!(used.into_values().collect::<Vec<_>>(), [5, 4]);
+    }
+
+    #[test]
+    fn between_two_pods_who_began_it_is_counted() {
+        for (inward, began) in [(false, [10, 244, 0, 1]), (true, [10, 244, 1, 1])] {
+            let (key, _) = rows(1, 0..1, 0, true)[0];
+            let row = Connection::established(inward, NOW).of_both();
+            let (_, used) = judge(&[(key, row)], 10, NOW);
+            let began = ShareKey {
+                pod: IpAddr::from(began).into(),
+                inward: 0,
+            };
+            assert_eq!(used, [(began, 1)].into());
+        }
     }
 }

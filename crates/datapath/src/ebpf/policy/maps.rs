@@ -8,8 +8,8 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_PERCPU_ARRAY as PER_CPU,
 };
 use ripstop_abi::{
-    Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, PairKey, PairRow, Policing,
-    PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
+    Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, Judgement, PairKey,
+    PairRow, Policing, PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
 };
 
 use crate::Error;
@@ -31,9 +31,10 @@ pub(crate) struct PolicyMaps {
     pub(crate) shares: Table<ShareKey, u32>,
     denials_lost: OwnedFd,
     policing: OwnedFd,
+    judgements: OwnedFd,
 }
 
-pub(crate) const ALL: [&str; 11] = [
+pub(crate) const ALL: [&str; 12] = [
     names::PODS,
     names::CLASSES,
     names::PAIRS,
@@ -45,6 +46,7 @@ pub(crate) const ALL: [&str; 11] = [
     names::DENIALS_LOST,
     names::POLICING,
     names::SHARES,
+    names::JUDGEMENTS,
 ];
 
 /// Addresses of this node.
@@ -72,6 +74,7 @@ impl PolicyMaps {
             denials_lost: map(names::DENIALS_LOST)?,
             policing: map(names::POLICING)?,
             shares: table!(names::SHARES),
+            judgements: map(names::JUDGEMENTS)?,
         })
     }
 
@@ -88,6 +91,7 @@ impl PolicyMaps {
             names::DENIALS_LOST => self.denials_lost.as_fd(),
             names::POLICING => self.policing.as_fd(),
             names::SHARES => self.shares.as_fd(),
+            names::JUDGEMENTS => self.judgements.as_fd(),
             _ => return None,
         })
     }
@@ -120,9 +124,10 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Option<Form> {
         }
         names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
-        names::POLICING => scratch::<Policing>(),
-        // Both ways of each pod, and who says how many.
-        names::SHARES => of::<ShareKey, u32>(HASH, 2 * limits.endpoints + 1, NO_PREALLOC),
+        names::POLICING => scratch::<Policing>(1),
+        names::JUDGEMENTS => scratch::<Judgement>(Judgement::SLOTS),
+        // Both ways of each pod.
+        names::SHARES => of::<ShareKey, u32>(HASH, 2 * limits.endpoints, NO_PREALLOC),
         _ => return None,
     })
 }

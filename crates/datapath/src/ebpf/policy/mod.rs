@@ -88,6 +88,7 @@ impl Policies {
                 .put(key, class, || "class of all IPv4 addresses".into())?;
         }
         policies.state.flags &= !(POLICY_RETIRED | POLICY_ALONE);
+        policies.state.share = collector::share(&maps.connections);
         policies.next_generation(maps)?;
         Ok(policies)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ripstop_abi::{Address, Connection as Row, ConnectionKey, Outcome, Port};
+use ripstop_abi::{Address, Connection as Row, ConnectionKey, Outcome, Port, is_first};
 use ripstop_plan::policy::{ClassId, PolicyId, PolicyTables, PortsId, kernel};
 
 use super::maps::PolicyMaps;
@@ -104,16 +104,21 @@ pub(crate) fn take_connections(
     let mut rows = Vec::new();
     for connection in connections {
         let (client, server) = (connection.client, connection.server);
+        let of_both = is_tracked(client.ip()) && is_tracked(server.ip());
         for (pod, other, inward) in [(client, server, false), (server, client, true)] {
-            if is_tracked(pod.ip()) {
-                let key = ConnectionKey {
-                    pod: pod.ip().into(),
-                    other: other.ip().into(),
-                    pod_port: Port::from_host(pod.port()),
-                    other_port: Port::from_host(other.port()),
-                    protocol: connection.protocol.into(),
-                };
-                rows.push((key, Row::established(inward, now)));
+            let row = Row::established(inward, now);
+            let key = ConnectionKey {
+                pod: pod.ip().into(),
+                other: other.ip().into(),
+                pod_port: Port::from_host(pod.port()),
+                other_port: Port::from_host(other.port()),
+                protocol: connection.protocol.into(),
+            };
+            let ends = ((&key.pod, key.pod_port), (&key.other, key.other_port));
+            if of_both && is_first(ends.0, ends.1) {
+                rows.push((key, row.of_both()));
+            } else if !of_both && is_tracked(pod.ip()) {
+                rows.push((key, row));
             }
         }
     }
