@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use ripstop_netlink::Netlink;
+use ripstop_netlink::conntrack::Conntrack;
 use ripstop_netlink::netns::Netns;
 use ripstop_netlink::sysctl;
 use ripstop_tests::{Lab, eventually, write_manifest};
@@ -312,6 +313,19 @@ impl Scene {
             delivered,
             counted: self.dropped() - before,
         }
+    }
+
+    /// Connections that the attacker's node knows, of somebody on a link.
+    pub(crate) fn tracked_of_links(&self) -> usize {
+        let list = || {
+            let mut conntrack = Conntrack::new().unwrap();
+            let of_link = conntrack.list(|one| match one.original.source.ip() {
+                IpAddr::V4(_) => false,
+                IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
+            });
+            of_link.unwrap().len()
+        };
+        self.nodes[0].netns.run(list).unwrap()
     }
 
     /// Where node and pods send, and whom they believe to be at a MAC that is

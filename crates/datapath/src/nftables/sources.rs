@@ -129,6 +129,7 @@ pub(super) fn guards(family: Family) -> Vec<Rule> {
     let mut rules = vec![not_own(family), tunnelled(family)];
     if family == Family::V6 {
         rules.push(from_nobody());
+        rules.extend(untracked());
     }
     rules
 }
@@ -223,6 +224,32 @@ fn from_nobody() -> Rule {
         compare(word(1), Compare::NotEqual, &[0xff]),
     ]);
     drops(steps)
+}
+
+/// What goes from an address of the link, or from none, goes to the node or to a
+/// group, and no further. Connection tracking would know it by an address that does
+/// not say whose it is, of which a pod can make up as many as it likes: see
+/// [`super::pressure`].
+fn untracked() -> [Rule; 2] {
+    let source = |length| network(8, length, word(1));
+    let of_link = vec![
+        source(2),
+        E::Mask {
+            value: word(1),
+            mask: vec![0xff, 0xc0],
+        },
+        compare(word(1), Compare::Equal, &[0xfe, 0x80]),
+    ];
+    let none = vec![source(16), compare(word(1), Compare::Equal, &[0; 16])];
+    [of_link, none].map(|is_such| {
+        let [family, is_v6, link, is_pods] = by_pod_link(Family::V6);
+        // The link last: most packets are from other addresses.
+        let steps = [family, is_v6].into_iter().chain(is_such);
+        Rule::new(
+            "a pod, from no address of its own",
+            steps.chain([link, is_pods, E::LeaveUntracked]),
+        )
+    })
 }
 
 fn not_own(family: Family) -> Rule {

@@ -320,6 +320,9 @@ pub enum Expression {
         ports: [Register; 2],
     },
     Reject(Refusal),
+    /// Connection tracking leaves the packet alone; before it, at a priority below
+    /// -200.
+    LeaveUntracked,
     Counter,
 }
 
@@ -343,6 +346,7 @@ impl Expression {
             Self::Dnat { .. } | Self::Snat { .. } | Self::OwnPort { .. } => "nat",
             Self::Masquerade { .. } => "masq",
             Self::Reject(_) => "reject",
+            Self::LeaveUntracked => "notrack",
             Self::Counter => "counter",
         }
     }
@@ -585,7 +589,7 @@ impl Expression {
             Self::Reject(Refusal::Prohibited) => {
                 data.u32(1, 2).u8(2, 3);
             }
-            Self::Counter => {}
+            Self::LeaveUntracked | Self::Counter => {}
         }
     }
 }
