@@ -1,6 +1,8 @@
 //! Classes of blocks as the kernel has them: in the plan the longest prefix
 //! counts, in a map of ranges none may overlap. So there is a border wherever a
-//! prefix begins, and after its end, and a range from each to the next one.
+//! prefix begins, and after its end, and a range from each to the next one. What
+//! has the class of all others, as exceptions have, is in none: there a packet is
+//! judged as by everybody's class, and the map is half as large.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,9 +56,8 @@ impl Blocks {
     }
 
     fn class(&self, family: Family, at: u128) -> Option<ClassId> {
-        self.around(family, address(family, at))
-            .next()
-            .map(|(_, class)| class)
+        let (_, class) = self.around(family, address(family, at)).next()?;
+        not_of_all(family, class)
     }
 
     /// Whether some prefix begins here or ended just before.
@@ -142,6 +143,11 @@ impl Blocks {
     }
 }
 
+/// Nobody is asked for the class that everybody has.
+fn not_of_all(family: Family, class: ClassId) -> Option<ClassId> {
+    (class != ClassId::base(family == Family::V4)).then_some(class)
+}
+
 /// Where prefixes begin and end, and the class from there on. `rows` are sorted,
 /// and `outer` is the class of what is around all of them.
 fn borders(
@@ -156,7 +162,7 @@ fn borders(
         let closed = open.pop();
         let after = open.last().map(|(_, class)| *class).or(outer);
         if let Some((end, _)) = closed.filter(|(end, _)| *end != last(family)) {
-            borders.insert(end + 1, after);
+            borders.insert(end + 1, after.and_then(|class| not_of_all(family, class)));
         }
     };
     for (net, class) in rows {
@@ -164,7 +170,7 @@ fn borders(
         while open.last().is_some_and(|(end, _)| *end < first) {
             close(&mut open, &mut borders);
         }
-        borders.insert(first, Some(class));
+        borders.insert(first, not_of_all(family, class));
         open.push((number(net.broadcast()), class));
     }
     while !open.is_empty() {
@@ -236,17 +242,17 @@ mod tests {
         Some(ClassId::from_number(u64::from_be_bytes(number)))
     }
 
+    /// `None`: the class of all others.
     fn longest(rows: &BTreeMap<IpNet, ClassId>, at: IpAddr) -> Option<ClassId> {
         let around = rows.iter().filter(|(net, _)| net.contains(&at));
-        around
-            .max_by_key(|(net, _)| net.prefix_len())
-            .map(|(_, class)| *class)
+        let longest = around.max_by_key(|(net, _)| net.prefix_len());
+        longest.and_then(|(_, class)| (*class != ClassId::V4).then_some(*class))
     }
 
     proptest! {
         #[test]
         fn what_changes_is_what_a_prefix_says(
-            history in proptest::collection::vec((any_net(), proptest::option::of(1..4_u64)), 1..24),
+            history in proptest::collection::vec((any_net(), proptest::option::of(1..=ClassId::V4.number())), 1..24),
             probes in proptest::collection::vec(any::<u32>(), 4),
         ) {
             let mut classes = Blocks::default();
