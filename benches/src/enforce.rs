@@ -4,12 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_model::{NetworkPolicy, ObjectKey};
+use ripstop_plan::Change;
 use ripstop_plan::policy::PolicyPlanner;
-use ripstop_plan::{Change, Tables};
 
 use crate::load::{Pattern, Sample};
 use crate::paired::{Rounds, compare};
@@ -21,7 +21,6 @@ use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, with_own_mounts};
 const SIZES: [u32; 3] = [0, 10, 10_000];
 const CREATED: u32 = 200;
 const RELABELLED: usize = 10;
-const AUDITS: usize = 10;
 
 pub(crate) fn measure(engines: Engines, rounds: Rounds, report: &mut Report) -> Result<()> {
     with_own_mounts(|| {
@@ -46,22 +45,18 @@ fn one<E: Engine>(rounds: Rounds, report: &mut Report) -> Result<()> {
         changes(node, report)?;
     }
     drop(nodes);
-    relabel::<E>(report)?;
-    for rules in [1, 1_000] {
-        blocks::<E>(rules, report)?;
-    }
-    Ok(())
+    relabel::<E>(report)
 }
 
 /// An engine with a planner before it.
-struct Node<E: Engine> {
-    rig: Rig<E>,
-    planned: Planned,
+pub(crate) struct Node<E: Engine> {
+    pub(crate) rig: Rig<E>,
+    pub(crate) planned: Planned,
     policies: u32,
 }
 
 impl<E: Engine> Node<E> {
-    fn empty(name: &str) -> Result<Self> {
+    pub(crate) fn empty(name: &str) -> Result<Self> {
         Ok(Self {
             rig: Rig::new(name)?,
             planned: Planned::new(),
@@ -85,13 +80,13 @@ impl<E: Engine> Node<E> {
         Ok(node)
     }
 
-    fn add_real(&mut self, index: usize, address: IpAddr) {
+    pub(crate) fn add_real(&mut self, index: usize, address: IpAddr) {
         let number = CLUSTER + u32::try_from(index).unwrap_or_default();
         self.planned.pod_at("ns-0", number, 0, address, true);
     }
 
     /// An event until what follows from it is in the kernel for all pods.
-    fn enforce(&mut self, event: impl FnOnce(&mut PolicyPlanner)) -> Result<f64> {
+    pub(crate) fn enforce(&mut self, event: impl FnOnce(&mut PolicyPlanner)) -> Result<f64> {
         let start = Instant::now();
         event(&mut self.planned.planner);
         self.apply()?;
@@ -100,7 +95,7 @@ impl<E: Engine> Node<E> {
         Ok(took.as_secs_f64() * 1e3)
     }
 
-    fn apply(&mut self) -> Result<()> {
+    pub(crate) fn apply(&mut self) -> Result<()> {
         let Planned { planner, tables } = &mut self.planned;
         let change = Change {
             policy: planner.take_change(tables),
@@ -110,7 +105,7 @@ impl<E: Engine> Node<E> {
     }
 
     /// What nobody uses any more goes afterwards.
-    fn settle(&mut self) -> Result<()> {
+    pub(crate) fn settle(&mut self) -> Result<()> {
         while !self.planned.planner.is_settled() {
             self.apply()?;
         }
@@ -210,46 +205,7 @@ fn relabel<E: Engine>(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// 100,000 blocks with an exception each, in so many rules.
-fn blocks<E: Engine>(rules: u32, report: &mut Report) -> Result<()> {
-    report.progress(&format!("{}: 100,000 blocks in {rules} rules", E::NAME));
-    let mut node = Node::<E>::empty("blocks")?;
-    node.planned.namespace("ns-0", "a");
-    node.add_real(1, PODS[1].parse()?);
-    node.settle()?;
-    let policy = policy::blocks_policy(rules);
-    let took = node.enforce(|planner| planner.upsert_policy(policy))?;
-    report.add(Row {
-        what: format!("{}: 100000 blocks in {rules} rules, loaded", E::NAME),
-        ours: format!("{took:.0} ms"),
-        peer: String::new(),
-        ratio: None,
-        goal: "< 2 s".to_owned(),
-    });
-    audit(&mut node, rules, report)
-}
-
-/// The kernel is compared with the plan, as once a minute: changes wait for that.
-fn audit<E: Engine>(node: &mut Node<E>, rules: u32, report: &mut Report) -> Result<()> {
-    let tables = Tables {
-        policy: node.planned.tables.clone(),
-        ..Tables::default()
-    };
-    // The first leaves what the plan has: the rig's other pods are not in it.
-    node.rig.audit(&tables)?;
-    let mut times = Vec::new();
-    for _ in 0..AUDITS {
-        let start = Instant::now();
-        let repaired = node.rig.audit(&tables)?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        ensure!(repaired.is_empty(), "repaired {repaired:?}");
-    }
-    let what = format!("{}: 100000 blocks in {rules} rules, an audit", E::NAME);
-    add(report, what, &times, "<= 100 ms");
-    Ok(())
-}
-
-fn add(report: &mut Report, what: String, times: &[f64], goal: &str) {
+pub(crate) fn add(report: &mut Report, what: String, times: &[f64], goal: &str) {
     let at = |q| quantile(times.iter().copied(), q);
     report.add(Row {
         what,

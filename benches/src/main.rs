@@ -4,6 +4,7 @@
 //! that falls short is printed like any other. Runs need root; everything is
 //! made in namespaces of its own and removed afterwards.
 
+mod blocks;
 mod cni;
 mod dns;
 mod enforce;
@@ -47,7 +48,7 @@ struct Args {
     /// have as many seconds as all repetitions would take, in short turns.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Only this engine, in `services`, `rolling` and `enforce`.
+    /// Only this engine, in `services`, `rolling`, `enforce` and `blocks`.
     #[arg(long, value_enum)]
     engine: Option<rig::Kind>,
     /// The Online Boutique's manifests.
@@ -81,6 +82,8 @@ enum Part {
     Policy,
     /// Enforcing them in each engine: rates beside none, changes until they are in force.
     Enforce,
+    /// 100,000 blocks in policies, in each engine: loaded, and audited.
+    Blocks,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
     /// CNI ADD and DEL beside the reference plugins.
@@ -175,12 +178,16 @@ fn main() -> Result<()> {
     if wanted(Part::Enforce) {
         enforce::measure(engines, rounds, &mut report)?;
     }
+    if wanted(Part::Blocks) {
+        blocks::measure(engines, &mut report)?;
+    }
     let alone = [
         Part::Engine,
         Part::Services,
         Part::Rolling,
         Part::Policy,
         Part::Enforce,
+        Part::Blocks,
     ];
     if !args.parts.is_empty() && args.parts.iter().all(|part| alone.contains(part)) {
         return report.finish();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
-use ripstop_datapath::Datapath;
 use ripstop_datapath::ebpf::{self, EbpfEngine, Limits};
 use ripstop_datapath::nftables::{self, NftEngine};
+use ripstop_datapath::{Datapath, Part};
 use ripstop_host::pod::{PodLink, derive_names};
 use ripstop_host::sysctl;
 use ripstop_model::{LocalPod, ObjectKey};
@@ -190,6 +190,19 @@ impl<E: Engine> Rig<E> {
         let drift = self.run(|engine| engine.audit(tables, &pods));
         self.attached = pods;
         Ok(drift??.repaired)
+    }
+
+    /// A part of that, and the one that comes next.
+    pub(crate) fn audit_part(
+        &mut self,
+        tables: &Tables,
+        part: Part,
+    ) -> Result<(Vec<String>, Option<Part>)> {
+        let pods = std::mem::take(&mut self.attached);
+        let audited = self.run(|engine| engine.audit_part(tables, &pods, part));
+        self.attached = pods;
+        let (drift, next) = audited??;
+        Ok((drift.repaired, next))
     }
 
     /// A command in a pod's namespace and the node's cgroup.

@@ -3,14 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use ripstop_plan::policy::{Cell, Outcome, PolicyTables, PortTable, RuleRow};
+use ipnet::IpNet;
+use ripstop_plan::policy::{Cell, ClassId, Outcome, PolicyTables, PortTable, RuleRow};
 
 /// One line for each row that is not as planned: the row, what there is, what
 /// should be.
 pub fn policy_difference(planned: &PolicyTables, found: &PolicyTables) -> Vec<String> {
+    let mut lines = class_difference(&planned.classes, &found.classes);
+    lines.extend(difference_but_classes(planned, found));
+    lines
+}
+
+/// The same of classes alone.
+pub(crate) fn class_difference(
+    planned: &BTreeMap<IpNet, ClassId>,
+    found: &BTreeMap<IpNet, ClassId>,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    compare("class of", planned, found, &mut lines);
+    lines
+}
+
+/// The same of all other rows.
+pub(crate) fn difference_but_classes(planned: &PolicyTables, found: &PolicyTables) -> Vec<String> {
     let mut lines = Vec::new();
     compare("policies of", &planned.pods, &found.pods, &mut lines);
-    compare("class of", &planned.classes, &found.classes, &mut lines);
     let rules = |tables: &PolicyTables| -> BTreeMap<_, _> {
         let rules = tables.rules.iter();
         rules
@@ -65,7 +82,7 @@ fn compare<K: Ord + Debug, V: PartialEq + Debug>(
 mod tests {
     use std::sync::Arc;
 
-    use ripstop_plan::policy::{AttributionId, ClassId, PodPolicies, PolicyId, PortsId};
+    use ripstop_plan::policy::{AttributionId, PodPolicies, PolicyId, PortsId};
 
     use super::*;
 
@@ -111,8 +128,8 @@ mod tests {
         found.classes.insert(net, ClassId::from_number(99));
         let lines = policy_difference(&planned, &found);
         assert_eq!(lines.len(), 3, "{lines:#?}");
-        assert_eq!(lines[0], "policies of 10.0.0.1: missing");
-        assert_eq!(lines[1], "class of 10.0.0.0/8: not planned");
+        assert_eq!(lines[0], "class of 10.0.0.0/8: not planned");
+        assert_eq!(lines[1], "policies of 10.0.0.1: missing");
         assert!(lines[2].starts_with("rule of (PolicyId(3)"), "{}", lines[2]);
     }
 }

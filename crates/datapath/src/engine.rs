@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use ripstop_abi::ClassKey;
 use ripstop_model::{LocalPod, ObjectKey};
 use ripstop_plan::policy::PolicyTables;
 use ripstop_plan::{Change, Tables};
 
+use crate::compare_policies::policy_difference;
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 
 /// A way to another node's pods after the host has resolved it against this
@@ -35,6 +37,21 @@ pub struct ResolvedRoute {
 pub struct Drift {
     /// One line per row: what it was and what it should have been.
     pub repaired: Vec<String>,
+}
+
+/// How far an audit has come that goes in parts; it begins with the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part(pub(crate) Place);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// All but classes of blocks, where these are many.
+    #[default]
+    Rest,
+    /// Classes of blocks, from this one on.
+    Classes(IpNet),
+    /// What the kernel has of them, after this key: some may be of nobody.
+    Keys(Option<ClassKey>),
 }
 
 /// What an engine says of itself (for `ripstop status` and metrics).
@@ -128,6 +145,37 @@ pub trait Datapath: Send {
     /// # Errors
     /// If tables cannot be read.
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error>;
+
+    /// The same in parts, so that changes need not wait for the whole: some
+    /// milliseconds each, however many blocks policies have. `desired` and `pods`
+    /// are those of now each time, and all changes of them have been applied. Gives
+    /// the part that comes next, or `None` after the last one. What another program
+    /// changes behind the part that is looked at is found the next time.
+    ///
+    /// # Errors
+    /// As [`Datapath::audit`].
+    fn audit_part(
+        &mut self,
+        desired: &Tables,
+        pods: &[LocalPod],
+        _part: Part,
+    ) -> Result<(Drift, Option<Part>), Error> {
+        Ok((self.audit(desired, pods)?, None))
+    }
+
+    /// The policy rows against those desired, without touching either, in parts as
+    /// [`Datapath::audit_part`]: one line for each that differs.
+    ///
+    /// # Errors
+    /// If tables cannot be read.
+    fn verify_part(
+        &self,
+        desired: &Tables,
+        _part: Part,
+    ) -> Result<(Vec<String>, Option<Part>), Error> {
+        let found = self.policies()?;
+        Ok((policy_difference(&desired.policy, &found), None))
+    }
 
     fn status(&self) -> EngineStatus;
 

@@ -14,6 +14,6 @@ mod state;
 pub use compare::difference;
 pub use compare_policies::policy_difference;
 pub use engine::{
-    Datapath, Deny, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute,
+    Datapath, Deny, Drift, EngineStatus, Error, NextHop, Part, PolicySettings, ResolvedRoute,
 };
 pub use state::{BackendState, Connection, Denial, Denials, FrontendState, TranslatedFlow};

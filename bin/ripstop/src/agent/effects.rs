@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use ripstop_datapath::{Datapath, Error, NextHop, PolicySettings, ResolvedRoute};
+use ripstop_datapath::{Datapath, Error, NextHop, Part, PolicySettings, ResolvedRoute};
 use ripstop_host::memory;
 use ripstop_host::routes::{self, NodeRoutes};
 use ripstop_model::{ObjectKey, ObjectKind, ObjectRef, Problem, Reason};
@@ -40,6 +40,8 @@ pub(crate) struct Effects {
     problems_changed: bool,
     due: Instant,
     retry: Duration,
+    /// Of the audit that goes on: what comes next, and what was found.
+    auditing: Option<(Part, Vec<String>)>,
     policy: PolicySettings,
     pub(super) strangers: Strangers,
 }
@@ -65,6 +67,7 @@ impl Effects {
             problems_changed: false,
             due: Instant::now() + AUDIT,
             retry: RETRY,
+            auditing: None,
             policy,
             strangers: Strangers::default(),
         }
@@ -179,37 +182,90 @@ impl Effects {
 
     /// How long until [`Effects::audit`] has something to do.
     pub(crate) fn idle(&self) -> Duration {
+        if self.auditing.is_some() {
+            return Duration::ZERO;
+        }
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Compares the kernel with the plan, if it is time to.
-    pub(crate) fn audit(&mut self, feed: &Feed) {
+    /// Whether an audit is to begin.
+    pub(crate) fn is_audit_due(&self) -> bool {
+        self.auditing.is_none() && self.idle().is_zero()
+    }
+
+    /// Compares the kernel with the plan, if it is time to: a part of it, so that
+    /// what happens meanwhile need not wait. True after the last part.
+    pub(crate) fn audit(&mut self, feed: &Feed) -> bool {
         if !self.idle().is_zero() {
-            return;
+            return false;
         }
-        let addresses = feed.node_port_addresses();
-        self.problems_changed |= self.health.follow(BTreeMap::new(), addresses);
-        if let Some(repaired) = self.converge(feed.tables()) {
-            for line in &repaired {
-                warn!("repaired: {line}");
+        let (part, mut repaired) = match self.auditing.take() {
+            Some(going_on) => going_on,
+            None => {
+                let addresses = feed.node_port_addresses();
+                self.problems_changed |= self.health.follow(BTreeMap::new(), addresses);
+                Default::default()
             }
-            self.counts.audited(repaired);
+        };
+        let next = match self.audit_part(feed.tables(), part) {
+            Ok((found, next)) => {
+                for line in &found {
+                    warn!("repaired: {line}");
+                }
+                repaired.extend(found);
+                next
+            }
+            Err(error) => {
+                self.failed(&error, feed.tables());
+                return true;
+            }
+        };
+        if let Some(next) = next {
+            self.auditing = Some((next, repaired));
+            return false;
         }
+        self.is_as_planned();
+        self.counts.audited(repaired);
         self.pods.forget_gone();
         self.problems_changed |= self.strangers.forget_gone(feed.policies(), &self.pods);
         // Since the last audit everything may have been listed again.
         memory::give_back();
+        true
+    }
+
+    /// The audit that goes on is of an engine that is not there any more.
+    pub(super) fn forget_audit(&mut self) {
+        self.auditing = None;
+    }
+
+    fn audit_part(&mut self, tables: &Tables, part: Part) -> Result<(Vec<String>, Option<Part>)> {
+        let mut repaired = Vec::new();
+        if part == Part::default() {
+            repaired = self.audit_routes(tables)?;
+        }
+        // No pod comes or goes between the list and the comparison.
+        let mut datapath = lock(&self.datapath);
+        let pods = self.pods.pods();
+        let (drift, next) = datapath
+            .audit_part(tables, &pods, part)
+            .context("datapath")?;
+        repaired.extend(drift.repaired);
+        Ok((repaired, next))
+    }
+
+    fn is_as_planned(&mut self) {
+        self.due = Instant::now() + AUDIT;
+        self.retry = RETRY;
+        self.counts.healthy();
+        self.problems_changed |= !self.unfit.is_empty();
+        self.unfit.clear();
     }
 
     /// Makes routes and datapath exactly what is planned; says what differed.
     fn converge(&mut self, tables: &Tables) -> Option<Vec<String>> {
         match self.try_converge(tables) {
             Ok(repaired) => {
-                self.due = Instant::now() + AUDIT;
-                self.retry = RETRY;
-                self.counts.healthy();
-                self.problems_changed |= !self.unfit.is_empty();
-                self.unfit.clear();
+                self.is_as_planned();
                 Some(repaired)
             }
             Err(error) => {
@@ -220,21 +276,24 @@ impl Effects {
     }
 
     fn try_converge(&mut self, tables: &Tables) -> Result<Vec<String>> {
-        let desired: BTreeMap<IpNet, IpAddr> = tables
-            .routes
-            .iter()
-            .map(|(range, route)| (*range, route.via))
-            .collect();
-        let routes::Audit {
-            routes,
-            mut repaired,
-        } = self.routes.audit(&desired).context("routes")?;
-        self.tell_routes(routes)?;
+        let mut repaired = self.audit_routes(tables)?;
         // No pod comes or goes between the list and the comparison.
         let mut datapath = lock(&self.datapath);
         let pods = self.pods.pods();
         let drift = datapath.audit(tables, &pods).context("datapath")?;
         repaired.extend(drift.repaired);
+        Ok(repaired)
+    }
+
+    /// Routes as planned; what was not so.
+    fn audit_routes(&mut self, tables: &Tables) -> Result<Vec<String>> {
+        let desired: BTreeMap<IpNet, IpAddr> = tables
+            .routes
+            .iter()
+            .map(|(range, route)| (*range, route.via))
+            .collect();
+        let routes::Audit { routes, repaired } = self.routes.audit(&desired).context("routes")?;
+        self.tell_routes(routes)?;
         Ok(repaired)
     }
 
@@ -278,6 +337,7 @@ impl Effects {
         }
         error!("{error:#}; trying again in {:?}", self.retry);
         self.counts.failed(format!("{error:#}"));
+        self.auditing = None;
         self.due = Instant::now() + self.retry;
         self.retry = (self.retry * 2).min(AUDIT);
     }

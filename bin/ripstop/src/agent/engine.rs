@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use ripstop_datapath::ebpf::{self, EbpfEngine};
 use ripstop_datapath::nftables::{self, NftEngine};
 use ripstop_datapath::{
-    Connection, Datapath, Denials, Drift, EngineStatus, Error, FrontendState, PolicySettings,
+    Connection, Datapath, Denials, Drift, EngineStatus, Error, FrontendState, Part, PolicySettings,
     ResolvedRoute, TranslatedFlow,
 };
 use ripstop_host::routes::is_tunnel;
@@ -249,6 +249,23 @@ impl Datapath for Current {
 
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
         self.engine.audit(desired, pods)
+    }
+
+    fn audit_part(
+        &mut self,
+        desired: &Tables,
+        pods: &[LocalPod],
+        part: Part,
+    ) -> Result<(Drift, Option<Part>), Error> {
+        self.engine.audit_part(desired, pods, part)
+    }
+
+    fn verify_part(
+        &self,
+        desired: &Tables,
+        part: Part,
+    ) -> Result<(Vec<String>, Option<Part>), Error> {
+        self.engine.verify_part(desired, part)
     }
 
     fn status(&self) -> EngineStatus {

@@ -34,6 +34,7 @@ mod status;
 mod strangers;
 mod switch;
 mod thread;
+mod verify;
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -76,12 +77,14 @@ pub(crate) use policies::{
 };
 use privileges::Powerless;
 pub(crate) use privileges::capabilities;
-pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView, Verification};
+pub(crate) use services::{BackendView, EndpointView, FrontendView, ServiceView};
 use status::{Counts, Sources};
 pub(crate) use status::{Engine, Status};
 use strangers::Strangers;
 use switch::Switch;
 pub(crate) use switch::Switched;
+pub(crate) use verify::Verification;
+use verify::Verifying;
 
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -228,12 +231,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     // The thread that it is for lives as long as we do.
     let _ = up.send(());
+    let mut verifying = Verifying::default();
     if !online {
         // What is in the kernel is not judged by a plan that is not complete.
         while !feed.is_synced() {
             feed.wait(recent::LOOK)?;
             sources.look();
-            services::answer(&mut feed, &mut effects, &switch);
+            services::answer(&mut feed, &mut effects, &switch, &mut verifying);
         }
         facts.check(&feed)?;
         begin(&args.node_name, &mut feed, &mut effects, &reporter);
@@ -244,18 +248,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut looked = Instant::now();
     loop {
         let idle = effects.idle().min(feed.dry_run.idle()).min(LOOK);
+        let idle = idle.min(verifying.idle());
         if feed.wait(idle.min(feed.learnt.idle()))? {
             facts.check(&feed)?;
             follow(&mut feed, &mut effects);
-            services::answer(&mut feed, &mut effects, &switch);
+            services::answer(&mut feed, &mut effects, &switch, &mut verifying);
         }
-        if effects.idle().is_zero() {
+        if effects.is_audit_due() {
             feed.configure(|plan| plan.node_port_addresses = node_ports.find());
             follow(&mut feed, &mut effects);
-            effects.audit(&feed);
+        }
+        if effects.audit(&feed) {
             sources.look();
             adoption::adopt(&mut feed, &mut effects);
         }
+        verifying.go_on(&feed, &effects);
         switch.tidy();
         if feed.learnt.idle().is_zero() {
             feed.forget_names(|| policies::addresses_in_use(&effects));

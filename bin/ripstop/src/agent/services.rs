@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use ripstop_datapath::{BackendState, FrontendState, difference, policy_difference};
+use ripstop_datapath::{BackendState, FrontendState};
 use ripstop_model::{ObjectKey, SliceEndpoint};
 use ripstop_plan::{Frontend, FrontendKind};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::effects::{Effects, lock};
 use super::feed::Feed;
 use super::nodes;
 use super::switch::Switch;
+use super::verify::Verifying;
 
 /// A service with its frontends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,29 +71,30 @@ pub(crate) struct EndpointView {
     pub(crate) terminating: bool,
 }
 
-/// What differs between kernel and plan.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Verification {
-    pub(crate) frontends: usize,
-    pub(crate) pods: usize,
-    /// Pods, classes and rules of policies.
-    pub(crate) policy_rows: usize,
-    pub(crate) drift: Vec<String>,
-}
-
 /// Answers what has been asked since the last time.
-pub(crate) fn answer(feed: &mut Feed, effects: &mut Effects, switch: &Switch) {
+pub(crate) fn answer(
+    feed: &mut Feed,
+    effects: &mut Effects,
+    switch: &Switch,
+    verifying: &mut Verifying,
+) {
     for question in feed.take_questions() {
-        answer_one(question, feed, effects, switch);
+        answer_one(question, feed, effects, switch, verifying);
     }
 }
 
-fn answer_one(question: Question, feed: &mut Feed, effects: &mut Effects, switch: &Switch) {
+fn answer_one(
+    question: Question,
+    feed: &mut Feed,
+    effects: &mut Effects,
+    switch: &Switch,
+    verifying: &mut Verifying,
+) {
     match question.ask.clone() {
         Ask::SetDatapath { engine } => {
             let done = switch.set(engine, feed, effects);
             effects.observe_again();
+            verifying.begin_again();
             question.answer(done);
         }
         Ask::Services { namespace, name } => {
@@ -101,7 +103,7 @@ fn answer_one(question: Question, feed: &mut Feed, effects: &mut Effects, switch
                 .map(|(namespace, name)| ObjectKey { namespace, name });
             question.answer(services(feed, effects, one.as_ref()));
         }
-        Ask::Verify => question.answer(verify(feed, effects)),
+        Ask::Verify => verifying.begin(question, feed, effects),
         Ask::Policy(ask) => question.answer(ask.answer(feed, effects)),
         Ask::Nodes => question.answer(Ok(nodes::planned(feed.tables()))),
         Ask::Status | Ask::DnsQuery(_) | Ask::DnsLog(_) | Ask::Machine => {
@@ -195,36 +197,4 @@ fn endpoint(endpoint: &SliceEndpoint) -> EndpointView {
         serving: endpoint.state.serving,
         terminating: endpoint.state.terminating,
     }
-}
-
-fn verify(feed: &Feed, effects: &Effects) -> Result<Verification> {
-    ensure!(
-        feed.is_synced(),
-        "not every object has been seen yet: there is no plan to compare with"
-    );
-    let planned = &feed.tables().frontends;
-    // No pod comes or goes between the list and the comparison.
-    let datapath = lock(&effects.datapath);
-    let found = datapath
-        .services()
-        .context("reading the kernel's services")?;
-    let mut drift = difference(planned, &found);
-    let policies = &feed.tables().policy;
-    let in_kernel = datapath
-        .policies()
-        .context("reading the kernel's policies")?;
-    drift.extend(policy_difference(policies, &in_kernel));
-    let pods = effects.pods.pods();
-    for pod in &pods {
-        let missing = datapath
-            .check_pod(pod)
-            .with_context(|| format!("reading what the kernel has of pod {}", pod.pod))?;
-        drift.extend(missing.map(|what| format!("pod {}: {what}", pod.pod)));
-    }
-    Ok(Verification {
-        frontends: planned.len(),
-        pods: pods.len(),
-        policy_rows: policies.pods.len() + policies.classes.len() + policies.rules.len(),
-        drift,
-    })
 }

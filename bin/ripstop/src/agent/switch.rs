@@ -145,6 +145,7 @@ impl Switch {
         }
         let routes = effects.resolved_routes(tables)?;
         let mut new = self.opener.open_kind(to)?;
+        effects.forget_audit();
         // From here on no pod comes or goes.
         let mut running = self
             .running

@@ -7,19 +7,22 @@ use ripstop_model::LocalPod;
 use ripstop_plan::Tables;
 
 use super::pods::PodRows;
+use super::readback::Scope;
 use super::wanted::{Translation, key};
 use super::{EbpfEngine, links, policy, ranges, route_key};
-use crate::engine::{Drift, Error};
+use crate::compare_policies::difference_but_classes;
+use crate::engine::{Drift, Error, Part, Place};
 
-/// Reads everything back and makes it what it should be. Goes on after an error
+/// Reads tables back and makes them what they should be. Goes on after an error
 /// and gives the first.
 pub(crate) fn audit(
     engine: &mut EbpfEngine,
     desired: &Tables,
     pods: &[LocalPod],
+    scope: Scope,
 ) -> Result<Drift, Error> {
     let routes = engine.maps.routes.rows().clone();
-    engine.read_back()?;
+    engine.read_back(scope)?;
     let mut audit = Audit {
         repaired: Vec::new(),
         result: Ok(()),
@@ -31,7 +34,12 @@ pub(crate) fn audit(
         audit.failed(error);
     }
     let policies = &mut engine.policies;
-    audit.written(policy::audit(policies, &mut engine.maps, &desired.policy));
+    audit.written(policy::audit(
+        policies,
+        &mut engine.maps,
+        &desired.policy,
+        scope,
+    ));
     audit.pods(engine, pods);
     audit.services(engine, desired);
     // Also of backends that went while there was no engine.
@@ -67,6 +75,43 @@ pub(crate) fn audit(
     audit.result.map(|()| Drift {
         repaired: audit.repaired,
     })
+}
+
+/// See [`crate::Datapath::audit_part`].
+pub(crate) fn audit_part(
+    engine: &mut EbpfEngine,
+    desired: &Tables,
+    pods: &[LocalPod],
+    part: Part,
+) -> Result<(Drift, Option<Part>), Error> {
+    let in_parts = policy::goes_in_parts(&engine.policies, &desired.policy);
+    match part.0 {
+        Place::Rest if in_parts => {
+            let drift = audit(engine, desired, pods, Scope::ButClasses)?;
+            Ok((drift, Some(policy::FIRST)))
+        }
+        Place::Rest => Ok((audit(engine, desired, pods, Scope::All)?, None)),
+        place => {
+            let EbpfEngine { policies, maps, .. } = engine;
+            let (repaired, next) = policy::audit_classes(policies, maps, &desired.policy, place)?;
+            Ok((Drift { repaired }, next))
+        }
+    }
+}
+
+/// See [`crate::Datapath::verify_part`].
+pub(crate) fn verify_part(
+    engine: &EbpfEngine,
+    desired: &Tables,
+    part: Part,
+) -> Result<(Vec<String>, Option<Part>), Error> {
+    let (maps, planned) = (&engine.maps.policy, &desired.policy);
+    if part != Part::default() {
+        return policy::verify_classes(maps, planned, part.0);
+    }
+    let found = policy::policies_but_classes(maps)?;
+    let lines = difference_but_classes(planned, &found);
+    Ok((lines, Some(policy::FIRST)))
 }
 
 struct Audit {

@@ -16,6 +16,7 @@ use super::layout;
 use super::old::OldTables;
 use super::pins::Pins;
 use super::policy::maps::{self as policy, PolicyMaps};
+use super::readback::Scope;
 use super::sys::{self, MapShape, MapTypes};
 use super::table::{Mirror, Table};
 use crate::Error;
@@ -129,7 +130,7 @@ impl Maps {
         grown.routes.read()?;
         grown.ranges.read()?;
         grown.uplinks.read()?;
-        grown.policy.read()?;
+        grown.policy.read(Scope::All)?;
         Ok(Some(grown))
     }
 

@@ -52,7 +52,9 @@ pub use preflight::{Loaded, try_load};
 pub use programs::ProgramStats;
 pub use remove::{is_attached, remove};
 
-use crate::engine::{Datapath, Drift, EngineStatus, Error, NextHop, PolicySettings, ResolvedRoute};
+use crate::engine::{
+    Datapath, Drift, EngineStatus, Error, NextHop, Part, PolicySettings, ResolvedRoute,
+};
 use crate::regular::Regular;
 use crate::state::{Connection, Denials, FrontendState, TranslatedFlow};
 use frontends::Frontends;
@@ -208,7 +210,24 @@ impl Datapath for EbpfEngine {
     }
 
     fn audit(&mut self, desired: &Tables, pods: &[LocalPod]) -> Result<Drift, Error> {
-        audit::audit(self, desired, pods)
+        audit::audit(self, desired, pods, readback::Scope::All)
+    }
+
+    fn audit_part(
+        &mut self,
+        desired: &Tables,
+        pods: &[LocalPod],
+        part: Part,
+    ) -> Result<(Drift, Option<Part>), Error> {
+        audit::audit_part(self, desired, pods, part)
+    }
+
+    fn verify_part(
+        &self,
+        desired: &Tables,
+        part: Part,
+    ) -> Result<(Vec<String>, Option<Part>), Error> {
+        audit::verify_part(self, desired, part)
     }
 
     fn status(&self) -> EngineStatus {

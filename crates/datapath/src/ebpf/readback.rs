@@ -19,6 +19,14 @@ use super::{frontends, links};
 use crate::Error;
 use crate::state::{BackendState, FrontendState, TranslatedFlow};
 
+/// Which tables are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    /// All but policies' classes, which may be very many.
+    ButClasses,
+}
+
 pub(crate) fn services(maps: &Maps) -> Result<Vec<FrontendState>, Error> {
     let mut services = Vec::new();
     for (address, state) in frontends::states(maps)? {

@@ -16,6 +16,7 @@ use super::old::OldTables;
 use super::pins::Pins;
 use super::policy::{self, Policies};
 use super::programs::Programs;
+use super::readback::Scope;
 use super::upgrade::{self, Upgrade};
 use super::{EbpfEngine, flows, retire, sys};
 use crate::Error;
@@ -72,7 +73,7 @@ impl EbpfEngine {
             maps,
             adopted,
         };
-        engine.read_back()?;
+        engine.read_back(Scope::All)?;
         // Who was in the middle of it is gone.
         retire::take_over(&engine.maps, false)?;
         match found {
@@ -144,13 +145,13 @@ impl EbpfEngine {
     }
 
     /// What is in the kernel's tables becomes what counts as applied.
-    pub(super) fn read_back(&mut self) -> Result<(), Error> {
+    pub(super) fn read_back(&mut self, scope: Scope) -> Result<(), Error> {
         self.frontends = Frontends::read(&self.maps)?;
         self.maps.endpoints.read()?;
         self.maps.routes.read()?;
         self.maps.ranges.read()?;
         self.maps.uplinks.read()?;
-        self.policies = Policies::read(&mut self.maps.policy, &self.policies)?;
+        self.policies = Policies::read(&mut self.maps.policy, &self.policies, scope)?;
         Ok(())
     }
 }

@@ -211,6 +211,29 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
         }
     }
 
+    /// The keys that come after one, at most so many; from the first on if there is
+    /// no such key.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn keys_after(&self, after: Option<K>, count: usize) -> Result<Vec<K>, Error> {
+        let map = self.map.as_fd();
+        // SAFETY: any bytes are a valid row.
+        let mut key = unsafe { std::mem::zeroed::<K>() };
+        let mut keys = Vec::new();
+        let mut last = after;
+        while keys.len() < count {
+            // SAFETY: the sizes were compared in `new`.
+            let next = unsafe { sys::map_next_key(map, last.as_ref(), &mut key) };
+            if !next.map_err(|error| failed("read", self.name, error))? {
+                break;
+            }
+            keys.push(key);
+            last = Some(key);
+        }
+        Ok(keys)
+    }
+
     fn read(&self) -> io::Result<Vec<(K, V)>> {
         let map = self.map.as_fd();
         // SAFETY: the sizes were compared in `new`; any bytes are a valid row.
@@ -292,6 +315,24 @@ impl<K: TableRow + Ord, V: TableRow + PartialEq> Mirror<K, V> {
     /// True if the kernel has this row, whatever is known here.
     pub(crate) fn holds(&self, key: &K, value: &V) -> Result<bool, Error> {
         Ok(self.table.get(key)?.map(TableRow::settled).as_ref() == Some(value))
+    }
+
+    /// The keys that the kernel has after one: [`Table::keys_after`].
+    pub(crate) fn keys_after(&self, after: Option<K>, count: usize) -> Result<Vec<K>, Error> {
+        self.table.keys_after(after, count)
+    }
+
+    /// Nothing is known of this row any more: the next one is written, whatever it
+    /// is.
+    pub(crate) fn forget(&mut self, key: &K) {
+        self.rows.remove(key);
+    }
+
+    /// Removes a row that may not be known.
+    pub(crate) fn remove_unknown(&mut self, key: &K) -> Result<(), Error> {
+        self.table.remove(key)?;
+        self.rows.remove(key);
+        Ok(())
     }
 
     /// True if the row was not there, or another one.

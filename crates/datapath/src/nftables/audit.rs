@@ -8,7 +8,7 @@ use ripstop_netlink::nftables::Family;
 use ripstop_plan::{Frontend, FrontendRow, Tables};
 
 use super::class::Class;
-use super::readback::{self, Raw};
+use super::readback::{self, Raw, Scope};
 use super::rows::Placed;
 use super::rules::{self, Chain};
 use super::sets::{FAMILIES, Set};
@@ -16,11 +16,12 @@ use super::write::{Changes, id};
 use super::{NftEngine, TABLE, keys, pods, policy, refused, sources};
 use crate::engine::{Drift, Error};
 
-/// Reads everything back and makes it what it should be.
+/// Reads sets back and makes them what they should be.
 pub(super) fn audit(
     engine: &mut NftEngine,
     desired: &Tables,
     local: &[LocalPod],
+    scope: Scope,
 ) -> Result<Drift, Error> {
     let mut repaired = BTreeSet::new();
     engine.pods = local
@@ -28,7 +29,7 @@ pub(super) fn audit(
         .map(|pod| (pod.container_id.clone(), pod.clone()))
         .collect();
     let wanted = wanted(engine, desired);
-    let (mut changes, raw) = begin(engine, &mut repaired)?;
+    let (mut changes, raw) = begin(engine, scope, &mut repaired)?;
 
     // What is there that no row accounts for, first of all: it may be in the way.
     let expected = expected(engine);
@@ -159,7 +160,11 @@ fn wanted(engine: &mut NftEngine, desired: &Tables) -> BTreeMap<Frontend, (Front
 }
 
 /// Chains as they should be, and what the kernel has in its sets.
-fn begin(engine: &mut NftEngine, repaired: &mut BTreeSet<String>) -> Result<(Changes, Raw), Error> {
+fn begin(
+    engine: &mut NftEngine,
+    scope: Scope,
+    repaired: &mut BTreeSet<String>,
+) -> Result<(Changes, Raw), Error> {
     let schema = engine.schema();
     let comment = engine.nftables.get_mut().table(TABLE).map_err(refused)?;
     let is_ours = comment.is_some_and(|comment| comment.starts_with(&schema));
@@ -168,7 +173,7 @@ fn begin(engine: &mut NftEngine, repaired: &mut BTreeSet<String>) -> Result<(Cha
         return Ok((engine.anew()?, Raw::new()));
     }
     let mut changes = Changes::default();
-    let raw = engine.read_back()?;
+    let raw = engine.read_back(scope)?;
     let rules = rules(engine)?;
     let led_to = readback::classes(&raw);
     let broken: Vec<(Family, Class)> = engine

@@ -2,6 +2,7 @@
 
 use ripstop_plan::policy::PolicyChange;
 
+use super::readback::Scope;
 use super::sets::Set;
 use super::write::Changes;
 use super::{NftEngine, policy, refused};
@@ -50,7 +51,7 @@ impl NftEngine {
             let before = self.policies.apply(&mut changes, &part);
             if let Err(error) = self.commit(&mut changes) {
                 self.policies.undo(&before);
-                self.read_back()?;
+                self.read_back(Scope::ButBlocks)?;
                 return Err(error);
             }
         }

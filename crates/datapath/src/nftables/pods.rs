@@ -7,6 +7,7 @@ use ripstop_model::LocalPod;
 use ripstop_netlink::nftables::{Element, Family};
 use ripstop_plan::{Backend, Backends, Frontend, FrontendKind, FrontendRow, Outside};
 
+use super::readback::Scope;
 use super::rows::Placed;
 use super::sets::Set;
 use super::write::Changes;
@@ -121,7 +122,7 @@ impl NftEngine {
         }
         self.sources.add(&mut changes, pod);
         if let Err(error) = self.commit(&mut changes) {
-            self.read_back()?;
+            self.read_back(Scope::ButBlocks)?;
             return Err(error);
         }
         let rows = self.host_ports(pod);
@@ -191,7 +192,7 @@ pub(super) fn remove(engine: &mut NftEngine, pod: &LocalPod) -> Result<(), Error
     engine.sources.remove(&mut changes, pod);
     let addresses = engine.commit(&mut changes);
     if addresses.is_err() {
-        engine.read_back()?;
+        engine.read_back(Scope::ButBlocks)?;
     }
     ports.and(addresses)
 }

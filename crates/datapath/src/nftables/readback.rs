@@ -18,12 +18,22 @@ use crate::engine::Error;
 /// Elements as they are, without those that packets made.
 pub(super) type Raw = BTreeMap<SetOf, BTreeMap<ElementId, Element>>;
 
-/// Reads all sets; one that is not there is empty.
-pub(super) fn raw(nftables: &mut Nftables) -> Result<Raw, Error> {
+/// Which sets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    All,
+    /// All but the blocks of policies, which may be very many.
+    ButBlocks,
+}
+
+/// Reads sets; one that is not there is empty.
+pub(super) fn raw(nftables: &mut Nftables, scope: Scope) -> Result<Raw, Error> {
     let there: BTreeSet<String> = nftables.sets(TABLE).map_err(refused)?.into_iter().collect();
     let mut raw = Raw::new();
     for family in FAMILIES {
-        for set in ALL.into_iter().filter(|set| !set.is_dynamic()) {
+        let is_read =
+            |set: &Set| !set.is_dynamic() && (scope == Scope::All || *set != Set::PolicyBlocks);
+        for set in ALL.into_iter().filter(is_read) {
             if !there.contains(set.name(family)) {
                 continue;
             }

@@ -6,6 +6,7 @@ use ripstop_netlink::nftables::{Element, Family, Nftables};
 use ripstop_plan::{Backend, Frontend};
 
 use super::class::Outside;
+use super::readback::Scope;
 use super::readback::{self, connections};
 use super::rows::{Placed, Read};
 use super::sets::{FAMILIES, Set};
@@ -18,7 +19,7 @@ const ATTEMPTS: usize = 8;
 
 /// All frontends, without the ports of pods.
 pub(super) fn services(nftables: &mut Nftables) -> Result<Vec<FrontendState>, Error> {
-    let raw = readback::raw(nftables)?;
+    let raw = readback::raw(nftables, Scope::ButBlocks)?;
     let none = BTreeMap::new();
     let mut held: BTreeMap<Frontend, u64> = BTreeMap::new();
     for (frontend, _, _) in affinities(nftables)? {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::common::{Node, Pod, ip, net, service, unrestricted};
+use crate::policies::parts::Blocks;
 use crate::policies::rows::{CLASS, EGRESS, INGRESS, Rows, any, port};
 use crate::policies::serving;
 use crate::services::{SERVICES, node, nodes, ranges, says, says_in_every_way};
@@ -268,6 +269,36 @@ fn an_audit_repairs_what_others_broke() {
             );
         }
     }
+}
+
+#[test]
+fn what_others_did_to_many_blocks_is_found_in_parts() {
+    let mut blocks = Blocks::<NftEngine>::new("damage");
+    blocks.audit(|_| {});
+    let range = "20.0.7.4-20.0.7.255";
+    for damage in [
+        format!("delete element inet ripstop policy-blocks4 {{ {range} }}"),
+        // A shorter one, a longer one.
+        format!(
+            "delete element inet ripstop policy-blocks4 {{ {range} }};
+             add element inet ripstop policy-blocks4 {{ 20.0.7.4-20.0.7.99 : 0x00000000 . 0x00000000 . 0x00000007 }}"
+        ),
+        // One where none should be.
+        "add element inet ripstop policy-blocks4 { 99.0.0.0/8 : 0x00000000 . 0x00000000 . 0x00000007 }".into(),
+        "add element inet ripstop policy-blocks6 { 3001:db8::/32 : 0x00000000 . 0x00000000 . 0x00000007 }".into(),
+        "flush map inet ripstop policy-blocks4".into(),
+        "flush map inet ripstop policy-rules4".into(),
+        "flush set inet ripstop policy-ports6".into(),
+        "flush map inet ripstop ingress-sides4".into(),
+        "delete table inet ripstop".into(),
+    ] {
+        blocks.node.nft(&damage);
+        blocks.is_told_and_repaired(&damage);
+    }
+    // Chains are no rows.
+    let damage = "flush chain inet ripstop forward";
+    blocks.node.nft(damage);
+    blocks.is_repaired(damage);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Network policies in every engine: rows as the plan makes them, and real sockets
 //! between namespaces. Needs root.
 
+pub(crate) mod parts;
 pub(crate) mod rows;
 
 use std::net::SocketAddr;
 
 use crate::common::{Engine, Node, Pod, ip, net, service, unrestricted};
 use crate::services::{SERVICES, node, nodes, ranges};
+use parts::changes_between_parts_are_no_drift;
 use ripstop_datapath::{Deny, PolicySettings};
 use ripstop_model::Protocol;
 use ripstop_plan::policy::Direction;
@@ -378,4 +380,5 @@ in_both_engines!(
     what_is_denied_is_counted_and_may_be_refused,
     the_kernel_says_what_is_in_force,
     pods_speak_for_themselves_alone,
+    changes_between_parts_are_no_drift,
 );

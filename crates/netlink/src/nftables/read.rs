@@ -88,6 +88,11 @@ pub(super) fn forward_drop(payload: &[u8]) -> Option<ForeignChain> {
     })
 }
 
+/// `NFTA_SET_COUNT`.
+pub(super) fn count(payload: &[u8]) -> Option<u32> {
+    u32_at(find(payload.get(GENERIC..)?, 20)?, 0).map(u32::from_be)
+}
+
 /// All elements of one message of a dump.
 pub(super) fn elements(payload: &[u8]) -> Vec<Element> {
     let list = payload.get(GENERIC..).and_then(|rest| find(rest, 3));

@@ -11,6 +11,9 @@ const REQUEST: u16 = 0x1;
 const DUMP: u16 = 0x300;
 /// What the largest batch may be: the kernel copies it whole.
 const LARGEST_BATCH: usize = 256 << 20;
+/// Questions that are asked at once: the answers have to fit into the socket's
+/// receive buffer (each takes about 1 KiB of 208).
+const AT_ONCE: usize = 128;
 
 /// A socket for nf_tables. It stays in the network namespace in which it was
 /// opened.
@@ -142,6 +145,90 @@ impl Nftables {
             |payload| Some(read::elements(payload)),
         )?;
         Ok(lists.into_iter().flatten().collect())
+    }
+
+    /// What these keys find in a set, as a packet would: where its elements are
+    /// ranges of one field, the beginning of the one that a key is in.
+    ///
+    /// # Errors
+    /// If the kernel refuses. Where there is no such set nothing is found.
+    pub fn find(
+        &mut self,
+        table: &str,
+        set: &str,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Element>>, Error> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(AT_ONCE) {
+            let bodies = keys.iter().map(|key| {
+                let mut body = Attributes::default();
+                body.text(1, table).text(2, set).nested(3, |list| {
+                    Element::key(key.clone()).write(list, false);
+                });
+                body
+            });
+            let read = |payload: &[u8]| read::elements(payload).pop();
+            found.extend(self.get(message::GET_ELEMENT, "find elements", bodies, read)?);
+        }
+        Ok(found)
+    }
+
+    /// How many elements a set has, or ranges; `None` if the kernel does not say
+    /// (before 6.17).
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn count(&mut self, table: &str, set: &str) -> Result<Option<u32>, Error> {
+        let mut body = Attributes::default();
+        body.text(1, table).text(2, set);
+        let count = self.get(message::GET_SET, "count elements", [body], read::count)?;
+        Ok(count.into_iter().next().flatten())
+    }
+
+    /// Asks for single objects, all at once: `None` for those that are not there.
+    fn get<T>(
+        &mut self,
+        kind: u16,
+        operation: &str,
+        bodies: impl IntoIterator<Item = Attributes>,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, Error> {
+        let first = self.netlink.sequences(0);
+        let mut bytes = Vec::new();
+        for body in bodies {
+            let sequence = self.netlink.sequences(1);
+            let kind = SUBSYSTEM << 8 | kind;
+            emit(
+                &mut bytes,
+                kind,
+                REQUEST,
+                sequence,
+                (INET, 0),
+                body.as_bytes(),
+            );
+        }
+        let count = self.netlink.sequences(0).wrapping_sub(first) as usize;
+        let mut found: Vec<Option<T>> = (0..count).map(|_| None).collect();
+        self.netlink.send(&bytes)?;
+        let mut answered = 0;
+        while answered < count {
+            for message in messages(self.netlink.receive_datagram()?) {
+                // What an earlier, failed exchange left is far away.
+                let index = message.sequence.wrapping_sub(first) as usize;
+                let Some(place) = found.get_mut(index) else {
+                    continue;
+                };
+                answered += 1;
+                if message.kind == NLMSG_ERROR {
+                    let operation = format!("nftables: {operation}");
+                    let is_missing = |errno| errno == libc::ENOENT;
+                    crate::socket::outcome(&operation, is_missing, message)?;
+                } else {
+                    *place = read(message.payload);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Chains of forwarded packets, in everybody's tables, that drop what their

@@ -10,6 +10,7 @@ use super::Policies;
 use crate::Error;
 use crate::ebpf::maps::Maps;
 use crate::ebpf::policy::BASES;
+use crate::ebpf::readback::Scope;
 
 /// Makes the kernel's rows, as they were just read, those of the plan. Gives what
 /// was not so.
@@ -20,16 +21,20 @@ pub(crate) fn audit(
     policies: &mut Policies,
     maps: &mut Maps,
     desired: &PolicyTables,
+    scope: Scope,
 ) -> (Vec<String>, Result<(), Error>) {
-    let (change, mut lines) = difference(policies, maps, desired);
+    let (change, mut lines) = difference(policies, maps, desired, scope);
     let mut result = policies.apply(maps, &change);
     policies.nothing_is_known = false;
-    let removed = remove_stale(maps, desired);
+    let mut removed = remove_stale(maps, desired);
+    if scope == Scope::All {
+        removed = removed.and(remove_stale_classes(maps, desired));
+    }
     if matches!(result, Err(Error::TableFull { .. })) {
         // What was not wanted had the room.
         policies.incomplete.clear();
         policies.lacks_classes = false;
-        let (change, _) = difference(policies, maps, desired);
+        let (change, _) = difference(policies, maps, desired, scope);
         result = policies.apply(maps, &change);
     }
     result = result.and(removed);
@@ -45,7 +50,7 @@ pub(crate) fn audit(
     (lines, result)
 }
 
-/// Removes pairs and classes of which the plan knows nothing.
+/// Removes pairs of which the plan knows nothing.
 fn remove_stale(maps: &mut Maps, desired: &PolicyTables) -> Result<(), Error> {
     let tables = &mut maps.policy;
     let mut result = Ok(());
@@ -59,18 +64,26 @@ fn remove_stale(maps: &mut Maps, desired: &PolicyTables) -> Result<(), Error> {
     for key in stale {
         result = result.and(tables.pairs.remove(&key).map(drop));
     }
-    // A key that is no prefix is nobody's, nor is one with bits beyond its prefix.
-    let is_wanted = |key: &ClassKey| {
-        let net = kernel::class_net(*key).filter(|net| kernel::class_key(*net) == *key);
-        net.is_some_and(|net| desired.classes.contains_key(&net))
-            || BASES.iter().any(|(base, _)| base == key)
-    };
-    let rows = tables.classes.rows().keys();
-    let stale = rows.filter(|key| !is_wanted(key));
+    result
+}
+
+/// The same of classes.
+fn remove_stale_classes(maps: &mut Maps, desired: &PolicyTables) -> Result<(), Error> {
+    let classes = &mut maps.policy.classes;
+    let mut result = Ok(());
+    let rows = classes.rows().keys();
+    let stale = rows.filter(|key| !is_wanted_class(key, desired));
     for key in stale.copied().collect::<Vec<_>>() {
-        result = result.and(tables.classes.remove(&key).map(drop));
+        result = result.and(classes.remove(&key).map(drop));
     }
     result
+}
+
+/// A key that is no prefix is nobody's, nor is one with bits beyond its prefix.
+pub(super) fn is_wanted_class(key: &ClassKey, desired: &PolicyTables) -> bool {
+    let net = kernel::class_net(*key).filter(|net| kernel::class_key(*net) == *key);
+    net.is_some_and(|net| desired.classes.contains_key(&net))
+        || BASES.iter().any(|(base, _)| base == key)
 }
 
 /// What is to change, and a line for each row.
@@ -78,6 +91,7 @@ fn difference(
     policies: &Policies,
     maps: &Maps,
     desired: &PolicyTables,
+    scope: Scope,
 ) -> (PolicyChange, Vec<String>) {
     let tables = &maps.policy;
     let mut change = PolicyChange::default();
@@ -112,6 +126,31 @@ fn difference(
             change.rules.insert(*pair, Some(row.clone()));
         }
     }
+    if scope == Scope::All {
+        class_difference(maps, desired, &mut change, &mut lines);
+    }
+    for (address, row) in &desired.pods {
+        if tables.pods.rows().get(&Address::from(*address)) != Some(&kernel::pod(*row)) {
+            lines.push(format!("policies of pod {address}"));
+            change.pods.insert(*address, Some(*row));
+        }
+    }
+    for address in tables.pods.rows().keys().copied().map(IpAddr::from) {
+        if !desired.pods.contains_key(&address) {
+            lines.push(format!("policies of pod {address} (removed)"));
+            change.pods.insert(address, None);
+        }
+    }
+    (change, lines)
+}
+
+fn class_difference(
+    maps: &Maps,
+    desired: &PolicyTables,
+    change: &mut PolicyChange,
+    lines: &mut Vec<String>,
+) {
+    let tables = &maps.policy;
     for (net, class) in &desired.classes {
         if tables.classes.rows().get(&kernel::class_key(*net)) != Some(&class.number()) {
             lines.push(format!("class of {net}"));
@@ -127,17 +166,4 @@ fn difference(
             change.classes.insert(net, None);
         }
     }
-    for (address, row) in &desired.pods {
-        if tables.pods.rows().get(&Address::from(*address)) != Some(&kernel::pod(*row)) {
-            lines.push(format!("policies of pod {address}"));
-            change.pods.insert(*address, Some(*row));
-        }
-    }
-    for address in tables.pods.rows().keys().copied().map(IpAddr::from) {
-        if !desired.pods.contains_key(&address) {
-            lines.push(format!("policies of pod {address} (removed)"));
-            change.pods.insert(address, None);
-        }
-    }
-    (change, lines)
 }

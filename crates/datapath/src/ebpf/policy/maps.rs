@@ -15,6 +15,7 @@ use ripstop_abi::{
 use crate::Error;
 use crate::ebpf::config::Limits;
 use crate::ebpf::maps::{Form, NO_PREALLOC, of, scratch, sum_per_cpu};
+use crate::ebpf::readback::Scope;
 use crate::ebpf::table::{Mirror, Table};
 
 #[derive(Debug)]
@@ -96,10 +97,13 @@ impl PolicyMaps {
         })
     }
 
-    /// Takes what is in the kernel for what is known.
-    pub(crate) fn read(&mut self) -> Result<(), Error> {
+    /// Takes what is in the kernel for what is known, of classes only if they are
+    /// among what is read.
+    pub(crate) fn read(&mut self, scope: Scope) -> Result<(), Error> {
         self.pods.read()?;
-        self.classes.read()?;
+        if scope == Scope::All {
+            self.classes.read()?;
+        }
         self.pairs.read()?;
         self.ports.read()?;
         self.own.read()

@@ -2,6 +2,7 @@
 //! the verdict from before a change or the one from after.
 
 mod audit;
+mod classes;
 mod collector;
 mod denials;
 pub(crate) mod maps;
@@ -19,12 +20,13 @@ use ripstop_abi::{
 use ripstop_plan::policy::{ClassId, PolicyChange, PolicyId, PortTable, RuleRow, kernel};
 
 pub(crate) use audit::audit;
+pub(crate) use classes::{FIRST, audit_classes, goes_in_parts, verify_classes};
 pub(crate) use collector::collect;
 pub(crate) use denials::denials;
-pub(crate) use readback::{connections, policies, take_connections};
+pub(crate) use readback::{connections, policies, policies_but_classes, take_connections};
 
 use super::maps::Maps;
-use super::readback::now;
+use super::readback::{Scope, now};
 use super::table::Mirror;
 use crate::engine::{Deny, Error, PolicySettings};
 use maps::PolicyMaps;
@@ -74,8 +76,8 @@ impl Policies {
     ///
     /// # Errors
     /// What the kernel said.
-    pub(crate) fn read(maps: &mut PolicyMaps, before: &Self) -> Result<Self, Error> {
-        maps.read()?;
+    pub(crate) fn read(maps: &mut PolicyMaps, before: &Self, scope: Scope) -> Result<Self, Error> {
+        maps.read(scope)?;
         let mut policies = Self {
             ports: Ports::read(&mut maps.ports, maps.pairs.rows().values())?,
             state: maps.state.get(&0)?.unwrap_or_default(),

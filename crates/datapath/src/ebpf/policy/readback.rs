@@ -18,10 +18,7 @@ use crate::state::Connection;
 /// # Errors
 /// What the kernel said.
 pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
-    let mut found = PolicyTables::default();
-    for (address, row) in maps.pods.read_rows()? {
-        found.pods.insert(address.into(), kernel::read_pod(row));
-    }
+    let mut found = policies_but_classes(maps)?;
     for (key, class) in maps.classes.read_rows()? {
         if BASES.contains(&(key, class)) {
             continue;
@@ -29,6 +26,18 @@ pub(crate) fn policies(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
         if let Some(net) = kernel::class_net(key) {
             found.classes.insert(net, ClassId::from_number(class));
         }
+    }
+    Ok(found)
+}
+
+/// The same without classes, of which there may be very many.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn policies_but_classes(maps: &PolicyMaps) -> Result<PolicyTables, Error> {
+    let mut found = PolicyTables::default();
+    for (address, row) in maps.pods.read_rows()? {
+        found.pods.insert(address.into(), kernel::read_pod(row));
     }
     let nodes: BTreeMap<_, _> = maps.ports.read_rows()?.into_iter().collect();
     let mut ids: BTreeMap<u32, PortsId> = BTreeMap::new();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use ripstop_netlink::nftables::{Element, Family};
@@ -13,7 +14,7 @@ use ripstop_plan::policy::ClassId;
 
 use super::super::keys;
 use super::super::ranges::{address, last, number};
-use super::super::write::{Parts, is_same_part};
+use super::super::write::{Parts, id, is_same, is_same_part};
 use super::chains::id_data;
 
 /// Prefixes and their classes, of both families.
@@ -109,10 +110,68 @@ impl Blocks {
 
     /// All ranges of a family.
     pub(super) fn parts(&self, family: Family) -> Parts {
-        let of_family = |(net, _): &(&IpNet, _)| Family::of(&net.addr()) == family;
-        let rows = self.rows.iter().filter(of_family);
-        let borders = borders(family, rows.map(|(net, class)| (*net, *class)), None);
-        ranges(family, borders, None)
+        ranges(family, self.borders(family), None)
+    }
+
+    fn borders(&self, family: Family) -> BTreeMap<u128, Option<ClassId>> {
+        let rows = self.rows.range(all(family));
+        let rows = rows.map(|(net, class)| (*net, *class));
+        borders(family, Vec::new(), rows, None)
+    }
+
+    /// How many ranges of a family the kernel counts.
+    pub(super) fn count(&self, family: Family) -> usize {
+        let borders = self.borders(family);
+        let open = borders.last_key_value();
+        // Half of its elements, and one that goes to the last address has no end.
+        let open = usize::from(open.is_some_and(|(_, class)| class.is_some()));
+        borders.into_values().flatten().count() - open
+    }
+
+    /// Stretches of addresses of one class each: from one address on so many
+    /// prefixes, and where the next ones begin.
+    pub(super) fn stretches(
+        &self,
+        from: IpAddr,
+        prefixes: usize,
+    ) -> (Vec<Stretch>, Option<IpAddr>) {
+        let family = Family::of(&from);
+        let first = number(from);
+        let mut open: Vec<(u128, ClassId)> = self
+            .around(family, from)
+            .map(|(net, class)| (number(net.broadcast()), class))
+            .collect();
+        open.reverse();
+        let class = open.last().map(|(_, class)| *class);
+        let class = class.and_then(|class| not_of_all(family, class));
+        let after = first.checked_add(1).filter(|after| *after <= last(family));
+        let after = after.and_then(|after| IpNet::new(address(family, after), 0).ok());
+        let later = after.map(|after| self.rows.range(after..=*all(family).end()));
+        let mut later = later.into_iter().flatten();
+        let rows: Vec<_> = later
+            .by_ref()
+            .take(prefixes)
+            .map(|(net, class)| (*net, *class))
+            .collect();
+        let next = later.next().map(|(net, _)| net.network());
+        let mut borders = borders(family, open, rows.into_iter(), None);
+        borders.insert(first, class);
+        let end = next.map_or(last(family), |next| number(next) - 1);
+        let mut stretches: Vec<Stretch> = Vec::with_capacity(borders.len());
+        for (at, class) in borders.range(first..=end) {
+            match stretches.last_mut() {
+                // Others' class is nobody's range.
+                Some(before) if before.class.is_none() && class.is_none() => continue,
+                Some(before) => before.last = address(family, at - 1),
+                None => {}
+            }
+            stretches.push(Stretch {
+                first: address(family, *at),
+                last: address(family, end),
+                class: *class,
+            });
+        }
+        (stretches, next)
     }
 
     /// Those that begin, end, or have their class because of this prefix.
@@ -126,7 +185,8 @@ impl Blocks {
             .around(family, net.network())
             .find(|(other, _)| other.prefix_len() < net.prefix_len());
         let rows = inside.map(|(net, class)| (*net, *class));
-        let mut all = borders(family, rows, outer.map(|(_, class)| class));
+        let outer = outer.map(|(_, class)| class);
+        let mut all = borders(family, Vec::new(), rows, outer);
         let after = end.checked_add(1).filter(|after| *after <= last(family));
         // On these two others may have a say.
         for edge in [Some(first), after].into_iter().flatten() {
@@ -143,21 +203,63 @@ impl Blocks {
     }
 }
 
+/// Addresses of one class; `None`: that of all others, which has no ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) first: IpAddr,
+    pub(super) last: IpAddr,
+    pub(super) class: Option<ClassId>,
+}
+
+impl Stretch {
+    /// Addresses that show it to be as it is here, given that the others are as
+    /// they are, and that there are as many ranges as there should be.
+    fn probes(&self) -> impl Iterator<Item = IpAddr> {
+        let last = (self.class.is_some() && self.last != self.first).then_some(self.last);
+        [self.first].into_iter().chain(last)
+    }
+
+    /// Keys of its probes.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.probes().map(keys::address)
+    }
+
+    /// Whether this is what the kernel finds for a probe.
+    pub(super) fn is_found(&self, found: Option<&Element>) -> bool {
+        let wanted = self.class.map(|class| {
+            let key = keys::address(self.first);
+            Element::pair(key, id_data(class.number()))
+        });
+        match (found, wanted) {
+            (None, None) => true,
+            (Some(found), Some(wanted)) => id(found) == id(&wanted) && is_same(found, &wanted),
+            _ => false,
+        }
+    }
+}
+
+/// All prefixes of a family.
+fn all(family: Family) -> RangeInclusive<IpNet> {
+    let lowest = address(family, 0);
+    let lowest = IpNet::new(lowest, 0).unwrap_or(IpNet::from(lowest));
+    lowest..=IpNet::from(address(family, last(family)))
+}
+
 /// Nobody is asked for the class that everybody has.
 fn not_of_all(family: Family, class: ClassId) -> Option<ClassId> {
     (class != ClassId::base(family == Family::V4)).then_some(class)
 }
 
-/// Where prefixes begin and end, and the class from there on. `rows` are sorted,
-/// and `outer` is the class of what is around all of them.
+/// Where prefixes begin and end, and the class from there on. `rows` are sorted;
+/// `open` are ends and classes of prefixes that begin before them, the outermost
+/// first, and `outer` is the class of what is around all of them.
 fn borders(
     family: Family,
+    mut open: Vec<(u128, ClassId)>,
     rows: impl Iterator<Item = (IpNet, ClassId)>,
     outer: Option<ClassId>,
 ) -> BTreeMap<u128, Option<ClassId>> {
     let mut borders = BTreeMap::new();
-    // Ends and classes of the prefixes that are around the current one.
-    let mut open: Vec<(u128, ClassId)> = Vec::new();
     let close = |open: &mut Vec<(u128, ClassId)>, borders: &mut BTreeMap<_, _>| {
         let closed = open.pop();
         let after = open.last().map(|(_, class)| *class).or(outer);
@@ -272,6 +374,25 @@ mod tests {
                 prop_assert_eq!(&kernel, &classes.parts(Family::V4));
                 let again = crate::nftables::write::parts(kernel.values().flatten().cloned());
                 prop_assert_eq!(&kernel, &again);
+                let mut at = Some(Ipv4Addr::UNSPECIFIED.into());
+                let mut stretches = Vec::new();
+                while let Some(from) = at {
+                    let (some, next) = classes.stretches(from, 2);
+                    stretches.extend(some);
+                    at = next;
+                }
+                let ranges = stretches.iter().filter(|stretch| stretch.class.is_some());
+                let open = classes.parts(Family::V4).values().filter(|part| part.len() == 1).count();
+                prop_assert_eq!(ranges.count(), classes.count(Family::V4) + open);
+                let mut next = 0;
+                for stretch in stretches {
+                    prop_assert_eq!(number(stretch.first), next);
+                    next = number(stretch.last) + 1;
+                    for probe in [stretch.first, stretch.last] {
+                        prop_assert_eq!(longest(&classes.rows, probe), stretch.class);
+                    }
+                }
+                prop_assert_eq!(next, last(Family::V4) + 1);
                 let edges = classes.rows.keys().flat_map(|n| [n.network(), n.broadcast()]);
                 let probes = probes.iter().map(|bits| Ipv4Addr::from(*bits).into());
                 for probe in edges.chain(probes) {

@@ -21,7 +21,7 @@ pub(super) struct Classes {
     blocks: Blocks,
 }
 
-fn is_address(net: &IpNet) -> bool {
+pub(super) fn is_address(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 
@@ -38,6 +38,16 @@ impl Classes {
         classes
     }
 
+    /// Other addresses with classes of their own; the blocks stay.
+    pub(super) fn set_listed<'r>(&mut self, rows: impl Iterator<Item = (&'r IpNet, &'r ClassId)>) {
+        let listed = rows.filter(|(net, _)| is_address(net));
+        self.listed = listed.map(|(net, class)| (net.addr(), *class)).collect();
+    }
+
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
     pub(super) fn len(&self) -> usize {
         self.listed.len() + self.blocks.rows().len()
     }
@@ -51,14 +61,12 @@ impl Classes {
         }
     }
 
-    /// Everything of a family.
-    pub(super) fn parts(&self, family: Family, to: &mut Sets) {
+    /// Those of a family's addresses that have their own.
+    pub(super) fn listed_parts(&self, family: Family) -> Parts {
         let of_family = |(address, _): &(&IpAddr, _)| Family::of(address) == family;
         let listed = self.listed.iter().filter(of_family);
         let listed = listed.map(|(address, class)| part_of(element(*address, *class)));
-        to.insert((Set::PolicyAddresses, family), listed.collect());
-        let blocks = self.blocks.parts(family);
-        to.insert((Set::PolicyBlocks, family), blocks);
+        listed.collect()
     }
 
     /// Whether it is cheaper to look at all blocks than at those of these prefixes.
@@ -90,32 +98,40 @@ impl Classes {
         }
     }
 
-    /// Takes the prefixes out that the kernel does not have as they are here.
-    pub(super) fn without_damaged(
+    /// Those that the kernel has as they are here, of addresses.
+    pub(super) fn whole_listed(
         &self,
         there: &Sets,
         families: &BTreeSet<Family>,
-    ) -> BTreeMap<IpNet, ClassId> {
-        let none = Parts::new();
-        let of = |set: Set, family| there.get(&(set, family)).unwrap_or(&none);
+    ) -> impl Iterator<Item = (IpNet, ClassId)> {
         let is_whole = |(address, class): &(&IpAddr, &ClassId)| {
             let family = Family::of(address);
             if !families.contains(&family) {
                 return true;
             }
             let (key, wanted) = part_of(element(**address, **class));
-            let there = of(Set::PolicyAddresses, family).get(&key);
+            let there = there.get(&(Set::PolicyAddresses, family));
+            let there = there.and_then(|there| there.get(&key));
             there.is_some_and(|there| is_same_part(there, &wanted))
         };
         let listed = self.listed.iter().filter(is_whole);
+        listed.map(|(address, class)| (IpNet::from(*address), *class))
+    }
+
+    /// Those of blocks.
+    pub(super) fn whole_blocks(
+        &self,
+        there: &Sets,
+        families: &BTreeSet<Family>,
+    ) -> BTreeMap<IpNet, ClassId> {
+        let none = Parts::new();
         let mut rows: BTreeMap<IpNet, ClassId> = self.blocks.rows().clone();
         for family in families {
-            let there = of(Set::PolicyBlocks, *family);
+            let there = there.get(&(Set::PolicyBlocks, *family)).unwrap_or(&none);
             for net in blocks::damaged(&self.blocks, *family, there) {
                 rows.remove(&net);
             }
         }
-        rows.extend(listed.map(|(address, class)| (IpNet::from(*address), *class)));
         rows
     }
 }

@@ -11,6 +11,7 @@ mod classes;
 mod denials;
 mod generation;
 mod judge;
+mod look;
 mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use said::{Rows, Uses};
 pub(super) use chains::{base, denied};
 pub(super) use denials::{connections, denials};
 pub(super) use generation::{Generation, is_supported as remembers};
+pub(super) use look::{Look, read_blocks};
 
 /// Before what maps give: `chains` says why.
 const FILLER: [u8; 4] = [0; 4];
@@ -155,7 +157,11 @@ impl Policies {
             .map(|address| (address, read_pod(raw, address)))
             .collect();
         let is_in_use = |family: &Family| {
-            let has_elements = |set| raw.get(&(set, *family)).is_some_and(|e| !e.is_empty());
+            let has_elements = |set| match raw.get(&(set, *family)) {
+                Some(elements) => !elements.is_empty(),
+                // Not read: nobody has used it otherwise meanwhile.
+                None => self.families.contains(family),
+            };
             SETS.into_iter().any(has_elements) || self.pods.keys().any(|a| Family::of(a) == *family)
         };
         self.families = FAMILIES.into_iter().filter(is_in_use).collect();
@@ -191,6 +197,7 @@ impl Policies {
         self.count_uses();
         let mut sets = Sets::new();
         self.parts_of_family(family, &mut sets);
+        self.block_parts(family, &mut sets);
         for (set, parts) in sets {
             changes.replace_parts(set, Parts::new(), parts);
         }
@@ -323,7 +330,7 @@ impl Policies {
         (sets, uses)
     }
 
-    /// All that there is to be.
+    /// All that there is to be, but blocks.
     fn parts(&self) -> Sets {
         let mut sets = Sets::new();
         for (address, policies) in &self.pods {
@@ -338,9 +345,15 @@ impl Policies {
         sets
     }
 
-    /// But those of pods.
+    fn block_parts(&self, family: Family, to: &mut Sets) {
+        let blocks = self.classes.blocks().parts(family);
+        to.insert((Set::PolicyBlocks, family), blocks);
+    }
+
+    /// But those of pods and blocks.
     fn parts_of_family(&self, family: Family, to: &mut Sets) {
-        self.classes.parts(family, to);
+        let listed = self.classes.listed_parts(family);
+        to.insert((Set::PolicyAddresses, family), listed);
         let mut rows = Rows::default();
         let of_family = |pair: &&(PolicyId, ClassId)| is_of(family, pair.1);
         let pairs = self.tables.rules.keys().filter(of_family);
@@ -355,6 +368,7 @@ impl Policies {
     }
 
     /// Makes of what the kernel has what the plan wants, for these pods' addresses.
+    /// Sets that were not read stay as they are.
     pub(super) fn audit(
         &mut self,
         changes: &mut Changes,
@@ -363,13 +377,21 @@ impl Policies {
         addresses: impl IntoIterator<Item = IpAddr>,
         repaired: &mut BTreeSet<String>,
     ) {
+        let has_blocks = changes.is_anew() || has_blocks(raw);
         self.known = true;
         self.tables = PolicyTables {
-            classes: BTreeMap::new(),
-            attributions: BTreeMap::new(),
-            ..desired.clone()
+            pods: desired.pods.clone(),
+            rules: desired.rules.clone(),
+            ports: desired.ports.clone(),
+            ..PolicyTables::default()
         };
-        self.classes = Classes::new(desired.classes.iter().map(|(net, class)| (*net, *class)));
+        match has_blocks {
+            true => {
+                self.classes =
+                    Classes::new(desired.classes.iter().map(|(net, class)| (*net, *class)))
+            }
+            false => self.classes.set_listed(desired.classes.iter()),
+        }
         let policies = |address| desired.pods.get(&address).copied().unwrap_or(CLOSED_POD);
         self.pods = addresses
             .into_iter()
@@ -378,25 +400,24 @@ impl Policies {
         self.families.extend(self.pods.keys().map(Family::of));
         self.count_uses();
         let mut wanted = self.parts();
+        if has_blocks {
+            for family in &self.families {
+                self.block_parts(*family, &mut wanted);
+            }
+        }
         for family in FAMILIES {
-            for set in SETS {
-                let there = read_parts(raw, set, family);
+            for set in SETS
+                .into_iter()
+                .filter(|set| has_blocks || *set != Set::PolicyBlocks)
+            {
                 let wanted = wanted.remove(&(set, family)).unwrap_or_default();
-                let differs = |(key, part): (&Vec<u8>, &Vec<Element>)| {
-                    let there = there.get(key);
-                    there
-                        .is_none_or(|there| !is_same_part(there, part))
-                        .then(|| name(set, key))
-                };
-                repaired.extend(wanted.iter().filter_map(differs));
-                let stray = there.keys().filter(|key| !wanted.contains_key(*key));
-                repaired.extend(stray.map(|key| name(set, key)));
-                changes.replace_parts((set, family), there, wanted);
+                repair((set, family), raw, wanted, changes, repaired);
             }
         }
     }
 
     /// The rows that the kernel has, whole: what is in it and what was put there.
+    /// Without blocks if they were not read.
     pub(super) fn read(&self, raw: &Raw) -> PolicyTables {
         let mut tables = self.tables.clone();
         let addresses = readback::pods(raw).into_keys();
@@ -414,7 +435,11 @@ impl Policies {
             let there = there.get(&set).and_then(|parts| parts.get(&key));
             there.is_some_and(|there| is_same_part(there, &wanted))
         };
-        tables.classes = self.classes.without_damaged(&there, &self.families);
+        if has_blocks(raw) {
+            tables.classes = self.classes.whole_blocks(&there, &self.families);
+        }
+        let listed = self.classes.whole_listed(&there, &self.families);
+        tables.classes.extend(listed);
         let damaged: BTreeSet<_> = self
             .uses
             .iter()
@@ -462,6 +487,32 @@ fn replace<K: Ord + Clone, V: Clone>(
         (key.clone(), before)
     });
     before.collect()
+}
+
+/// Whether blocks were read.
+fn has_blocks(raw: &Raw) -> bool {
+    raw.keys().any(|(set, _)| *set == Set::PolicyBlocks)
+}
+
+/// Makes of what the kernel has in a set what is wanted.
+fn repair(
+    (set, family): SetOf,
+    raw: &Raw,
+    wanted: Parts,
+    changes: &mut Changes,
+    repaired: &mut BTreeSet<String>,
+) {
+    let there = read_parts(raw, set, family);
+    let differs = |(key, part): (&Vec<u8>, &Vec<Element>)| {
+        let there = there.get(key);
+        there
+            .is_none_or(|there| !is_same_part(there, part))
+            .then(|| name(set, key))
+    };
+    repaired.extend(wanted.iter().filter_map(differs));
+    let stray = there.keys().filter(|key| !wanted.contains_key(*key));
+    repaired.extend(stray.map(|key| name(set, key)));
+    changes.replace_parts((set, family), there, wanted);
 }
 
 fn read_parts(raw: &Raw, set: Set, family: Family) -> Parts {
