@@ -52,8 +52,10 @@ pub trait Tables: Services + Connections {
     fn touch(&self, key: &FlowKey, now: u32, flags: u32);
     /// Forgets one direction of a flow.
     fn forget(&self, key: &FlowKey);
-    /// Counts a flow that `source` begins; false if it has all that it may have.
-    fn takes_share(&self, source: &Address) -> bool;
+    /// Counts a flow that `source` begins: its link in the higher half, and in the
+    /// lower how many it had; [`NO_SHARE`](crate::NO_SHARE) if it has all that it may
+    /// have.
+    fn takes_share(&self, source: &Address) -> u64;
     /// Remembers a flow, in the place of any other.
     ///
     /// # Errors

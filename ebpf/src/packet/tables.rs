@@ -5,8 +5,8 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey,
-    Part, PartKey, Route, RouteKey, Services, Tables, Uplink, Work,
+    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, NO_SHARE, Part, PartKey,
+    Route, RouteKey, Services, Tables, Uplink, Work,
 };
 
 use super::apart;
@@ -75,9 +75,7 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        // SAFETY: a flow that is reused while it is read belongs to a table that
-        // is too small; the packet then goes to a wrong address, as any would
-        // whose flow is forgotten.
+        // SAFETY: rows are not reused before the program ends.
         unsafe { FLOWS.get(key) }
     }
 
@@ -169,25 +167,25 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn takes_share(&self, source: &Address) -> bool {
+    fn takes_share(&self, source: &Address) -> u64 {
         let link = self.endpoint(source).map_or(0, |endpoint| endpoint.ifindex);
         let Some(used) = FLOW_SHARES.get_ptr_mut(&link) else {
             // Without room it is not limited; whoever counts the flows sees them.
             let _ = FLOW_SHARES.insert(&link, &1, 0);
-            return true;
+            return u64::from(link) << 32;
         };
-        // SAFETY: each is one load of one word.
-        let said = |key: u32| unsafe { FLOW_SHARES.get(&key).map(|word| read_volatile(word)) };
-        if let (Some(until), Some(each)) = (said(FLOWS_LIMITED_UNTIL), said(FLOWS_EACH)) {
-            // SAFETY: one load of one word.
-            let used = unsafe { used.read_volatile() };
-            if self.now() < until && used >= each {
-                return false;
-            }
+        // SAFETY: one load of one word.
+        let now = unsafe { used.read_volatile() };
+        // SAFETY: likewise.
+        let each = unsafe { FLOW_SHARES.get(&FLOWS_EACH).map(|word| read_volatile(word)) };
+        if let Some(each) = each
+            && now >= each
+        {
+            return NO_SHARE;
         }
         // SAFETY: aligned, and counted anew now and then.
         unsafe { add32(used, 1) };
-        true
+        u64::from(link) << 32 | u64::from(now)
     }
 
     #[inline(always)]

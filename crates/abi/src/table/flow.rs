@@ -35,9 +35,8 @@ pub const FLOW_AWAITED: u32 = 32;
 /// Among the shares: how many flows each pod may have begun, and all who are
 /// outside of the cluster together.
 pub const FLOWS_EACH: u32 = u32::MAX;
-/// Among the shares: until when that holds, seconds since boot. Nobody counts
-/// flows that have ended while no agent runs; then the least recently used go.
-pub const FLOWS_LIMITED_UNTIL: u32 = u32::MAX - 1;
+/// In the place of how many flows one has: all that it may have.
+pub const NO_SHARE: u64 = u64::MAX;
 
 /// For how many seconds after its last packet a flow keeps its port: as long as
 /// connection tracking (`nf_conntrack_udp_timeout_stream`), and for connections
@@ -92,7 +91,9 @@ pub struct Work {
     pub destination: Address,
     /// Bytes behind the transport's header.
     pub payload: u32,
-    reserved: u32,
+    /// Where the half of the ports begins that the flow may have one of, as a part of
+    /// all of them; 0: it may have any.
+    pub(crate) window: u32,
     /// Bytes between the IP header and the transport's, or [`Work::NOWHERE`].
     pub(crate) place: u32,
     /// The packet that it is a part of.

@@ -10,7 +10,7 @@ mod socket;
 
 pub use flow::{
     FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND,
-    FLOWS_EACH, FLOWS_LIMITED_UNTIL, Flow, FlowKey, Work, flow_patience,
+    FLOWS_EACH, Flow, FlowKey, NO_SHARE, Work, flow_patience,
 };
 pub use link::{
     Endpoint, HANDED_OVER, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
@@ -123,10 +123,10 @@ pub mod names {
     pub const RANGES: &str = "ranges";
     /// Interface index -> [`super::Uplink`]; 0 is the node.
     pub const UPLINKS: &str = "uplinks";
-    /// [`super::FlowKey`] -> [`super::Flow`], least recently used goes first.
+    /// [`super::FlowKey`] -> [`super::Flow`].
     pub const FLOWS: &str = "flows";
-    /// Index of a pod's link -> flows that it began; 0: whom no link is of. And two
-    /// rows of the agent's: see [`super::FLOWS_EACH`].
+    /// Index of a pod's link -> flows that it began; 0: whom no link is of. And a
+    /// row of the agent's: see [`super::FLOWS_EACH`].
     pub const FLOW_SHARES: &str = "flow_shares";
     /// [`super::ReverseKey`] -> [`super::ServiceAddress`], least recently used
     /// goes first.

@@ -249,13 +249,16 @@ impl Tables for MemoryTables {
         self.flows.borrow_mut().remove(key);
     }
 
-    fn takes_share(&self, source: &Address) -> bool {
+    fn takes_share(&self, source: &Address) -> u64 {
         let link = self.endpoint(source).map_or(0, |endpoint| endpoint.ifindex);
         let mut shares = self.flow_shares.borrow_mut();
         let used = shares.entry(link).or_default();
-        let takes = self.flows_each.is_none_or(|each| *used < each);
-        *used += u32::from(takes);
-        takes
+        let before = *used;
+        if self.flows_each.is_some_and(|each| before >= each) {
+            return crate::NO_SHARE;
+        }
+        *used += 1;
+        u64::from(link) << 32 | u64::from(before)
     }
 
     fn remember(&self, key: &FlowKey, flow: &Flow) -> Result<(), DropReason> {

@@ -19,7 +19,7 @@ pub struct Config {
 }
 
 /// Rows that the tables take. Memory is used for rows that exist, plus sixteen
-/// bytes for each that could, and all of it for flows and the last two. Tables of
+/// bytes for each that could, and all of it for the last two. Tables of
 /// which big clusters have many rows are made smaller at first
 /// ([`Limits::at_first`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Limits {
     pub routes: u32,
     /// Ranges that tell inside from outside.
     pub ranges: u32,
-    /// Packets' directions: two for each translated flow.
+    /// Packets' directions: two for each translated flow. A power of two.
     pub flows: u32,
     /// Prefixes of addresses that policies name.
     pub policy_classes: u32,
@@ -84,7 +84,7 @@ impl Default for Limits {
             sources: 16_384,
             routes: 16_384,
             ranges: 16_384,
-            flows: 32_768,
+            flows: rows_of_flows(memory()),
             policy_classes: 262_144,
             policy_pairs: 524_288,
             policy_ports: 65_536,
@@ -93,5 +93,45 @@ impl Default for Limits {
             affinity: 8192,
             reverse: 8192,
         }
+    }
+}
+
+/// Rows of the table of flows of a node with that much memory, bytes: all of them
+/// (192 bytes each, as the kernel allocates them) are 0.3 % of it. A machine of 16 GB
+/// says that it has somewhat less.
+fn rows_of_flows(memory: u64) -> u32 {
+    const MEMORY_EACH: u64 = 64 << 10;
+    let rows = ((memory + memory / 4) / MEMORY_EACH).clamp(65_536, 1 << 20);
+    1 << rows.ilog2()
+}
+
+/// Of the machine, bytes; 0 if it does not say.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = total.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kilobytes.unwrap_or(0_u64) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_nodes_have_more_flows() {
+        const GB: u64 = 1 << 30;
+        for (memory, rows) in [
+            (0, 65_536),
+            (4 * GB, 65_536),
+            (6 * GB, 65_536),
+            (7 * GB, 131_072),
+            (15 * GB, 262_144),
+            (23 * GB, 262_144),
+            (64 * GB, 1 << 20),
+            (2048 * GB, 1 << 20),
+        ] {
+            assert_eq!(rows_of_flows(memory), rows, "{memory}");
+        }
+        assert!(memory() > 0);
     }
 }

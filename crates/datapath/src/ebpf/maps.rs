@@ -350,9 +350,9 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Form {
         names::ROUTES => of::<RouteKey, Route>(TRIE, limits.routes, NO_PREALLOC),
         names::RANGES => of::<RouteKey, u32>(TRIE, limits.ranges, NO_PREALLOC),
         names::UPLINKS => of::<u32, Uplink>(HASH, UPLINKS, NO_PREALLOC),
-        names::FLOWS => of::<FlowKey, Flow>(LRU, limits.flows, 0),
-        // Others, and two rows of rules; pods may have one link and two addresses.
-        names::FLOW_SHARES => of::<u32, u32>(HASH, limits.endpoints + 3, NO_PREALLOC),
+        names::FLOWS => of::<FlowKey, Flow>(HASH, limits.flows, NO_PREALLOC),
+        // Others, and a row of rules; pods may have one link and two addresses.
+        names::FLOW_SHARES => of::<u32, u32>(HASH, limits.endpoints + 2, NO_PREALLOC),
         names::AFFINITY => of::<AffinityKey, Affinity>(LRU, limits.affinity, 0),
         names::CONNECTED => of::<ReverseKey, ServiceAddress>(LRU, CONNECTED, 0),
         names::REVERSE => of::<ReverseKey, ServiceAddress>(LRU, limits.reverse, 0),

@@ -249,6 +249,7 @@ impl Datapath for EbpfEngine {
                     frontends.backend_count(),
                     limits.backends.into(),
                 ),
+                (names::FLOWS, flows::rows(maps), maps.flows.limit()),
                 maps.routes.usage(),
                 maps.ranges.usage(),
                 maps.policy.pods.usage(),

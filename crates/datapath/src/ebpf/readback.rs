@@ -1,6 +1,6 @@
 //! The kernel's tables as people and other engines understand them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -116,8 +116,9 @@ pub(crate) fn await_flows(
     flows: &[TranslatedFlow],
 ) -> Result<(), Error> {
     let routes = netlink.routes().map_err(links::failed)?;
+    let mut ways = Ways::new(&routes);
     let rows = flows.iter().map(|flow| {
-        let [_, (key, answers)] = rows(flow, &routes);
+        let [_, (key, answers)] = rows(flow, &mut ways);
         let flags = answers.flags | FLOW_AWAITED;
         (key, Flow { flags, ..answers })
     });
@@ -131,7 +132,8 @@ pub(crate) fn take_flows(
     flows: &[TranslatedFlow],
 ) -> Result<(), Error> {
     let routes = netlink.routes().map_err(links::failed)?;
-    let both = flows.iter().flat_map(|flow| rows(flow, &routes));
+    let mut ways = Ways::new(&routes);
+    let both = flows.iter().flat_map(|flow| rows(flow, &mut ways));
     write_flows(maps, &both.collect::<Vec<_>>())?;
     // Whether they have flows straight to others that go by another port.
     let mut clients = BTreeMap::new();
@@ -169,13 +171,8 @@ fn is_renumbered(flow: &TranslatedFlow) -> bool {
 }
 
 /// Its packets and its answers.
-fn rows(flow: &TranslatedFlow, routes: &[Route]) -> [(FlowKey, Flow); 2] {
-    let link_to = |address: IpAddr| {
-        let covering = routes.iter().filter(|r| r.destination.contains(&address));
-        let best = covering.max_by_key(|route| route.destination.prefix_len());
-        best.map_or(0, |route| route.index)
-    };
-    let row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
+fn rows(flow: &TranslatedFlow, ways: &mut Ways<'_>) -> [(FlowKey, Flow); 2] {
+    let mut row = |from: (SocketAddr, SocketAddr), to: (SocketAddr, SocketAddr), flags| {
         let key = FlowKey {
             source: from.0.ip().into(),
             destination: from.1.ip().into(),
@@ -188,7 +185,7 @@ fn rows(flow: &TranslatedFlow, routes: &[Route]) -> [(FlowKey, Flow); 2] {
             destination: to.1.ip().into(),
             source_port: Port::from_host(to.0.port()),
             destination_port: Port::from_host(to.1.port()),
-            ifindex: link_to(to.1.ip()),
+            ifindex: ways.link_to(to.1.ip()),
             flags,
             last: now(),
             ..Flow::default()
@@ -211,6 +208,31 @@ fn rows(flow: &TranslatedFlow, routes: &[Route]) -> [(FlowKey, Flow); 2] {
             closing | FLOW_REPLY | renumbered,
         ),
     ]
+}
+
+/// By which link addresses are reached. Flows are many and addresses fewer: routes are
+/// looked through once for each.
+struct Ways<'r> {
+    routes: &'r [Route],
+    found: HashMap<IpAddr, u32>,
+}
+
+impl<'r> Ways<'r> {
+    fn new(routes: &'r [Route]) -> Self {
+        Self {
+            routes,
+            found: HashMap::new(),
+        }
+    }
+
+    fn link_to(&mut self, address: IpAddr) -> u32 {
+        *self.found.entry(address).or_insert_with(|| {
+            let routes = self.routes.iter();
+            let covering = routes.filter(|route| route.destination.contains(&address));
+            let best = covering.max_by_key(|route| route.destination.prefix_len());
+            best.map_or(0, |route| route.index)
+        })
+    }
 }
 
 /// As programs tell the time.

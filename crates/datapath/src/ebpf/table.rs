@@ -196,6 +196,41 @@ impl<K: TableRow, V: TableRow> Table<K, V> {
             .map_err(|error| failed("read", self.name, error))
     }
 
+    /// All rows as [`Table::rows`], about so many at a time, so that the memory that
+    /// is needed does not grow with the table. `visit` may remove what it was given.
+    ///
+    /// # Errors
+    /// What the kernel said; the first of `visit`, after which nothing more is read.
+    pub(crate) fn each_batch(
+        &self,
+        rows: usize,
+        mut visit: impl FnMut(&[(K, V)]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut batch = Vec::with_capacity(rows);
+        let mut result = Ok(());
+        let take = |keys: &[u8], values: &[u8]| {
+            let keys = keys.chunks_exact(size_of::<K>());
+            let values = values.chunks_exact(size_of::<V>());
+            batch.clear();
+            // SAFETY: each has the size of its type, and any bytes are a valid row.
+            batch.extend(keys.zip(values).map(|(key, value)| unsafe {
+                (
+                    key.as_ptr().cast::<K>().read_unaligned(),
+                    value.as_ptr().cast::<V>().read_unaligned(),
+                )
+            }));
+            result = visit(&batch);
+            result.is_ok()
+        };
+        let sizes = (size_of::<K>(), size_of::<V>());
+        // SAFETY: the sizes were compared in `new`.
+        let walked = unsafe { sys::map_walk(self.map.as_fd(), sizes, rows, take) };
+        match walked.map_err(|error| failed("read", self.name, error))? {
+            true => result,
+            false => visit(&self.rows()?),
+        }
+    }
+
     /// The row that the kernel has now.
     ///
     /// # Errors

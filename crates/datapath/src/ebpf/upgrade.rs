@@ -7,6 +7,7 @@
 //! what they know can be copied, and they can go. If anything fails before that
 //! moment, all is as it was.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ripstop_abi::names;
@@ -198,8 +199,13 @@ impl Upgrade<'_> {
 
     /// What comes to who has flows may be an answer.
     fn note_translated(&mut self) -> Result<(), Error> {
-        for (key, _) in self.maps.flows.rows()? {
-            self.maps.endpoints.change(&key.source, |mut endpoint| {
+        let mut clients = BTreeSet::new();
+        self.maps.flows.each_batch(4096, |rows| {
+            clients.extend(rows.iter().map(|(key, _)| key.source));
+            Ok(())
+        })?;
+        for client in clients {
+            self.maps.endpoints.change(&client, |mut endpoint| {
                 retire::may_be_in_flows(&mut endpoint);
                 endpoint
             })?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ripstop_abi::{
     BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY, FLAG_HOST_PORT,
-    FLAG_LOCAL, FLAG_MAGLEV, Frontend, MAGLEV_CHUNK, MaglevRow, RouteKey, ServiceAddress, Slots,
-    SlotsKey, SourceKey,
+    FLAG_LOCAL, FLAG_MAGLEV, Flow, Frontend, MAGLEV_CHUNK, MaglevRow, RouteKey, ServiceAddress,
+    Slots, SlotsKey, SourceKey,
 };
 
 use super::Frontends;
@@ -176,10 +176,12 @@ pub(crate) fn states(maps: &Maps) -> Result<Vec<(ServiceAddress, State)>, Error>
     }
     // Before the backends: what moves there meanwhile is missed, not twice there.
     let mut pending: BTreeMap<BackendKey, u64> = BTreeMap::new();
-    for (_, flow) in maps.flows.rows()? {
-        let (set, id) = (flow.set, flow.id);
-        *pending.entry(BackendKey { set, id }).or_default() += u64::from(flow.bytes);
-    }
+    maps.flows.each_batch(4096, |rows| {
+        for (_, Flow { set, id, bytes, .. }) in rows.iter().copied() {
+            *pending.entry(BackendKey { set, id }).or_default() += u64::from(bytes);
+        }
+        Ok(())
+    })?;
     let mut all = Everything::read(maps)?;
     let counted = all.backends.clone();
     let mut tables = maglev::Tables::default();

@@ -217,21 +217,41 @@ pub(crate) unsafe fn map_read_bytes(
     key_size: usize,
     value_size: usize,
 ) -> io::Result<Option<ByteRows>> {
+    let mut rows = ByteRows {
+        sizes: (key_size, value_size),
+        ..ByteRows::default()
+    };
+    let add = |keys: &[u8], values: &[u8]| {
+        rows.keys.extend_from_slice(keys);
+        rows.values.extend_from_slice(values);
+        true
+    };
+    // SAFETY: by the caller.
+    let can = unsafe { map_walk(map, (key_size, value_size), 4096, add)? };
+    Ok(can.then_some(rows))
+}
+
+/// Keys and values of all rows, about `room` at a time, for as long as `visit` wants
+/// more. False if this kind of map cannot do that; then `visit` was not called.
+///
+/// # Safety
+/// As for [`map_read_bytes`].
+pub(crate) unsafe fn map_walk(
+    map: BorrowedFd<'_>,
+    (key_size, value_size): (usize, usize),
+    mut room: usize,
+    mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+) -> io::Result<bool> {
     /// Of a map without batches: the kernel's own number, which is no POSIX error.
     const ENOTSUPP: i32 = 524;
     /// The place that a walk has come to: a number, or a key.
     type Position = [u64; 8];
     if key_size > size_of::<Position>() {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut room = 4096;
-    let mut rows = ByteRows {
-        sizes: (key_size, value_size),
-        ..ByteRows::default()
-    };
+    let (mut keys, mut values) = (vec![0_u8; room * key_size], vec![0_u8; room * value_size]);
     let (mut position, mut begun) = (Position::default(), false);
     loop {
-        let (mut keys, mut values) = (vec![0_u8; room * key_size], vec![0_u8; room * value_size]);
         let mut next = position;
         let mut batch = Batch::new(
             map,
@@ -247,17 +267,18 @@ pub(crate) unsafe fn map_read_bytes(
             // More rows in one bucket than there is room.
             Some(libc::ENOSPC) => {
                 room *= 2;
+                keys.resize(room * key_size, 0);
+                values.resize(room * value_size, 0);
                 continue;
             }
-            Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL) if !begun => return Ok(None),
+            Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL) if !begun => return Ok(false),
             Some(libc::ENOENT) | None => {}
-            Some(_) => return result.map(|()| None),
+            Some(_) => return result.map(|()| false),
         }
         let count = (batch.count as usize).min(room);
-        rows.keys.extend_from_slice(&keys[..count * key_size]);
-        rows.values.extend_from_slice(&values[..count * value_size]);
-        if code.is_some() {
-            return Ok(Some(rows));
+        let more = visit(&keys[..count * key_size], &values[..count * value_size]);
+        if code.is_some() || !more {
+            return Ok(true);
         }
         (position, begun) = (next, true);
     }

@@ -21,7 +21,7 @@ pub(crate) use link::{LinkInfo, link_create, link_detach, link_info, link_update
 pub(crate) use map::{
     ByteRows, MapShape, MapTypes, btf, btf_load, map_create, map_delete, map_delete_batch,
     map_freeze, map_get_bytes, map_lookup, map_next_key, map_put_bytes, map_read, map_read_bytes,
-    map_shape, map_update, map_update_batch, map_update_bytes,
+    map_shape, map_update, map_update_batch, map_update_bytes, map_walk,
 };
 #[cfg(test)]
 pub(crate) use program::test_run;
