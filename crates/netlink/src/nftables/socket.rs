@@ -174,7 +174,7 @@ impl Nftables {
     }
 
     /// How many elements a set has, or ranges; `None` if the kernel does not say
-    /// (before 6.17).
+    /// (6.1 does not, 6.18 does).
     ///
     /// # Errors
     /// If the kernel refuses.
