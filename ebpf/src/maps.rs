@@ -11,9 +11,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
-    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Judgement, Led, MaglevRow, PairKey, PairRow,
-    Part, PartKey, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route, ServiceAddress,
-    ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Judgement, Led, MaglevRow, PairKey,
+    PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route,
+    ServiceAddress, ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
 
 /// A set of backends and an address: `ripstop_abi::SourceKey` after its length.

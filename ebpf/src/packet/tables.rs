@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, NO_SHARE, Part, PartKey,
-    Route, RouteKey, Services, Tables, Uplink, Work,
+    Route, RouteKey, Tables, Uplink, Work,
 };
 
 use super::apart;

@@ -328,8 +328,8 @@ pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
         Ok(false) => {}
         Err(_) => return NO_MEMORY,
     }
-    // Each fourth time: it is two more lookups.
-    if attempt & 3 == 0
+    // Not at first: it is two more lookups.
+    if attempt > 3
         && let Some(known) = tables.flow(back)
         && is_over(tables, known, back.protocol, flow.last)
     {

@@ -8,7 +8,9 @@ use std::vec::Vec;
 use core::net::IpAddr;
 
 use super::*;
+use crate::Address;
 use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
+use crate::wire::IPPROTO_TCP;
 use crate::{
     Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, IPPROTO_SCTP, IPPROTO_UDP, PacketBytes, Port,
     RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
