@@ -12,6 +12,7 @@ mod candidates;
 mod judge;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::time::{Duration, Instant};
 
 use ripstop_abi::{Address, Endpoint, FLOW_REPLY, FLOWS_EACH, Flow, FlowKey};
@@ -71,17 +72,7 @@ pub(crate) fn share_out(maps: &Maps) -> Result<Regular, Error> {
         operation: "start sharing out flows".into(),
         source,
     };
-    let mut shared = Shared {
-        flows: maps.flows.again().map_err(failed)?,
-        shares: maps.flow_shares.again().map_err(failed)?,
-        endpoints: maps.endpoints.again().map_err(failed)?,
-        each: each(maps),
-        counted: BTreeMap::new(),
-        alone: HashMap::new(),
-        looked: None,
-        pause: PAUSE,
-        looks: 0,
-    };
+    let mut shared = Shared::of(maps).map_err(failed)?;
     // Programs limit by it from the first packet on.
     shared.put(FLOWS_EACH, shared.each)?;
     let mut was_said = false;
@@ -125,6 +116,20 @@ fn sum(shares: &[(u32, u32)]) -> u64 {
 }
 
 impl Shared {
+    fn of(maps: &Maps) -> io::Result<Self> {
+        Ok(Self {
+            flows: maps.flows.again()?,
+            shares: maps.flow_shares.again()?,
+            endpoints: maps.endpoints.again()?,
+            each: each(maps),
+            counted: BTreeMap::new(),
+            alone: HashMap::new(),
+            looked: None,
+            pause: PAUSE,
+            looks: 0,
+        })
+    }
+
     fn glance(&mut self) -> Result<(), Error> {
         let Some(looked) = self.looked else {
             return self.look();
@@ -298,5 +303,79 @@ impl Shared {
 fn note(alone: &mut HashMap<FlowKey, u32>, answers: FlowKey, last: u32) {
     if alone.len() < MOST_ALONE {
         alone.insert(answers, last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use ripstop_abi::{IPPROTO_UDP, Port};
+
+    use super::*;
+    use crate::ebpf::config::Limits;
+
+    const PODS_PORT: u16 = 4000;
+
+    /// Rows of a flow that a pod began, of which nothing came for so many seconds.
+    fn flow(pods_port: u16, silent: u32) -> [(FlowKey, Flow); 2] {
+        let at = |last| Address::from(IpAddr::from([10, 244, 0, last]));
+        let [pod, node, server] = [7, 1, 9].map(at);
+        let last = now().saturating_sub(silent);
+        let key = |source, source_port, destination, destination_port| FlowKey {
+            source,
+            destination,
+            source_port: Port::from_host(source_port),
+            destination_port: Port::from_host(destination_port),
+            protocol: IPPROTO_UDP.into(),
+        };
+        let row = |key: FlowKey, flags| Flow {
+            source: key.source,
+            destination: key.destination,
+            source_port: key.source_port,
+            destination_port: key.destination_port,
+            flags,
+            last,
+            ..Flow::default()
+        };
+        let requests = key(pod, pods_port, server, 53);
+        let answers = key(server, 53, node, pods_port + 1);
+        let sent = key(node, pods_port + 1, server, 53);
+        let returned = key(server, 53, pod, pods_port);
+        [
+            (requests, row(sent, 0)),
+            (answers, row(returned, FLOW_REPLY)),
+        ]
+    }
+
+    /// The table is read while packets write to it: a request that came in between has
+    /// its answer after it.
+    #[test]
+    fn an_answer_under_way_finds_its_row() {
+        let maps = Maps::create(&Limits::default()).unwrap();
+        let mut shared = Shared::of(&maps).unwrap();
+        let put = |rows: &[(FlowKey, Flow)]| {
+            for (key, row) in rows {
+                maps.flows.put(key, row, || "a flow".into()).unwrap();
+            }
+        };
+        let has = |key: &FlowKey| maps.flows.get(key).unwrap().is_some();
+        let [over, in_use] = [flow(PODS_PORT, 500), flow(PODS_PORT + 10, 0)];
+        put(&[over, in_use].concat());
+        let [(requests, _), (answers, answer)] = over;
+        shared.look().unwrap();
+        assert_eq!([&requests, &answers].map(has), [false, true]);
+        put(&[(
+            answers,
+            Flow {
+                last: now(),
+                ..answer
+            },
+        )]);
+        shared.look().unwrap();
+        assert!(has(&answers), "an answer came");
+        shared.look().unwrap();
+        assert!(!has(&answers), "nothing came since");
+        assert_eq!(in_use.map(|(key, _)| has(&key)), [true; 2]);
     }
 }
