@@ -7,7 +7,8 @@ use ripstop_model::{HostPort, Protocol};
 
 use crate::common::{Node, ip, node, nodes};
 
-fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostPort {
+/// Leads to port 8080 of the pod.
+pub(crate) fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostPort {
     HostPort {
         host_ip: host_ip.map(ip),
         host_port,

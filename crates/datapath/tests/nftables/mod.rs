@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{Node, Pod, ip, net, service, unrestricted};
+use crate::common::{Node, Pod, net, service, unrestricted};
+use crate::host_ports::host_port;
 use crate::policies::parts::Blocks;
 use crate::policies::rows::{CLASS, EGRESS, INGRESS, Rows, any, port};
 use crate::policies::serving;
 use crate::services::{SERVICES, node, nodes, ranges, says, says_in_every_way};
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_datapath::{Datapath, EngineStatus, Error};
-use ripstop_model::{HostPort, Protocol};
+use ripstop_model::Protocol;
 use ripstop_netlink::conntrack::{Connection, Conntrack};
 use ripstop_plan::policy::Direction;
 use ripstop_plan::{FrontendKind, Outside, Tables};
@@ -115,15 +116,6 @@ fn endpoints_come_and_go() {
         assert_eq!(hits(&mut client, &c), 64);
         // Whoever is connected stays.
         assert_eq!(client.held(), "still there");
-    }
-}
-
-fn host_port(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> HostPort {
-    HostPort {
-        host_ip: host_ip.map(ip),
-        host_port,
-        container_port: 8080,
-        protocol,
     }
 }
 
