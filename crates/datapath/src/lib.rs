@@ -5,6 +5,7 @@ mod compare_policies;
 pub mod ebpf;
 mod engine;
 mod grace;
+mod lists;
 mod maglev;
 pub mod nftables;
 mod ports;

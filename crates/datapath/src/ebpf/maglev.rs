@@ -28,16 +28,13 @@ pub(crate) type Tables = maglev::Tables<Arc<[Backend]>>;
 /// that every node asks them in the same order.
 pub(crate) fn table(backends: &Arc<[Backend]>, tables: &mut Tables) -> Table {
     let size = u32::from(size(backends.len()));
-    tables.of(backends, size, || {
-        let mut hashes = Hashes::default();
-        let preference = |backend: &Backend| {
-            let hash = hashes.of(backend);
-            Preference {
-                first: (hash >> 32) as u32 % size,
-                step: hash as u32 % (size - 1) + 1,
-            }
-        };
-        backends.iter().map(preference).collect()
+    let mut hashes = Hashes::default();
+    tables.of(backends, size, |backend| {
+        let hash = hashes.of(backend);
+        Preference {
+            first: (hash >> 32) as u32 % size,
+            step: hash as u32 % (size - 1) + 1,
+        }
     })
 }
 

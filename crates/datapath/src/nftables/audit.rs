@@ -117,7 +117,7 @@ pub(super) fn audit(
     let mut pending = Vec::new();
     for (frontend, row) in rows {
         let before = engine.frontends.get(&frontend);
-        let after = row.map(|(row, port)| Placed::new(row, port, before, &mut engine.tables));
+        let after = row.map(|(row, port)| Placed::new(row, port, before, &mut engine.known));
         if before == after.as_ref() {
             continue;
         }

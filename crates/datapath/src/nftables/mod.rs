@@ -13,6 +13,7 @@ mod commit;
 mod datapath;
 mod flows;
 mod keys;
+mod known;
 mod parts;
 mod pods;
 mod policy;
@@ -48,10 +49,11 @@ use ripstop_plan::{Frontend, FrontendRow, Range};
 use crate::engine::Error;
 use crate::regular::Regular;
 use class::Class;
+use known::Known;
 use policy::Policies;
 use ranges::Interval;
 use readback::Scope;
-use rows::Placed;
+use rows::{Differing, Placed};
 use segments::Segments;
 use sets::{FAMILIES, Set};
 use sources::Sources;
@@ -96,7 +98,7 @@ pub struct NftEngine {
     /// As the kernel has them.
     frontends: BTreeMap<Frontend, Placed>,
     classes: BTreeMap<(Family, Class), usize>,
-    tables: spread::Tables,
+    known: Known,
     /// Classes that nobody is of since the last change.
     retired: BTreeSet<(Family, Class)>,
     intervals: BTreeMap<SetOf, BTreeSet<Interval>>,
@@ -133,7 +135,7 @@ impl NftEngine {
             taken: flows::Taken::default(),
             frontends: BTreeMap::new(),
             classes: BTreeMap::new(),
-            tables: spread::Tables::default(),
+            known: Known::default(),
             retired: BTreeSet::new(),
             intervals: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -219,7 +221,7 @@ impl NftEngine {
     /// is known otherwise.
     fn read_back(&mut self, scope: Scope) -> Result<readback::Raw, Error> {
         let raw = readback::raw(self.nftables.get_mut(), scope)?;
-        self.frontends = readback::placed(&readback::frontends(&raw));
+        self.frontends = readback::placed(&readback::frontends(&raw), &mut self.known.tables);
         self.classes = readback::classes(&raw)
             .into_iter()
             .map(|class| (class, 0))
@@ -263,7 +265,7 @@ impl NftEngine {
         let mut pending = Vec::new();
         for (frontend, row) in rows {
             let before = self.frontends.get(&frontend);
-            let after = row.map(|(row, port)| Placed::new(row, port, before, &mut self.tables));
+            let after = row.map(|(row, port)| Placed::new(row, port, before, &mut self.known));
             if before == after.as_ref() {
                 continue;
             }
@@ -294,10 +296,12 @@ impl NftEngine {
             *self.classes.entry(key).or_default() += 1;
         }
         let before = self.frontends.remove(&frontend);
-        let differing = rows::differing(before.as_ref(), after.as_ref(), &mut self.tables);
-        let elements = |placed: Option<&Placed>, beside| {
+        let both = before.as_ref().zip(after.as_ref());
+        let differing = both.map(|(before, after)| Differing::of(before, after, &mut self.known));
+        let elements = |placed: Option<&Placed>, beside: Option<&Placed>| {
+            let beside = beside.zip(differing.as_ref());
             placed.map_or(Vec::new(), |placed| {
-                placed.elements_beside(&frontend, beside, &differing)
+                placed.elements_beside(&frontend, beside)
             })
         };
         changes.replace(

@@ -112,10 +112,12 @@ fn take(
 }
 
 /// The frontends of which the kernel has a whole row.
-pub(super) fn placed(read: &BTreeMap<Frontend, Read>) -> BTreeMap<Frontend, Placed> {
-    let mut tables = spread::Tables::default();
+pub(super) fn placed(
+    read: &BTreeMap<Frontend, Read>,
+    tables: &mut spread::Tables,
+) -> BTreeMap<Frontend, Placed> {
     read.iter()
-        .filter_map(|(frontend, read)| Some((*frontend, read.placed(&mut tables)?)))
+        .filter_map(|(frontend, read)| Some((*frontend, read.placed(tables)?)))
         .collect()
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use ripstop_model::ObjectKey;
@@ -10,6 +9,7 @@ use ripstop_netlink::nftables::{Element, Family};
 use ripstop_plan::{Backend, Backends, Frontend, FrontendKind, FrontendRow, Outside};
 
 use super::class::{Class, Outside as OutsideClass};
+use super::known::{self, Known, Slots};
 use super::sets::Set;
 use super::{keys, spread};
 
@@ -20,9 +20,9 @@ pub(super) struct Placed {
     pub(super) row: FrontendRow,
     /// A pod's port of the node, not a service.
     pub(super) host_port: bool,
-    pub(super) inside: Vec<Backend>,
+    pub(super) inside: Slots,
     /// Of [`Outside::Local`].
-    pub(super) local: Vec<Backend>,
+    pub(super) local: Slots,
     /// How clients from outside are spread over the row's backends.
     spread: spread::Table,
 }
@@ -32,18 +32,26 @@ impl Placed {
         row: FrontendRow,
         host_port: bool,
         before: Option<&Self>,
-        tables: &mut spread::Tables,
+        known: &mut Known,
     ) -> Self {
-        let none: &[Backend] = &[];
-        let inside = before.map_or(none, |p| &p.inside);
-        let known = before.map_or(none, |p| &p.row.backends);
-        let inside = place(&row.backends, inside, known);
-        let local = match (&row.outside, before.map(|p| (&p.row.outside, &p.local))) {
-            (Outside::Cluster, _) => Vec::new(),
-            (Outside::Local(local), Some((Outside::Local(known), before))) => {
-                place(local, before, known)
+        let none = Backends::default();
+        let mut place = |of: &Backends, there: Option<(&Slots, &Backends)>| match there {
+            Some((slots, before)) => known.place(slots, [before, of]),
+            None => known.place(&Slots::default(), [&none, of]),
+        };
+        let inside = place(
+            &row.backends,
+            before.map(|placed| (&placed.inside, &placed.row.backends)),
+        );
+        let local = match &row.outside {
+            Outside::Cluster => Slots::default(),
+            Outside::Local(local) => {
+                let before = before.and_then(|placed| match &placed.row.outside {
+                    Outside::Local(known) => Some((&placed.local, known)),
+                    Outside::Cluster => None,
+                });
+                place(local, before)
             }
-            (Outside::Local(local), _) => local.to_vec(),
         };
         // A ClusterIP is rarely reached from outside, and then as from inside.
         let spreads = row.outside == Outside::Cluster
@@ -52,7 +60,7 @@ impl Placed {
         let spread = if spreads {
             let before = before.map_or(0, |placed| placed.spread.size());
             let size = spread::size(row.backends.len(), before);
-            spread::table(&row.backends, size, tables)
+            spread::table(&row.backends, size, &mut known.tables)
         } else {
             spread::Table::default()
         };
@@ -92,18 +100,19 @@ impl Placed {
 
     /// Everything that the kernel has of it.
     pub(super) fn elements(&self, frontend: &Frontend) -> Vec<(Set, Element)> {
-        self.elements_beside(frontend, None, &[])
+        self.elements_beside(frontend, None)
     }
 
     /// The same, without what there is one of for each backend or slot and is as
-    /// it is there: of ten thousand, few change. `differing` are the slots in which
-    /// both are spread differently.
+    /// it is there: of ten thousand, few change.
     pub(super) fn elements_beside(
         &self,
         frontend: &Frontend,
-        beside: Option<&Self>,
-        differing: &[usize],
+        beside: Option<(&Self, &Differing)>,
     ) -> Vec<(Set, Element)> {
+        let none = Differing::default();
+        let differing = beside.map_or(&none, |(_, differing)| differing);
+        let beside = beside.map(|(placed, _)| placed);
         let key = keys::frontend(frontend);
         let class = self.class();
         let mut elements = Vec::new();
@@ -121,16 +130,28 @@ impl Placed {
             let data = keys::result(frontend, &keys::backend(backend));
             elements.push((set, Element::pair(slot(index), data)));
         };
-        let not_there = |there: Option<&[Backend]>, index: usize, backend: &Backend| {
-            there.and_then(|there| there.get(index)) != Some(backend)
-        };
-        for (index, backend) in self.inside.iter().enumerate() {
-            if not_there(beside.map(|b| &b.inside[..]), index, backend) {
-                add(Set::Slots, index, backend);
+        let lists = [
+            (
+                Set::Slots,
+                &self.inside,
+                beside.map(|b| &b.inside),
+                &differing.inside,
+            ),
+            (
+                Set::Outer,
+                &self.local,
+                beside.map(|b| &b.local),
+                &differing.local,
+            ),
+        ];
+        for (set, slots, there, differing) in lists {
+            let new = there.map_or(0, |there| there.len())..slots.len();
+            for index in differing.iter().copied().chain(new) {
+                add(set, index, &slots[index]);
             }
         }
         let backends = &self.row.backends;
-        for index in differing {
+        for index in &*differing.spread {
             if let Some(backend) = self.spread.backend(*index, backends) {
                 add(Set::Outer, *index, backend);
             }
@@ -138,11 +159,6 @@ impl Placed {
         let common = beside.map_or(0, |beside| beside.spread.size() as usize);
         for (index, backend) in self.spread.slots_from(common, backends) {
             add(Set::Outer, index, backend);
-        }
-        for (index, backend) in self.local.iter().enumerate() {
-            if not_there(beside.map(|b| &b.local[..]), index, backend) {
-                add(Set::Outer, index, backend);
-            }
         }
         if matches!(class.outside, OutsideClass::Local(_)) {
             elements.push((Set::Preserved, Element::key(key.clone())));
@@ -190,19 +206,26 @@ impl Placed {
 
     /// All backends that packets may have been led to.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
-        self.inside.iter().chain(&self.local)
+        self.inside.iter().chain(&*self.local)
     }
 }
 
-/// The slots in which clients from outside are spread differently.
-pub(super) fn differing(
-    before: Option<&Placed>,
-    after: Option<&Placed>,
-    tables: &mut spread::Tables,
-) -> Arc<[usize]> {
-    let both = before.zip(after);
-    let differing = both.map(|(before, after)| tables.differing(before.spread(), after.spread()));
-    differing.unwrap_or_default()
+/// In which of the slots that two rows have in common they have something else.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Differing {
+    inside: known::Differing,
+    local: known::Differing,
+    spread: known::Differing,
+}
+
+impl Differing {
+    pub(super) fn of(before: &Placed, after: &Placed, known: &mut Known) -> Self {
+        Self {
+            inside: known.differing_slots(&before.inside, &after.inside),
+            local: known.differing_slots(&before.local, &after.local),
+            spread: known.differing_spread(before.spread(), after.spread()),
+        }
+    }
 }
 
 const HOST_PORT: &str = "hostPort";
@@ -230,36 +253,6 @@ fn read_comment(comment: &str) -> Option<(FrontendKind, bool, ObjectKey)> {
     let host_port = word == HOST_PORT;
     let kind = known.or(host_port.then_some(FrontendKind::NodePort))?;
     Some((kind, host_port, ObjectKey::new(namespace, name)))
-}
-
-/// Slots for `wanted`, which are sorted: who has one keeps it, unless it is
-/// behind the new end. `before` are the slots, `known` the same sorted.
-fn place(wanted: &[Backend], before: &[Backend], known: &[Backend]) -> Vec<Backend> {
-    let new = only_in_first(wanted, known);
-    let gone = only_in_first(known, wanted);
-    if let ([new], [gone]) = (&new[..], &gone[..]) {
-        // The most common change of many.
-        let mut slots = before.to_vec();
-        if let Some(slot) = slots.iter_mut().find(|slot| *slot == gone) {
-            *slot = *new;
-        }
-        return slots;
-    }
-    let mut new = new.into_iter();
-    let mut moved = before.iter().skip(wanted.len()).copied();
-    let mut next = || {
-        moved
-            .find(|backend| gone.binary_search(backend).is_err())
-            .or_else(|| new.next())
-    };
-    let slots = before.iter().take(wanted.len()).copied().map(Some);
-    let empty = std::iter::repeat(None);
-    slots
-        .chain(empty)
-        .take(wanted.len())
-        .map(|slot| slot.filter(|backend| gone.binary_search(backend).is_err()))
-        .filter_map(|slot| slot.or_else(&mut next))
-        .collect()
 }
 
 /// Of two sorted lists, without duplicates; sorted, too.
@@ -299,13 +292,13 @@ impl Read {
             slots.values().map(|(backend, _)| *backend).collect()
         };
         let sorted = |slots: &[Backend]| Backends::from(slots.to_vec());
-        let inside = backends(&self.slots);
+        let inside: Slots = backends(&self.slots).into();
         let (outside, local) = match class.outside {
             OutsideClass::Local(_) => {
                 let local = backends(&self.outer);
-                (Outside::Local(sorted(&local)), local)
+                (Outside::Local(sorted(&local)), local.into())
             }
-            OutsideClass::Same | OutsideClass::Spread(_) => (Outside::Cluster, Vec::new()),
+            OutsideClass::Same | OutsideClass::Spread(_) => (Outside::Cluster, Slots::default()),
         };
         let mut source_ranges = self.clients.clone();
         source_ranges.sort_unstable();
@@ -336,34 +329,6 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn backend(number: u8) -> Backend {
-        Backend {
-            address: [10, 244, 0, number].into(),
-            port: 80,
-        }
-    }
-
-    #[test]
-    fn who_stays_keeps_its_slot() {
-        let slots = |numbers: &[u8]| numbers.iter().copied().map(backend).collect::<Vec<_>>();
-        let cases: [(&[u8], &[u8], &[u8]); 8] = [
-            (&[3, 1, 4, 2], &[2, 4], &[4, 2]),
-            (&[3, 1, 4, 2], &[1, 2, 3], &[3, 1, 2]),
-            (&[], &[1, 2], &[1, 2]),
-            (&[1, 2], &[], &[]),
-            (&[1, 2, 3], &[2, 3], &[3, 2]),
-            (&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3, 4]),
-            (&[3, 1], &[1, 2, 3], &[3, 1, 2]),
-            (&[1, 2, 3], &[4, 5, 6], &[4, 5, 6]),
-        ];
-        for (before, wanted, after) in cases {
-            let mut known = slots(before);
-            known.sort_unstable();
-            let placed = place(&slots(wanted), &slots(before), &known);
-            assert_eq!(placed, slots(after));
-        }
-    }
 
     #[test]
     fn comments_are_read() {

@@ -1,11 +1,11 @@
 //! The tables by which clients from outside are spread: see [`crate::maglev`].
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ripstop_plan::{Backend, Backends};
 
 use super::keys;
+use crate::lists::Difference;
 use crate::maglev::{self, Preference};
 
 /// Primes. The larger the table beside the number of backends, the more even.
@@ -74,45 +74,18 @@ impl Table {
 /// A table, and the backends that it was made from.
 pub(super) type Made = (Table, Backends);
 
-/// Where in one sorted list each of another one's backends is.
-fn positions(of: &[Backend], within: &[Backend]) -> Vec<Option<u16>> {
-    let mut within = (0_u16..=u16::MAX).zip(within).peekable();
-    let position = |backend: &Backend| {
-        while within.next_if(|(_, other)| *other < backend).is_some() {}
-        let same = within.next_if(|(_, other)| *other == backend);
-        same.map(|(index, _)| index)
-    };
-    of.iter().map(position).collect()
-}
+pub(super) type Tables = maglev::Tables<Backends>;
 
-/// Tables that were made last, and what was found of them: a service has the same
-/// ones at each of its addresses.
-#[derive(Debug, Default)]
-pub(super) struct Tables {
-    made: maglev::Tables<Backends>,
-    differing: Option<([Made; 2], Arc<[usize]>)>,
-}
-
-impl Tables {
-    /// In which of the slots that both have two tables lead elsewhere.
-    pub(super) fn differing(&mut self, before: Made, after: Made) -> Arc<[usize]> {
-        let pair = [before, after];
-        if pair.iter().any(|(table, _)| table.size() == 0) {
-            return Arc::default();
-        }
-        if let Some((known, slots)) = &self.differing
-            && *known == pair
-        {
-            return slots.clone();
-        }
-        let [(before, were), (after, are)] = &pair;
-        let are = positions(were, are);
-        let slots = before.0.iter().zip(&*after.0).enumerate();
-        let differing = slots.filter(|(_, (was, is))| are[usize::from(**was)] != Some(**is));
-        let slots: Arc<[usize]> = differing.map(|(slot, _)| slot).collect();
-        self.differing = Some((pair, slots.clone()));
-        slots
-    }
+/// In which of the slots that both have two tables lead elsewhere. The difference is
+/// that of their backends.
+pub(super) fn differing(before: &Made, after: &Made, difference: &Difference) -> Vec<usize> {
+    /// None of the first table's.
+    const NEW: u32 = u32::MAX;
+    let known: Vec<u32> = (0..NEW).take(before.1.len()).collect();
+    let known = difference.apply(&known, |_| NEW);
+    let slots = before.0.0.iter().zip(&*after.0.0).enumerate();
+    let differing = slots.filter(|(_, (was, is))| known[usize::from(**is)] != u32::from(**was));
+    differing.map(|(slot, _)| slot).collect()
 }
 
 /// Of so many slots.
@@ -128,11 +101,7 @@ pub(super) fn table(backends: &Backends, size: u32, tables: &mut Tables) -> Tabl
             step: below(size - 1, hashes[1]) + 1,
         }
     };
-    Table(
-        tables
-            .made
-            .of(backends, size, || backends.iter().map(preference).collect()),
-    )
+    Table(tables.of(backends, size, preference))
 }
 
 #[cfg(test)]

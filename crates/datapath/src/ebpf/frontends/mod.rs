@@ -4,7 +4,6 @@
 //! used again, and slots that name those. A change writes the rows that differ,
 //! so that one backend of ten thousand costs as much as one of two.
 
-mod difference;
 mod plan;
 mod read;
 mod room;

@@ -8,11 +8,11 @@ use ripstop_abi::{
     ServiceAddress, Slots, SlotsKey, SourceKey, TableRow,
 };
 
-use super::difference::{Difference, Differences};
 use super::row::{Row, Wanted, chunks_of_slots};
 use crate::Error;
 use crate::ebpf::maglev;
 use crate::ebpf::maps::Maps;
+use crate::lists::{Difference, Differences};
 
 /// A frontend's change: rows to write, in the order of the fields.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub(super) fn everything(row: &Row) -> Unused {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) tables: maglev::Tables,
-    differences: Differences,
+    differences: Differences<Arc<[Backend]>>,
 }
 
 impl Known {

@@ -2,29 +2,52 @@
 //! (Eisenbud et al., "Maglev", NSDI 2016, 3.4). A table follows from its backends
 //! alone, so every node that has the same ones has the same table.
 
+mod choices;
+
+use std::ops::Deref;
 use std::sync::Arc;
+
+use crate::lists::Difference;
+use choices::Choices;
 
 /// For each entry the index of its backend, in a sorted list.
 pub(crate) type Table = Arc<[u16]>;
 
 /// Tables that were made last: a service has the same one at each of its
 /// addresses, and the one that it has is asked for when it changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tables<List> {
     /// By backends, the newest last.
     made: Vec<(List, Table)>,
+    /// Likewise what large tables are changed by.
+    choices: Vec<(List, u32, Choices)>,
 }
 
-impl<List: Clone + PartialEq> Tables<List> {
+impl<List> Default for Tables<List> {
+    fn default() -> Self {
+        Self {
+            made: Vec::new(),
+            choices: Vec::new(),
+        }
+    }
+}
+
+impl<T: Ord, List: Clone + PartialEq + Deref<Target = [T]>> Tables<List> {
     /// Few are large, and the others are soon made.
     const KEPT: usize = 4;
+    /// From so many backends on a table is kept to be changed.
+    const LARGE: usize = 512;
+    /// Entries of all that are kept for that: each takes some 70 bytes.
+    const ENTRIES: u32 = 4 << 16;
+    /// Where more than this part of the backends change, one is made anew.
+    const MANY: usize = 128;
 
     /// The table of so many entries for these backends, whose preferences are.
     pub(crate) fn of(
         &mut self,
         backends: &List,
         size: u32,
-        preferences: impl FnOnce() -> Vec<Preference>,
+        preference: impl FnMut(&T) -> Preference,
     ) -> Table {
         let mut known = self.made.iter().rev();
         let is_it =
@@ -35,8 +58,40 @@ impl<List: Clone + PartialEq> Tables<List> {
         if self.made.len() == Self::KEPT {
             self.made.remove(0);
         }
-        let table: Table = fill(preferences(), size).into();
+        let table: Table = self.make(backends, size, preference).into();
         self.made.push((backends.clone(), table.clone()));
+        table
+    }
+
+    fn make(
+        &mut self,
+        backends: &List,
+        size: u32,
+        mut preference: impl FnMut(&T) -> Preference,
+    ) -> Vec<u16> {
+        if backends.len() < Self::LARGE || !Choices::fit(backends.len(), size) {
+            return fill(backends.iter().map(preference).collect(), size);
+        }
+        let limit = backends.len() / Self::MANY;
+        let differences = self.choices.iter().enumerate().rev();
+        let found = differences
+            .filter(|(_, (_, known, _))| *known == size)
+            .find_map(|(at, (list, ..))| Some((at, Difference::at_most(limit, list, backends)?)));
+        let changed = found.and_then(|(at, difference)| {
+            let (_, _, choices) = self.choices.remove(at);
+            choices.change(&difference, |at| preference(&backends[at]))
+        });
+        let choices = changed.unwrap_or_else(|| {
+            let preferences: Vec<_> = backends.iter().map(preference).collect();
+            Choices::new(&preferences, size)
+        });
+        let table = choices.table();
+        let mut entries = size + self.choices.iter().map(|(_, size, _)| size).sum::<u32>();
+        while entries > Self::ENTRIES {
+            entries -= self.choices[0].1;
+            self.choices.remove(0);
+        }
+        self.choices.push((backends.clone(), size, choices));
         table
     }
 }
@@ -74,35 +129,56 @@ fn fill(mut preferences: Vec<Preference>, size: u32) -> Vec<u16> {
         next = if index + 1 == backends { 0 } else { index + 1 };
         index
     };
-    // Half of the way past entries that are taken would be gone for the last few
-    // that are free. To ask which of those is liked most is less work.
-    let last = size.isqrt() / 2;
-    for _ in last..size {
+    for _ in left_to_finish(size)..size {
         let index = turn();
         let Preference { first, step } = preferences[index];
         let mut entry = first;
         while taken[entry as usize] {
-            let on = entry + step;
-            // Beyond the end it begins anew; else this wraps and is the larger one.
-            entry = on.min(on.wrapping_sub(size));
+            entry = further(entry, step, size);
         }
         taken[entry as usize] = true;
         table[entry as usize] = index as u16;
         preferences[index].first = entry;
     }
     let is_free = |entry: &u32| !taken[*entry as usize];
-    let mut free: Vec<u32> = (0..size).filter(is_free).collect();
+    let free = (0..size).filter(is_free).collect();
+    finish(&mut table, free, next, backends, |index| preferences[index]);
+    table
+}
+
+/// Half of the way past entries that are taken would be gone for the last few that
+/// are free. To ask which of those is liked most is less work: [`finish`] does.
+fn left_to_finish(size: u32) -> u32 {
+    size.isqrt() / 2
+}
+
+/// So many entries on; both numbers are less than the size.
+fn further(entry: u32, step: u32, size: u32) -> u32 {
+    let on = entry + step;
+    // Beyond the end it begins anew; else this wraps and is the larger one.
+    on.min(on.wrapping_sub(size))
+}
+
+/// The turns that are left, from that of `next` on: for as many entries as are free.
+/// `liked` is asked for what of its preferences a backend has not tried yet.
+fn finish(
+    table: &mut [u16],
+    mut free: Vec<u32>,
+    mut next: usize,
+    backends: usize,
+    liked: impl Fn(usize) -> Preference,
+) {
+    let size = table.len() as u32;
     while !free.is_empty() {
-        let index = turn();
-        let liked = preferences[index];
+        let liked = liked(next);
         let inverse = inverse(liked.step, size);
         let ranks = free.iter().map(|entry| liked.rank(*entry, size, inverse));
         let Some((at, _)) = ranks.enumerate().min_by_key(|(_, rank)| *rank) else {
             break;
         };
-        table[free.swap_remove(at) as usize] = index as u16;
+        table[free.swap_remove(at) as usize] = next as u16;
+        next = if next + 1 == backends { 0 } else { next + 1 };
     }
-    table
 }
 
 /// The number by which `number` gives 1, modulo a prime: its power `prime - 2`
@@ -164,12 +240,42 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_kept() {
         let mut tables = Tables::default();
-        let preference = || vec![Preference { first: 1, step: 2 }];
-        let first = tables.of(&1, 61, preference);
-        for (other, size) in [(2, 61), (1, 251)] {
-            tables.of(&other, size, preference);
+        let preference = |_: &u16| Preference { first: 1, step: 2 };
+        let [one, other] = [[1], [2]].map(Arc::<[u16]>::from);
+        let first = tables.of(&one, 61, preference);
+        for (other, size) in [(&other, 61), (&one, 251)] {
+            tables.of(other, size, preference);
         }
-        assert!(Arc::ptr_eq(&first, &tables.of(&1, 61, preference)));
+        assert!(Arc::ptr_eq(&first, &tables.of(&one, 61, preference)));
+    }
+
+    /// Of two services in turns, whose backends come and go.
+    #[test]
+    fn large_tables_are_as_if_they_were_made_anew() {
+        const SIZE: u32 = 16_381;
+        let preference = |backend: &u32| Preference {
+            first: backend.wrapping_mul(0x9e37_79b9) % SIZE,
+            step: backend.wrapping_mul(0x85eb_ca6b) % (SIZE - 1) + 1,
+        };
+        let mut tables = Tables::default();
+        let mut services = [0..1000, 5000..5600].map(Vec::from_iter);
+        for turn in 0..40 {
+            for backends in &mut services {
+                let new = 10_000 + turn;
+                match turn % 4 {
+                    0 => backends.push(new),
+                    1 => drop(backends.remove(turn as usize * 7)),
+                    2 => drop(backends.drain(..turn as usize)),
+                    _ => backends[turn as usize] = new,
+                }
+                backends.sort_unstable();
+                let list: Arc<[u32]> = backends[..].into();
+                let table = tables.of(&list, SIZE, preference);
+                assert_eq!(*table, fill(list.iter().map(preference).collect(), SIZE));
+            }
+        }
+        let kept: u32 = tables.choices.iter().map(|(_, size, _)| size).sum();
+        assert!((SIZE..=4 << 16).contains(&kept));
     }
 
     #[test]
