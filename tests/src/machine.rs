@@ -51,9 +51,9 @@ pub fn write_manifest(yaml: &str) -> NamedTempFile {
 /// no measurement.
 ///
 /// # Panics
-/// If it gives none for 30 s.
+/// If it gives none for 120 s.
 pub fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    const LIMIT: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(120);
     let start = Instant::now();
     loop {
         if let Some(value) = holds() {

@@ -15,7 +15,7 @@ use crate::rootless;
 
 /// How long killed processes may take to end: the kernel tears down their
 /// namespaces on the way.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The file that lists a group's processes.
 const PROCS: &str = "cgroup.procs";

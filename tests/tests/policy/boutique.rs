@@ -22,6 +22,13 @@ fn online_boutique_reaches_what_its_policies_allow() {
         // Before there is a pod: each begins under them, and becomes Ready.
         stage::apply(&lab, &policies, (number, 0));
         lab.must("apply", &["-f", application.to_str().unwrap()]);
+        lab.kubectl(&[
+            "wait",
+            "deployment",
+            "--all",
+            "--for=condition=Available",
+            "--timeout=180s",
+        ]);
         let world = world(&lab);
         let pods = world.pods.keys();
         let pods = pods.map(|key| stage::pod(&lab, &key.namespace, &key.name));

@@ -11,10 +11,10 @@ use std::time::Duration;
 use ripstop_tests::load::StopAtEnd;
 use ripstop_tests::{Program, eventually, next_version, ripstop};
 
-use crate::ENGINES;
 use crate::leak::{count, sniffer};
 use crate::stage::Place;
 use crate::town::{Town, ingress};
+use crate::{ENGINES, loads_the_machine};
 
 /// In what is to be denied.
 const FORBIDDEN: &[u8] = b"forbidden";
@@ -40,6 +40,7 @@ struct Way<'a> {
 
 #[test]
 fn a_switch_is_no_gap_in_policies() {
+    let _alone = loads_the_machine();
     let town = Town::new("ebpf", &["--dual-stack"]);
     let engines = ["nftables", "ebpf", "nftables", "ebpf"];
     hold_over(&town, engines.len(), |step| {
@@ -48,7 +49,11 @@ fn a_switch_is_no_gap_in_policies() {
             .args(["--lab", town.lab.name()])
             .output()
             .expect("run ripstop");
-        assert!(output.status.success(), "{output:?}");
+        assert!(
+            output.status.success(),
+            "{output:?}\n{}",
+            town.lab.agent_logs()
+        );
     });
 }
 
@@ -58,6 +63,7 @@ fn another_version_is_no_gap_in_policies() {
     let Some(next) = next_version() else {
         return;
     };
+    let _alone = loads_the_machine();
     for engine in ENGINES {
         let program = Program::this();
         let town = Town::new(engine, &["--dual-stack", "--agent", program.link()]);

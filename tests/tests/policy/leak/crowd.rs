@@ -7,14 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 use ripstop_netlink::netns::Netns;
 use ripstop_tests::{Lab, eventually, ripstop, write_manifest};
 use serde_json::json;
 
-use super::{CROWD, Diary, ENEMY, FRIEND, PORT, sniffer};
+use super::{CROWD, Diary, ENEMY, FRIEND, PORT, again, sniffer};
 use crate::stage;
 
 /// Pods that are of this test, with their objects.
@@ -146,7 +145,7 @@ impl<'a> Crowd<'a> {
                 format!("K8S_POD_NAMESPACE=crowd;K8S_POD_NAME={name};K8S_POD_UID={uid}"),
             )
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         // A plugin that cannot reach the agent may not read.
@@ -155,15 +154,20 @@ impl<'a> Crowd<'a> {
             .take()
             .unwrap()
             .write_all(config.to_string().as_bytes());
-        plugin.wait().unwrap().success()
+        let output = plugin.wait_with_output().unwrap();
+        if !output.status.success() {
+            // Why, for who reads that it did not work in time.
+            eprintln!(
+                "{command} {id}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+        output.status.success()
     }
 
     /// Every pod sends to everybody, from before it has a link.
     pub(super) fn send(&self, to: &[IpAddr], stop: &AtomicBool, tried: &AtomicU64) {
-        while !stop.load(Ordering::Relaxed) {
-            self.send_once(to, tried);
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        again(stop, || self.send_once(to, tried));
     }
 
     pub(super) fn send_once(&self, to: &[IpAddr], tried: &AtomicU64) {
@@ -180,7 +184,7 @@ impl<'a> Crowd<'a> {
     pub(super) fn watch(&self, stop: &AtomicBool, diary: &Diary) -> u64 {
         let mut leaked = 0;
         let mut reached = BTreeSet::new();
-        while !stop.load(Ordering::Relaxed) {
+        again(stop, || {
             for member in &self.members {
                 let (bad, good) = self.frames(member);
                 leaked += bad;
@@ -190,8 +194,7 @@ impl<'a> Crowd<'a> {
                 }
             }
             self.reached.store(reached.len() as u64, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        });
         leaked
     }
 

@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use ripstop_tests::{Lab, Leftovers, Program, eventually, ripstop, write_manifest};
 
 use super::{CROWD, Crowd, FAR, Seen, count, friends_reach, others, policies, seen_while, sniffer};
-use crate::ENGINES;
 use crate::stage;
+use crate::{ENGINES, loads_the_machine};
 
 const PODS: usize = 40;
 
@@ -31,6 +31,7 @@ enum Boot {
 
 #[test]
 fn nothing_leaks_when_a_node_boots() {
+    let _alone = loads_the_machine();
     for engine in ENGINES {
         let program = Program::this();
         let far = write_manifest(&others(&[FAR]));
