@@ -47,9 +47,8 @@ spec:
     to: [{networks: [172.31.0.0/24, 'fd00:31::/64']}]
 ";
 
-/// Less than the time after which a SYN is sent again: who connects within it was
-/// let through with its first packet.
-const ONE_SYN: Duration = Duration::from_millis(900);
+/// For an answer that is to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Addresses of the machine outside, from this host number on.
 const FIRST: u16 = 20;
 const NAMES: u16 = 40;
@@ -257,7 +256,7 @@ fn resolve(from: &Place, name: &str, server: &str, kind: u8) -> Vec<u8> {
     let bound = from.netns.run(|| UdpSocket::bind(any));
     let socket = bound.expect("the namespace").expect("a socket");
     socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(PATIENCE))
         .unwrap();
     let head = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     let question = [&head[..], &wire(name), &[0, kind, 0, 1]].concat();
@@ -277,9 +276,9 @@ fn ask(from: &Place, name: &str) {
 }
 
 fn connect(from: &Place, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let tried = from.netns.run(|| TcpStream::connect_timeout(&to, ONE_SYN));
+    let tried = from.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE));
     let stream = tried.expect("the namespace")?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
@@ -317,10 +316,34 @@ fn first_packets(town: &Town) {
             assert!(connected.is_ok(), "{}: {name}: {connected:?}", town.engine);
         }
     }
+    // A first SYN that was dropped would have been sent again.
+    let unnamed = outside(101);
+    town.expect(&town.client, 101, 80, Reach::Silent);
+    let stopped = eventually("what was stopped is said", || {
+        let all = stopped(town);
+        unnamed.iter().all(|one| all.contains(one)).then_some(all)
+    });
+    for address in (2..NAMES).flat_map(|number| outside(FIRST + number)) {
+        assert!(
+            !stopped.contains(&address),
+            "{}: {address} was not reached with the first packet",
+            town.engine
+        );
+    }
     // The other node has its own server, which nobody asked.
     town.expect(&town.other, FIRST + 1, 80, Reach::Silent);
     ask(&town.other, "n1.a.cdn.example");
     town.expect(&town.other, FIRST + 1, 80, Reach::Open);
+}
+
+/// Where the client has sent what was stopped.
+fn stopped(town: &Town) -> Vec<IpAddr> {
+    let printed = town.lab.agent("node1", &["policy", "drops", "-o", "json"]);
+    let all: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    let drops = all[0]["drops"].as_array().expect("drops").iter();
+    let its = drops.filter(|one| one["pod"] == "default/client" && one["direction"] == "egress");
+    its.filter_map(|one| stage::text(&one["other"]).parse().ok())
+        .collect()
 }
 
 fn only_what_is_named(town: &Town) {

@@ -20,7 +20,7 @@ use crate::probes::{Kind, Reach};
 use crate::stage::Place;
 use crate::town::{FROM_CLIENT, Town, ingress};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
 const BRIEF: Duration = Duration::from_millis(300);
 /// More than a link carries at once, and nearly all that a datagram can be.
 const SIZES: [usize; 2] = [4000, 60_000];

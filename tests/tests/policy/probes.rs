@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::stage::Place;
 
 /// For an answer that is to come; a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For one that is not.
 const BRIEF: Duration = Duration::from_millis(200);
 /// Between two datagrams: the first can be lost to a neighbour that is asked for.

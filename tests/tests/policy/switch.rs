@@ -19,7 +19,7 @@ use crate::{ENGINES, loads_the_machine};
 /// In what is to be denied.
 const FORBIDDEN: &[u8] = b"forbidden";
 /// For what is allowed: also over a switch.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What a forbidden attempt waits.
 const BRIEF: Duration = Duration::from_millis(40);
 

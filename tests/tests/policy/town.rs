@@ -121,7 +121,7 @@ impl Town {
         let stream = from.netns.run(|| TcpStream::connect(to));
         let stream = stream.unwrap().unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_millis(500)))
+            .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
         stream
     }
