@@ -131,7 +131,7 @@ pub(super) fn audit(
     engine.finish(&mut changes, pending)?;
     engine.takeover_pending = false;
     let frontends = &engine.frontends;
-    super::state::forget_traffic(engine.nftables.get_mut(), |frontend, backend| {
+    super::state::forget_counted(engine.nftables.get_mut(), |frontend, backend| {
         let placed = frontends.get(frontend);
         placed.is_some_and(|placed| placed.backends().any(|b| b == backend))
     })?;

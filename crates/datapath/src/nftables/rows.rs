@@ -153,12 +153,12 @@ impl Placed {
         let backends = &self.row.backends;
         for index in &*differing.spread {
             if let Some(backend) = self.spread.backend(*index, backends) {
-                add(Set::Outer, *index, backend);
+                add(Set::Spread, *index, backend);
             }
         }
         let common = beside.map_or(0, |beside| beside.spread.size() as usize);
         for (index, backend) in self.spread.slots_from(common, backends) {
-            add(Set::Outer, index, backend);
+            add(Set::Spread, index, backend);
         }
         if matches!(class.outside, OutsideClass::Local(_)) {
             elements.push((Set::Preserved, Element::key(key.clone())));

@@ -208,6 +208,18 @@ impl Words {
         }
     }
 
+    /// Counts the packet for frontend and backend.
+    fn count(self, set: Set) -> E {
+        E::Dynamic {
+            set: self.set(set),
+            // Nothing that packets on several processors would write at once.
+            how: Update::Make,
+            key: self.frontend(),
+            data: None,
+            timeout_ms: 0,
+        }
+    }
+
     fn refresh(self, seconds: u32) -> E {
         self.affinity(Update::Refresh, seconds)
     }
@@ -331,7 +343,7 @@ fn find(words: Words, choose: Choose) -> Vec<E> {
                     to: words.slot(),
                 },
             ]);
-            Set::Outer
+            Set::Spread
         }
     };
     steps.extend(words.stand_in());
@@ -345,8 +357,18 @@ fn find(words: Words, choose: Choose) -> Vec<E> {
 
 /// Leads to one of the backends, for clients that come back to the one that they
 /// had if `affinity` is not 0.
+///
+/// A rule ends where there is no room for what it counts or remembers: the next one
+/// does the rest.
 fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
-    let mut steps = find(words, choose);
+    let found = find(words, choose);
+    let mut counted = found.clone();
+    counted.extend([words.reload_port(), words.count(Set::Led)]);
+    // The others' slots count themselves.
+    let ways = match choose {
+        Choose::Hash(_) => vec![(" and count", counted), ("", found)],
+        Choose::Random(..) => vec![("", found)],
+    };
     let mut rules = Vec::new();
     if affinity != 0 {
         let held = [words.source(words.client())]
@@ -370,23 +392,26 @@ fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
                 words.dnat(),
             ]);
         rules.push(Rule::new("the same as before", held));
-        let new = steps.iter().cloned().chain([
-            words.reload_port(),
-            words.source(words.client()),
-            words.affinity(Update::Remove, affinity),
-            words.refresh(affinity),
-            words.dnat(),
-        ]);
-        rules.push(Rule::new("choose and remember", new));
+        for (count, steps) in &ways {
+            let new = steps.iter().cloned().chain([
+                words.reload_port(),
+                words.source(words.client()),
+                words.affinity(Update::Remove, affinity),
+                words.refresh(affinity),
+                words.dnat(),
+            ]);
+            rules.push(Rule::new(format!("choose{count} and remember"), new));
+        }
     }
-    // With affinity: where there is no room to remember.
-    steps.push(words.dnat());
-    rules.push(Rule::new("choose", steps));
+    for (count, steps) in ways {
+        let steps = steps.into_iter().chain([words.dnat()]);
+        rules.push(Rule::new(format!("choose{count}"), steps));
+    }
     // A packet on its way may have been told of more slots than there are after a
     // change: the first one is there as long as there is any.
     let set = match choose {
         Choose::Random(set, _) => set,
-        Choose::Hash(_) => Set::Outer,
+        Choose::Hash(_) => Set::Spread,
     };
     let mut first = find(words, Choose::Random(set, 1));
     first.push(words.dnat());
@@ -565,14 +590,7 @@ fn count(family: Family) -> Rule {
         ct(CtKey::DestinationPort, asked, words.port()),
         ct(CtKey::Source(family), answers, words.found()),
         ct(CtKey::SourcePort, answers, words.found_port()),
-        E::Dynamic {
-            set: words.set(Set::Traffic),
-            // Nothing that packets on several processors would write at once.
-            how: Update::Make,
-            key: words.frontend(),
-            data: None,
-            timeout_ms: 0,
-        },
+        words.count(Set::Traffic),
     ];
     let steps = is_translated(words.client())
         .into_iter()

@@ -4,7 +4,8 @@ use ripstop_netlink::nftables::{DataKind, Family, Field, SetSpec};
 
 use Field::{Interface, Ipv4, Ipv6, Number, Port, Protocol};
 
-/// Pairs of frontend and backend whose bytes are known, per family, at most.
+/// Pairs of frontend and backend whose bytes, or connections from outside, are known,
+/// per family, at most.
 const TRAFFIC: u32 = 1 << 16;
 /// Rows of what was stopped, per family and direction, at most.
 const DENIALS: u32 = 4096;
@@ -26,8 +27,15 @@ pub(super) enum Set {
     Classes,
     /// Slot and frontend -> backend. Counts connections.
     Slots,
-    /// The same for packets from outside, where these choose otherwise.
+    /// The same for packets from outside, where these choose among others.
     Outer,
+    /// The same for packets from outside, by a consistent table. Counts nothing: to
+    /// make and end a counter takes the kernel longer than all the rest of an element,
+    /// and there are many slots for each backend, of which a change moves some.
+    Spread,
+    /// Frontend and backend of connections that were so spread; made and counted by
+    /// their first packets.
+    Led,
     /// Client and frontend -> backend; made by packets.
     Affinity,
     /// Frontend and backend: those that clients may hold. Counts connections.
@@ -74,11 +82,13 @@ pub(super) enum Set {
     DeniedIngress,
 }
 
-pub(super) const ALL: [Set; 25] = [
+pub(super) const ALL: [Set; 27] = [
     Set::Services,
     Set::Classes,
     Set::Slots,
     Set::Outer,
+    Set::Spread,
+    Set::Led,
     Set::Affinity,
     Set::Members,
     Set::Traffic,
@@ -114,7 +124,7 @@ impl Set {
     /// Where in a key the frontend begins, in sets that have one.
     pub(super) const fn frontend_at(self, family: Family) -> usize {
         match self {
-            Self::Slots | Self::Outer => 4,
+            Self::Slots | Self::Outer | Self::Spread => 4,
             Self::Affinity => super::keys::length(family),
             _ => 0,
         }
@@ -169,6 +179,15 @@ impl Set {
                 data: DataKind::Fields(backend),
                 counts: true,
                 ..of!("outer", Number, Address, Protocol, Port)
+            },
+            Self::Spread => SetSpec {
+                data: DataKind::Fields(backend),
+                ..of!("spread", Number, Address, Protocol, Port)
+            },
+            Self::Led => SetSpec {
+                dynamic: Some(TRAFFIC),
+                counts: true,
+                ..of!("led", Address, Protocol, Port, Address, Port)
             },
             Self::Affinity => SetSpec {
                 data: DataKind::Fields(backend),

@@ -25,26 +25,45 @@ pub(super) fn services(nftables: &mut Nftables) -> Result<Vec<FrontendState>, Er
     for (frontend, _, _) in affinities(nftables)? {
         *held.entry(frontend).or_default() += 1;
     }
-    let traffic = traffic(nftables)?;
+    let traffic = counted(nftables, Set::Traffic)?;
+    let spread = counted(nftables, Set::Led)?;
     let read = readback::frontends(&raw);
     let mut tables = spread::Tables::default();
     Ok(read
         .into_iter()
         .filter_map(|(frontend, read)| {
             let held = held.get(&frontend).copied().unwrap_or_default();
-            let bytes = traffic.get(&frontend);
+            let of = |counted| BTreeMap::get(counted, &frontend).unwrap_or(&none);
+            let counts = Counts {
+                traffic: of(&traffic),
+                spread: of(&spread),
+                affinities_held: held,
+            };
             let placed = read.placed(&mut tables)?;
-            state(frontend, &read, &placed, held, bytes.unwrap_or(&none))
+            state(frontend, &read, &placed, &counts)
         })
         .collect())
+}
+
+/// What packets counted of a frontend.
+struct Counts<'a> {
+    traffic: &'a BTreeMap<Backend, Counter>,
+    /// Clients from outside who were spread.
+    spread: &'a BTreeMap<Backend, Counter>,
+    affinities_held: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counter {
+    packets: u64,
+    bytes: u64,
 }
 
 fn state(
     frontend: Frontend,
     read: &Read,
     placed: &Placed,
-    affinities_held: u64,
-    bytes: &BTreeMap<Backend, u64>,
+    counts: &Counts<'_>,
 ) -> Option<FrontendState> {
     if placed.host_port {
         return None;
@@ -59,7 +78,14 @@ fn state(
         let state = |backend: &Backend| BackendState {
             backend: *backend,
             connections: counted(backend),
-            bytes: Some(count(bytes, backend)),
+            bytes: Some(
+                counts
+                    .traffic
+                    .get(backend)
+                    .copied()
+                    .unwrap_or_default()
+                    .bytes,
+            ),
         };
         let mut states: Vec<_> = backends.iter().map(state).collect();
         states.sort_by_key(|state| state.backend);
@@ -67,9 +93,12 @@ fn state(
     };
     let returned = |backend: &Backend| count(&read.members, backend);
     let is_local = matches!(class.outside, Outside::Local(_));
+    let spread = |backend: &Backend| {
+        let counter = counts.spread.get(backend).filter(|_| !is_local);
+        counter.map_or(0, |counter| counter.packets)
+    };
     let backends = with(&placed.inside, &|backend| {
-        let outside = if is_local { 0 } else { count(&outer, backend) };
-        count(&inside, backend) + outside + returned(backend)
+        count(&inside, backend) + spread(backend) + returned(backend)
     });
     let mut outside = is_local.then(|| with(&placed.local, &|backend| count(&outer, backend)));
     for state in outside.iter_mut().flatten() {
@@ -95,43 +124,52 @@ fn state(
         backends,
         outside,
         affinity: placed.row.affinity,
-        affinities_held,
+        affinities_held: counts.affinities_held,
         source_ranges: placed.row.source_ranges.clone(),
         refused,
     })
 }
 
-/// Bytes of each frontend's backends.
-fn traffic(nftables: &mut Nftables) -> Result<BTreeMap<Frontend, BTreeMap<Backend, u64>>, Error> {
-    let mut found: BTreeMap<Frontend, BTreeMap<Backend, u64>> = BTreeMap::new();
+/// What a set counted of each frontend's backends.
+fn counted(
+    nftables: &mut Nftables,
+    set: Set,
+) -> Result<BTreeMap<Frontend, BTreeMap<Backend, Counter>>, Error> {
+    let mut found: BTreeMap<Frontend, BTreeMap<Backend, Counter>> = BTreeMap::new();
     for family in FAMILIES {
-        let set = Set::Traffic.name(family);
-        for element in nftables.elements(TABLE, set).map_err(refused)? {
-            let Some((frontend, rest)) = keys::read_frontend(family, &element.key) else {
-                continue;
-            };
-            if let Some(backend) = keys::read_backend(family, rest) {
-                let bytes = found.entry(frontend).or_default();
-                bytes.insert(backend, element.bytes);
+        let elements = nftables.elements(TABLE, set.name(family));
+        for element in elements.map_err(refused)? {
+            if let Some((frontend, backend)) = pair(family, &element) {
+                let counter = Counter {
+                    packets: element.packets,
+                    bytes: element.bytes,
+                };
+                found.entry(frontend).or_default().insert(backend, counter);
             }
         }
     }
     Ok(found)
 }
 
-/// Forgets the bytes of what is no backend of a frontend any more. What packets
-/// of its last connections still count is forgotten the next time.
-pub(super) fn forget_traffic(
+/// Which frontend and backend a counter is of.
+fn pair(family: Family, element: &Element) -> Option<(Frontend, Backend)> {
+    let (frontend, rest) = keys::read_frontend(family, &element.key)?;
+    Some((frontend, keys::read_backend(family, rest)?))
+}
+
+/// Forgets what was counted of what is no backend of a frontend any more. What
+/// packets of its last connections still count is forgotten the next time.
+pub(super) fn forget_counted(
     nftables: &mut Nftables,
     is_known: impl Fn(&Frontend, &Backend) -> bool,
 ) -> Result<(), Error> {
     let mut batch = ripstop_netlink::nftables::Batch::new(TABLE);
-    for family in FAMILIES {
-        let set = Set::Traffic.name(family);
+    let sets = [Set::Traffic, Set::Led].into_iter();
+    for (set, family) in sets.flat_map(|set| FAMILIES.map(|family| (set, family))) {
+        let set = set.name(family);
         let elements = nftables.elements(TABLE, set).map_err(refused)?;
         let gone = elements.iter().filter(|element| {
-            let pair = keys::read_frontend(family, &element.key)
-                .and_then(|(frontend, rest)| Some((frontend, keys::read_backend(family, rest)?)));
+            let pair = pair(family, element);
             !pair.is_some_and(|(frontend, backend)| is_known(&frontend, &backend))
         });
         batch.delete_elements(set, gone);

@@ -226,11 +226,22 @@ fn an_audit_repairs_what_others_broke() {
         node.serve(to, Protocol::Tcp, &[backend]);
         desired.apply(&service(to, Protocol::Tcp, &[backend]));
     }
+    let there = [pod.at(8080)[0], pod.at(8081)[0]];
+    let mut spread = service("192.0.2.1:80", Protocol::Tcp, &there);
+    for row in spread.frontends.values_mut().flatten() {
+        row.kind = FrontendKind::LoadBalancer;
+    }
+    node.run(|engine| engine.apply(&spread)).unwrap();
+    desired.apply(&spread);
     let known = [pod.local.clone()];
     desired.apply(&unrestricted(&known));
     let whole = node.table();
     for (damage, repaired) in [
         ("flush map inet ripstop slots4", "frontend 10.96.0.5:80/TCP"),
+        (
+            "flush map inet ripstop spread4",
+            "frontend 192.0.2.1:80/TCP",
+        ),
         (
             "flush map inet ripstop services6",
             "frontend [fd00:96::5]:80/TCP",
