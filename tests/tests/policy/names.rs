@@ -255,9 +255,7 @@ fn resolve(from: &Place, name: &str, server: &str, kind: u8) -> Vec<u8> {
     };
     let bound = from.netns.run(|| UdpSocket::bind(any));
     let socket = bound.expect("the namespace").expect("a socket");
-    socket
-        .set_read_timeout(Some(PATIENCE))
-        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     let question = [&head[..], &wire(name), &[0, kind, 0, 1]].concat();
     let server = SocketAddr::new(server.parse().unwrap(), 53);
