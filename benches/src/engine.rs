@@ -2,16 +2,16 @@
 //! two namespaces joined by plain routed veth, and what the kernel says of the
 //! programs.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ripstop_datapath::Datapath;
 use ripstop_datapath::ebpf::{EbpfEngine, enable_stats};
 use ripstop_model::{ObjectKey, Protocol};
 use ripstop_plan::{Backend, Change, Frontend, FrontendRow};
 
-use crate::load::Pattern;
+use crate::load::{Pattern, many_files};
 use crate::paired::{Rounds, compare};
 use crate::report::{Report, Row, median};
 use crate::rig::{DIRECT_PORT, PODS, PORT, Rig, with_own_mounts};
@@ -30,12 +30,11 @@ fn measure_here(rounds: Rounds, report: &mut Report) -> Result<()> {
     report.progress("engine: loading");
     opening(&mut Rig::<EbpfEngine>::new("opening")?, report)?;
     let mut rig = Rig::<EbpfEngine>::new("load")?;
-    serve(&mut rig)?;
+    let service = lead(&mut rig, Protocol::Tcp)?;
     let _server = rig.serve(bench, 1)?;
     let routed = Routed::new()?;
     let _on_routed = routed.serve(bench, PORT)?;
     let pod = SocketAddr::new(PODS[1].parse()?, DIRECT_PORT);
-    let service = SocketAddr::new(SERVICE.parse()?, PORT);
     for (pattern, what, goals) in [
         (
             Pattern::Crr,
@@ -71,7 +70,55 @@ fn measure_here(rounds: Rounds, report: &mut Report) -> Result<()> {
     for pattern in [Pattern::Crr, Pattern::Rr] {
         rig.sample(bench, service, pattern, Duration::from_secs(1))?;
     }
-    run_times(&mut rig, report)
+    run_times(&mut rig, report)?;
+    report.progress("engine: translated flows");
+    flows(&mut rig, report)
+}
+
+/// A pod's datagrams to a service, from sockets that no hook has seen: the first of
+/// each makes a flow, the second one finds it. Nobody answers.
+fn flows(rig: &mut Rig<EbpfEngine>, report: &mut Report) -> Result<()> {
+    const FLOWS: usize = 10_000;
+    let service = lead(rig, Protocol::Udp)?;
+    many_files()?;
+    let _server = rig.in_pod(1, || UdpSocket::bind((PODS[1], PORT)))??;
+    let connected = || -> std::io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.connect(service)?;
+        Ok(socket)
+    };
+    let sockets = rig.in_pod(0, || {
+        let sockets = (0..FLOWS).map(|_| connected());
+        sockets.collect::<std::io::Result<Vec<_>>>()
+    })??;
+    let send = |rig: &mut Rig<EbpfEngine>| -> Result<f64> {
+        let before = from_pod(rig)?;
+        for socket in &sockets {
+            socket.send(b"?")?;
+        }
+        let after = from_pod(rig)?;
+        let (runs, time) = (after.0 - before.0, after.1 - before.1);
+        ensure!(runs == FLOWS as u64, "{FLOWS} datagrams, {runs} runs");
+        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+        Ok(time as f64 / runs as f64)
+    };
+    let (new, known) = (send(rig)?, send(rig)?);
+    report.add(Row {
+        what: "engine, program from_pod, the first packet of a translated flow".into(),
+        ours: format!("{new:.0} ns"),
+        peer: format!("the second: {known:.0} ns"),
+        ratio: Some((new / known).into()),
+        goal: String::new(),
+    });
+    Ok(())
+}
+
+/// How often the program ran, and for how many nanoseconds.
+fn from_pod(rig: &mut Rig<EbpfEngine>) -> Result<(u64, u64)> {
+    let all = rig.run(|engine| engine.program_stats())??;
+    let program = all.into_iter().find(|program| program.name == "from_pod");
+    let program = program.context("no program from_pod")?;
+    Ok((program.runs, program.run_time_ns))
 }
 
 /// How long an engine takes from nothing, and to adopt what is there.
@@ -133,10 +180,10 @@ fn run_times(rig: &mut Rig<EbpfEngine>, report: &mut Report) -> Result<()> {
 }
 
 /// The service in front of the second pod.
-fn serve(rig: &mut Rig<EbpfEngine>) -> Result<()> {
+fn lead(rig: &mut Rig<EbpfEngine>, protocol: Protocol) -> Result<SocketAddr> {
     let frontend = Frontend {
         address: SERVICE.parse()?,
-        protocol: Protocol::Tcp,
+        protocol,
         port: PORT,
     };
     let row = FrontendRow {
@@ -150,5 +197,5 @@ fn serve(rig: &mut Rig<EbpfEngine>) -> Result<()> {
     let mut change = Change::default();
     change.frontends.insert(frontend, Some(row));
     rig.run(|engine| engine.apply(&change))??;
-    Ok(())
+    Ok(SocketAddr::new(frontend.address, PORT))
 }

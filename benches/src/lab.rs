@@ -42,6 +42,23 @@ impl Lab {
             .context("run ripstop")
     }
 
+    /// The same, with pipes to it.
+    pub(crate) fn piped(&self, verb: &str, args: &[&str]) -> Result<Child> {
+        self.command(verb, args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run ripstop")
+    }
+
+    /// `ripstop datapath set` on every node; what it says.
+    pub(crate) fn switch(&self, engine: &str) -> Result<String> {
+        let mut command = Command::new(&self.ripstop);
+        command.args(["datapath", "set", engine, "--all", "--lab", &self.name]);
+        let output = command.output().context("run ripstop datapath")?;
+        Ok(checked(&output, "ripstop datapath set")?.trim().to_owned())
+    }
+
     fn command(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new(&self.ripstop);
         command

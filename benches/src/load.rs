@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ripstop_netlink::netns::Netns;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,7 @@ impl Sample {
 /// the server's own address.
 pub(crate) fn serve(addresses: &[SocketAddr]) -> Result<()> {
     const ACCEPTORS: usize = 4;
+    many_files()?;
     let listen = |address: &SocketAddr| {
         TcpListener::bind(address).with_context(|| format!("listen on {address}"))
     };
@@ -91,6 +93,13 @@ pub(crate) fn serve(addresses: &[SocketAddr]) -> Result<()> {
             scope.spawn(|| accept(listener, &loops, &turn));
         }
     });
+    Ok(())
+}
+
+/// As many as this process may have.
+pub(crate) fn many_files() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     Ok(())
 }
 

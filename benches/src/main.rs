@@ -20,6 +20,7 @@ mod rolling;
 mod routed;
 mod services;
 mod start;
+mod switch;
 mod throughput;
 
 use std::net::SocketAddr;
@@ -86,6 +87,8 @@ enum Part {
     Blocks,
     /// Connections and requests per second, pod to pod and through a service.
     Throughput,
+    /// From one engine to the other while 100,000 connections stay.
+    Switch,
     /// CNI ADD and DEL beside the reference plugins.
     Cni,
     /// The Online Boutique from nothing to all Ready, and the agent's memory.
@@ -110,6 +113,9 @@ enum Load {
     Probe,
     #[command(name = "load-doors", hide = true)]
     Doors,
+    /// Many connections that are kept.
+    #[command(name = "load-hold", hide = true)]
+    Hold { target: SocketAddr },
     /// One case of part `services`, for one engine.
     #[command(hide = true)]
     ServicesOf {
@@ -138,6 +144,7 @@ fn main() -> Result<()> {
         Some(Load::DnsMemory) => return dns::tell_memory(),
         Some(Load::Serve { addresses }) => return load::serve(&addresses),
         Some(Load::Probe) => return services::probe(),
+        Some(Load::Hold { target }) => return switch::hold(target),
         Some(Load::Doors) => return rolling::doors(),
         Some(Load::ServicesOf { engine, case }) => {
             let mut report = Report::new(args.output);
@@ -200,6 +207,9 @@ fn main() -> Result<()> {
     })?;
     if wanted(Part::Throughput) {
         throughput::measure(&binaries, rounds, &mut report)?;
+    }
+    if wanted(Part::Switch) {
+        switch::measure(&binaries, &mut report)?;
     }
     if wanted(Part::Cni) {
         cni::measure(&binaries, &mut report)?;

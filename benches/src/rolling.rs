@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ripstop_datapath::ebpf::EbpfEngine;
 use ripstop_datapath::nftables::NftEngine;
 use ripstop_model::{EndpointSlice, ObjectKey};
 use ripstop_plan::{PlanConfig, Planner};
 
-use crate::load::Sample;
+use crate::load::{Sample, many_files};
 use crate::objects;
 use crate::report::{Report, Row};
 use crate::rig::{Engine, Engines, Kind, PODS, PORT, Rig, Server, with_own_mounts};
@@ -149,8 +148,7 @@ impl Doors {
 /// on every port that standard input says is open.
 pub(crate) fn doors() -> Result<()> {
     const INPUT: u64 = 0;
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    many_files()?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let mut input = std::io::stdin().lines();
     epoll.add(
