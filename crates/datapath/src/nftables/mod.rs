@@ -8,6 +8,7 @@
 //! The table stays while no agent runs, and the next one adopts it.
 
 mod audit;
+mod choose;
 mod class;
 mod commit;
 mod datapath;

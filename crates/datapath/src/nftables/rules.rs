@@ -20,6 +20,7 @@ use ripstop_netlink::nftables::{
     MetaKey, Register, Update, Verdict,
 };
 
+use super::choose::{Choose, choice};
 use super::class::{Class, Outside};
 use super::pressure;
 use super::refuse;
@@ -29,8 +30,6 @@ use super::sources;
 use super::sources_nat;
 
 pub(super) const REFUSE: &str = "refuse";
-/// Every node must choose alike, and after every start.
-const HASH_SEED: u32 = 0x7269_7073;
 /// `IPS_DST_NAT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
@@ -68,7 +67,8 @@ impl Rule {
 pub(super) struct Words(pub(super) Family);
 
 impl Words {
-    fn address(self) -> u32 {
+    /// Words of an address.
+    pub(super) fn address(self) -> u32 {
         match self.0 {
             Family::V4 => 1,
             Family::V6 => 4,
@@ -87,11 +87,11 @@ impl Words {
         Register::word(2 * self.address() + 1)
     }
     /// In the place of the client's end.
-    fn slot(self) -> Register {
+    pub(super) fn slot(self) -> Register {
         Register::word(self.address() - 1)
     }
     /// Where the results of maps begin.
-    fn result(self) -> Register {
+    pub(super) fn result(self) -> Register {
         self.port()
     }
     /// Class or backend.
@@ -138,7 +138,7 @@ impl Words {
         }
     }
 
-    fn load_frontend(self) -> [E; 3] {
+    pub(super) fn load_frontend(self) -> [E; 3] {
         [
             self.destination(self.frontend()),
             E::Meta {
@@ -160,7 +160,7 @@ impl Words {
     }
 
     /// What `nft list` shows for a backend that is looked up.
-    fn stand_in(self) -> [E; 2] {
+    pub(super) fn stand_in(self) -> [E; 2] {
         [
             self.destination(self.found()),
             Self::load_port(2, self.found_port()),
@@ -168,7 +168,7 @@ impl Words {
     }
 
     /// The frontend's port, again: for `nft list` it has become a result.
-    fn reload_port(self) -> E {
+    pub(super) fn reload_port(self) -> E {
         Self::load_port(2, self.port())
     }
 
@@ -209,7 +209,7 @@ impl Words {
     }
 
     /// Counts the packet for frontend and backend.
-    fn count(self, set: Set) -> E {
+    pub(super) fn count(self, set: Set) -> E {
         E::Dynamic {
             set: self.set(set),
             // Nothing that packets on several processors would write at once.
@@ -220,11 +220,11 @@ impl Words {
         }
     }
 
-    fn refresh(self, seconds: u32) -> E {
+    pub(super) fn refresh(self, seconds: u32) -> E {
         self.affinity(Update::Refresh, seconds)
     }
 
-    fn affinity(self, how: Update, seconds: u32) -> E {
+    pub(super) fn affinity(self, how: Update, seconds: u32) -> E {
         E::Dynamic {
             set: self.set(Set::Affinity),
             how,
@@ -249,14 +249,6 @@ pub(super) fn differs(value: Register, with: impl Into<Vec<u8>>) -> E {
         how: Compare::NotEqual,
         with: with.into(),
     }
-}
-
-/// How a slot is found.
-#[derive(Clone, Copy)]
-enum Choose {
-    Random(Set, u32),
-    /// By the client's address and port.
-    Hash(u32),
 }
 
 /// The chains of a class.
@@ -317,108 +309,6 @@ pub(super) fn class(family: Family, class: Class) -> Vec<Chain> {
         rules,
     });
     chains
-}
-
-/// Looks a backend up.
-fn find(words: Words, choose: Choose) -> Vec<E> {
-    let mut steps = Vec::from(words.load_frontend());
-    let set = match choose {
-        Choose::Random(set, modulus) => {
-            steps.push(E::Random {
-                modulus,
-                to: words.slot(),
-            });
-            set
-        }
-        Choose::Hash(modulus) => {
-            // Address and source port, one after the other.
-            steps.extend([
-                words.source(words.found()),
-                Words::load_port(0, words.found_port()),
-                E::Hash {
-                    value: words.found(),
-                    length: 4 * words.address() + 4,
-                    modulus,
-                    seed: HASH_SEED,
-                    to: words.slot(),
-                },
-            ]);
-            Set::Spread
-        }
-    };
-    steps.extend(words.stand_in());
-    steps.push(E::Lookup {
-        map: words.set(set),
-        key: words.slot(),
-        to: words.result(),
-    });
-    steps
-}
-
-/// Leads to one of the backends, for clients that come back to the one that they
-/// had if `affinity` is not 0.
-///
-/// A rule ends where there is no room for what it counts or remembers: the next one
-/// does the rest.
-fn choice(words: Words, choose: Choose, affinity: u32) -> Vec<Rule> {
-    let found = find(words, choose);
-    let mut counted = found.clone();
-    counted.extend([words.reload_port(), words.count(Set::Led)]);
-    // The others' slots count themselves.
-    let ways = match choose {
-        Choose::Hash(_) => vec![(" and count", counted), ("", found)],
-        Choose::Random(..) => vec![("", found)],
-    };
-    let mut rules = Vec::new();
-    if affinity != 0 {
-        let held = [words.source(words.client())]
-            .into_iter()
-            .chain(words.load_frontend())
-            .chain(words.stand_in())
-            .chain([
-                E::Lookup {
-                    map: words.set(Set::Affinity),
-                    key: words.client(),
-                    to: words.result(),
-                },
-                words.reload_port(),
-                // Not one that is no backend any more.
-                E::Contains {
-                    set: words.set(Set::Members),
-                    key: words.frontend(),
-                    not: false,
-                },
-                words.refresh(affinity),
-                words.dnat(),
-            ]);
-        rules.push(Rule::new("the same as before", held));
-        for (count, steps) in &ways {
-            let new = steps.iter().cloned().chain([
-                words.reload_port(),
-                words.source(words.client()),
-                words.affinity(Update::Remove, affinity),
-                words.refresh(affinity),
-                words.dnat(),
-            ]);
-            rules.push(Rule::new(format!("choose{count} and remember"), new));
-        }
-    }
-    for (count, steps) in ways {
-        let steps = steps.into_iter().chain([words.dnat()]);
-        rules.push(Rule::new(format!("choose{count}"), steps));
-    }
-    // A packet on its way may have been told of more slots than there are after a
-    // change: the first one is there as long as there is any.
-    let set = match choose {
-        Choose::Random(set, _) => set,
-        Choose::Hash(_) => Set::Spread,
-    };
-    let mut first = find(words, Choose::Random(set, 1));
-    first.push(words.dnat());
-    rules.push(Rule::new("the first", first));
-    let refuse = [E::Verdict(Verdict::Goto(REFUSE.into()))];
-    rules.push(Rule::new("nobody any more", refuse));
-    rules
 }
 
 /// The chains that are always there, after those of policies. Chains come before
