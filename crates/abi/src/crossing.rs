@@ -12,7 +12,7 @@ mod stranded;
 
 use flow::{OWN, follow, open, step_aside};
 pub use flow::{begun, claimed};
-pub(crate) use perform::{Direct, carry_out};
+pub(crate) use perform::{Direct, carry_out, prohibited};
 pub use perform::{performed_v4, performed_v6};
 use read::{has_ports, marks, note_part, segment_of, with_ports};
 pub use read::{read_v4, read_v6};

@@ -1,7 +1,6 @@
 //! Packets of pods and for pods: where they go. What is addressed to a pod is
 //! decided here; everything else is [`crate::crossing`]'s.
 
-use crate::answer;
 use crate::crossing::{
     self, Direct, Packed, begun, claimed, decided_from_outside, decided_from_pod,
     decided_to_outside,
@@ -197,7 +196,7 @@ where
     }
     match denied_to_pod::<H, P>(packet, tables, came_by == 0) {
         Says::No(reason) if answers(tables, reason) => {
-            answer::refuse::<H, P>(packet, reason, true).into()
+            crossing::prohibited::<H, P>(packet, tables, reason)
         }
         Says::No(reason) => Verdict::Drop(reason).into(),
         Says::Ours => Verdict::StackAtOnce.into(),

@@ -85,6 +85,36 @@ where
         _ => {}
     }
     work.destination = *destination;
+    done::<H, P>(packet, tables, work, act)
+}
+
+/// Refuses what policies deny a packet that comes to a pod.
+#[inline(always)]
+pub(crate) fn prohibited<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    reason: DropReason,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
+    let Some(work) = tables.work() else {
+        return Verdict::Drop(reason).into();
+    };
+    let act = Packed(Packed::PROHIBIT | reason as u64);
+    done::<H, P>(packet, tables, work, act)
+}
+
+#[inline(always)]
+fn done<H: Ip, P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    work: &mut Work,
+    act: Packed,
+) -> FinalVerdict
+where
+    Frame<H>: Header,
+{
     let packed = packet.performed(tables, !H::HAS_CHECKSUM, act.0);
     let packed = work.blur(packed);
     FinalVerdict::unpack(packed, work)

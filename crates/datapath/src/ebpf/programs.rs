@@ -1,5 +1,8 @@
 //! The kernel programs: loaded once, pinned, adopted.
 
+#[cfg(test)]
+mod stacks;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
