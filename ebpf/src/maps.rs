@@ -6,13 +6,13 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
     DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Judgement, Led, MaglevRow, PairKey,
-    PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route,
+    PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route,
     ServiceAddress, ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
 
@@ -75,6 +75,8 @@ pub(crate) static OWN_ADDRESSES: HashMap<Address, u32> =
 #[map(name = "connections")]
 pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map(name = "places")]
+pub(crate) static PLACES: Array<Place> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "shares")]
 pub(crate) static SHARES: HashMap<ShareKey, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map(name = "parts")]
@@ -90,6 +92,8 @@ pub(crate) static JUDGEMENTS: PerCpuArray<Judgement> = PerCpuArray::with_max_ent
 pub(crate) static POLICING: PerCpuArray<Policing> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "work")]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "clock")]
+pub(crate) static CLOCK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "drops")]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

@@ -1,19 +1,22 @@
 //! The tables that backends are chosen from.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, Affinity, AffinityKey, Backend, BackendKey, Frontend, RouteKey, ServiceAddress,
     Services, SlotsKey, SourceKey,
 };
 
-use crate::maps::{AFFINITY, BACKENDS, FRONTENDS, MAGLEV, RANGES, SLOTS, SOURCES, Source};
+use crate::maps::{AFFINITY, BACKENDS, CLOCK, FRONTENDS, MAGLEV, RANGES, SLOTS, SOURCES, Source};
 
 /// The kernel's tables.
 pub(crate) struct Kernel;
 
+/// Ticks in a word of [`CLOCK`], the seconds of which are in the rest. They are
+/// the same again after months.
+const TICKS: u64 = !0 << 32;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Adds to a counter that all CPUs share. The target has the instruction, but
@@ -35,6 +38,17 @@ pub(crate) unsafe fn add(counter: *mut u64, count: u64) {
 pub(crate) unsafe fn add32(counter: *mut u32, count: u32) {
     // SAFETY: by the caller.
     unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(counter, count) };
+}
+
+/// Changes a word that all CPUs share if it is `from`; what it was.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn swap(word: *mut u64, from: u64, to: u64) -> u64 {
+    const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: by the caller.
+    unsafe { atomic_cxchg::<u64, ORDER, ORDER>(word, from, to).0 }
 }
 
 impl Services for Kernel {
@@ -113,12 +127,29 @@ impl Services for Kernel {
 
     #[inline(always)]
     fn now(&self) -> u32 {
+        // The clock is asked once a tick: more often it says the same. A word of
+        // both, so that it matters to nobody who writes it in between.
+        // SAFETY: no arguments.
+        let tick = unsafe { bpf_jiffies64() } << 32;
+        let known = CLOCK.get_ptr_mut(0);
+        if let Some(known) = known {
+            // SAFETY: one load of one word, this CPU's own.
+            let known = unsafe { known.read_volatile() };
+            if known & TICKS == tick {
+                return known as u32;
+            }
+        }
         // SAFETY: no arguments.
         let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
         // A division takes longer than all else here. For sixteen years, and less
         // than a millisecond and two billionths of the time wrong.
         const SECONDS: u64 = (1 << 55) / NANOSECONDS;
-        ((nanoseconds >> 20) * SECONDS >> 35) as u32
+        let now = ((nanoseconds >> 20) * SECONDS >> 35) as u32;
+        if let Some(known) = known {
+            // SAFETY: one store of one word, this CPU's own.
+            unsafe { known.write_volatile(tick | u64::from(now)) };
+        }
+        now
     }
 
     #[inline(always)]

@@ -49,9 +49,10 @@ pub use parts::{first_part, note_part};
 pub use policy::{
     BY_DAMAGE, BY_DEFAULT, BY_ITSELF, BY_NO_CONNECTION, CLASS_V4, CLASS_V6, ClassKey, Connection,
     ConnectionKey, Connections, DenialKey, DenialRow, Direction, Judgement, NO_POLICY, Outcome,
-    POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Policing,
-    PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4, asked_v6,
-    is_first, judge, judged, policed, policy_names, settled_v4, settled_v6,
+    POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, PairKey, PairRow, Place,
+    Policing, PolicyPod, PolicyState, PolicyTables, PortNode, Question, ShareKey, asked_v4,
+    asked_v6, is_first, judge, judged, noted, placed, policed, policy_names, settled_v4,
+    settled_v6,
 };
 pub use service::{Caller, Choice, Chosen, Services, choose, leads_datagrams, original, picked};
 pub use table::*;

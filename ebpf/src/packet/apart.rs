@@ -64,6 +64,20 @@ pub(super) extern "C" fn first_part(by: u32) -> u64 {
     ripstop_abi::first_part(&Kernel, by)
 }
 
+/// [`ripstop_abi::noted`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn noted(marks: u32, sides: u32) -> u32 {
+    ripstop_abi::noted(&Kernel, marks, sides)
+}
+
+/// [`ripstop_abi::placed`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn placed(act: u32) -> u32 {
+    ripstop_abi::placed(&Kernel, act)
+}
+
 /// [`ripstop_abi::judged`].
 #[unsafe(no_mangle)]
 #[inline(never)]

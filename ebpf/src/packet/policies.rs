@@ -3,15 +3,15 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
     Address, ClassKey, Connection, ConnectionKey, Connections, DenialKey, DenialRow, Judgement,
-    PairKey, PairRow, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
+    PairKey, PairRow, Place, Policing, PolicyPod, PolicyState, PolicyTables, PortNode, ShareKey,
 };
 
 use super::apart;
 use crate::maps::{
-    CONNECTIONS, DENIALS, DENIALS_LOST, JUDGEMENTS, OWN_ADDRESSES, POLICING, POLICY_CLASSES,
+    CONNECTIONS, DENIALS, DENIALS_LOST, JUDGEMENTS, OWN_ADDRESSES, PLACES, POLICING, POLICY_CLASSES,
     POLICY_PAIRS, POLICY_PODS, POLICY_PORTS, POLICY_STATE, SHARES,
 };
-use crate::services::{Kernel, add, add32};
+use crate::services::{Kernel, add, add32, swap};
 
 impl PolicyTables for Kernel {
     #[inline(always)]
@@ -104,6 +104,18 @@ impl Connections for Kernel {
     }
 
     #[inline(always)]
+    fn place(&self, index: u32) -> Option<&mut Place> {
+        // SAFETY: read and written by words; whose it is says one of them.
+        unsafe { PLACES.get_ptr_mut(index)?.as_mut() }
+    }
+
+    #[inline(always)]
+    fn change(&self, word: &mut u64, from: u64, to: u64) -> bool {
+        // SAFETY: aligned, and in a table.
+        unsafe { swap(word, from, to) == from }
+    }
+
+    #[inline(always)]
     fn count_denied(&self, key: &DenialKey, now: u32) {
         if let Some(row) = DENIALS.get_ptr_mut(key) {
             // SAFETY: aligned, and only ever added to while it is in the table.
@@ -135,6 +147,16 @@ impl Connections for Kernel {
     #[inline(always)]
     fn policed(&self, marks: u32, sides: u32) -> u32 {
         apart::policed(marks, sides)
+    }
+
+    #[inline(always)]
+    fn noted(&self, marks: u32, sides: u32) -> u32 {
+        apart::noted(marks, sides)
+    }
+
+    #[inline(always)]
+    fn placed(&self, act: u32) -> u32 {
+        apart::placed(act)
     }
 
     #[inline(always)]

@@ -5,6 +5,10 @@
 //! pods of this node the row is that of one of them, and has for the other end since
 //! when it allows the connection.
 
+pub(super) mod place;
+
+pub use place::{Place, placed};
+
 use crate::layout::layout;
 use crate::policy::{Outcome, RECEIVER, SENDER};
 use crate::table::{FlowKey, TableRow};
@@ -89,6 +93,17 @@ pub(super) enum Next {
 }
 
 impl ConnectionKey {
+    #[inline(always)]
+    pub(super) const fn new(pod: (Address, Port), other: (Address, Port), protocol: u8) -> Self {
+        Self {
+            pod: pod.0,
+            other: other.0,
+            pod_port: pod.1,
+            other_port: other.1,
+            protocol: protocol as u32,
+        }
+    }
+
     /// As the pod that sent a packet (`OUT`), or got it, sees the packet.
     #[inline(always)]
     pub(super) fn set(&mut self, ends: &FlowKey, marks: u32) {
@@ -319,16 +334,21 @@ impl Connection {
         Next::Stays { flags }
     }
 
-    /// Whether a packet in the middle of it, in this direction, changes nothing: one
-    /// was met this second, and its flags stay as they are.
+    /// Whether nothing but what a packet says of it decides about that: one was met
+    /// this second, and nobody says that it is over.
     #[inline(always)]
-    pub(super) fn is_settled(&self, out: u32, now: u32) -> bool {
-        let answers = (out != 0) == self.is_inward();
-        let both_ended = self.flags & (FIN_POD | FIN_OTHER) == FIN_POD | FIN_OTHER;
-        self.last == now
-            && self.flags & (RESET | OVER) == 0
-            && !both_ended
-            && (!answers || self.flags & REPLIED != 0)
+    pub(super) const fn goes_on(&self, now: u32) -> bool {
+        self.last == now && self.flags & (RESET | OVER) == 0
+    }
+
+    /// Another connection of the same ends: who reads it meanwhile asks the rules.
+    #[inline(always)]
+    fn replace(&mut self, row: &Self) {
+        self.set_outcome(self.outcome, 0);
+        self.set_allowed_by_other(row.other_allows);
+        self.flags = row.flags;
+        self.last = row.last;
+        self.set_outcome(row.outcome, row.generation);
     }
 
     /// Notes a packet; writes only what changes, as other CPUs read it.
@@ -420,6 +440,21 @@ pub struct Judgement {
     ingress: u8,
 }
 
+impl Default for Judgement {
+    /// Of no rules.
+    fn default() -> Self {
+        Self {
+            pod: Address::default(),
+            other: Address::default(),
+            outcome: Outcome::deny(super::BY_DAMAGE),
+            generation: 0,
+            port: Port::default(),
+            protocol: 0,
+            ingress: 0,
+        }
+    }
+}
+
 impl Judgement {
     /// How many are remembered: who asks often asks the same.
     pub const SLOTS: u32 = 256;
@@ -499,7 +534,8 @@ pub struct Policing {
     pub(super) is_known: u32,
     /// One if it is asked about as an ICMP error, not as what that is about.
     pub(super) is_error: u32,
-    reserved: u32,
+    /// One if it begins a connection and none of its ends has a row.
+    pub(super) is_new: u32,
     /// The family's ICMP.
     pub(super) icmp: u32,
     /// Seconds since boot.
@@ -544,7 +580,7 @@ impl Default for Policing {
             denied: 0,
             is_known: 0,
             is_error: 0,
-            reserved: 0,
+            is_new: 0,
             icmp: 0,
             now: 0,
             generation: 0,

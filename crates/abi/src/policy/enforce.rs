@@ -9,7 +9,8 @@ use crate::policy::connection::marks::{
 };
 use crate::policy::connection::{
     Connection, ConnectionKey, DenialKey, Judgement, Next, POLICY_ALONE, POLICY_OBSERVES,
-    POLICY_REJECTS, POLICY_RETIRED, Policing, PolicyState, ends_of_row, first,
+    POLICY_REJECTS, POLICY_RETIRED, Place, Policing, PolicyState, ends_of_row, first, place,
+    placed,
 };
 use crate::policy::read::read;
 use crate::policy::{BY_NO_CONNECTION, NO_POLICY, PolicyPod, PolicyTables, judge_side};
@@ -30,6 +31,12 @@ pub trait Connections: PolicyTables {
     /// the table is full.
     fn remember_connection(&self, key: &ConnectionKey, row: &Connection) -> bool;
     fn forget_connection(&self, key: &ConnectionKey, row: &Connection);
+    /// One of [`Place::COUNT`]. Other CPUs have the same, likewise.
+    #[expect(clippy::mut_from_ref, reason = "a row of the kernel's is everybody's")]
+    fn place(&self, index: u32) -> Option<&mut Place>;
+    /// Changes a word in one step if it still is what it was, after all that was
+    /// written before; whether it was.
+    fn change(&self, word: &mut u64, from: u64, to: u64) -> bool;
     /// What was judged last of questions with this slot, if that is remembered.
     #[inline(always)]
     fn judgement(&self, _slot: u32) -> Option<&mut Judgement> {
@@ -48,6 +55,22 @@ pub trait Connections: PolicyTables {
         Self: Tables + Sized,
     {
         policed(self, marks, sides)
+    }
+    /// [`noted`], likewise.
+    #[inline(always)]
+    fn noted(&self, marks: u32, sides: u32) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        noted(self, marks, sides)
+    }
+    /// [`placed`], likewise.
+    #[inline(always)]
+    fn placed(&self, act: u32) -> u32
+    where
+        Self: Sized,
+    {
+        placed(self, act)
     }
     /// [`judged`], likewise.
     #[inline(always)]
@@ -292,6 +315,7 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sid
     policing.key.set(&policing.ends, policing.out);
     policing.either_way = 0;
     policing.is_error = 0;
+    policing.is_new = u32::from(marks & BEGINS != 0);
     let mut row = known(tables, policing, marks);
     if row.is_none() && marks & BEGINS == 0 {
         // As the other end's, which policies are no longer about, or were first.
@@ -344,17 +368,18 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sid
         policing.ask = ask;
         return ASK;
     }
-    goes_on(tables, policing, row, marks, sides)
+    goes_on(tables, marks, sides)
 }
 
 /// The row of the connection, unless the packet begins another one.
 #[inline(always)]
 fn known<'t, T: Tables>(
     tables: &'t T,
-    policing: &Policing,
+    policing: &mut Policing,
     marks: u32,
 ) -> Option<&'t mut Connection> {
-    let row = tables.connection(&policing.key)?;
+    let row = place::known(tables, policing)?;
+    policing.is_new = 0;
     if row.is_over(policing.key.protocol, policing.now) {
         return None;
     }
@@ -366,34 +391,42 @@ fn known<'t, T: Tables>(
 }
 
 #[inline(always)]
-fn goes_on(
-    tables: &impl Tables,
-    policing: &mut Policing,
-    row: &mut Connection,
-    marks: u32,
-    sides: u32,
-) -> u32 {
-    if marks & ERROR != 0 {
-        return ALLOWED;
+fn goes_on<T: Tables>(tables: &T, marks: u32, sides: u32) -> u32 {
+    if marks & ERROR == 0 {
+        tables.noted(marks, sides);
     }
+    ALLOWED
+}
+
+/// Notes a packet that goes on in the row of its connection, which is that in
+/// [`Connections::policing`].
+#[inline(always)]
+pub fn noted<T: Tables>(tables: &T, marks: u32, sides: u32) -> u32 {
+    let Some(policing) = tables.policing() else {
+        return 0;
+    };
+    // Another CPU may have ended it just now.
+    let Some(row) = place::known(tables, policing) else {
+        return 0;
+    };
     match row.next(marks | policing.out) {
         Next::Ends if tables.policy_state().flags & POLICY_OBSERVES != 0 => {
             row.end(policing.now);
         }
         Next::Ends => {
             let is_of_both = row.is_of_both();
-            tables.forget_connection(&policing.key, row);
+            place::forget(tables, policing, row);
             if sides & (SENDER | RECEIVER) == SENDER | RECEIVER && !is_of_both {
                 // From when one of them was not asked, or from another version.
                 policing.key.set(&policing.ends, policing.out ^ OUT);
-                if let Some(row) = tables.connection(&policing.key) {
-                    tables.forget_connection(&policing.key, row);
+                if let Some(row) = place::known(tables, policing) {
+                    place::forget(tables, policing, row);
                 }
             }
         }
         Next::Stays { flags } => row.touch(flags, policing.now),
     }
-    ALLOWED
+    0
 }
 
 /// Puts what the rules are asked into its place: of the pod at one end.
@@ -506,7 +539,7 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sides: 
             policing.denial.by = policing.outcome.by();
             return DropReason::Policy as u32;
         }
-        return goes_on(tables, policing, row, marks, sides);
+        return goes_on(tables, marks, sides);
     }
     if denied != 0 {
         policing.denial.by = policing.outcome.by();
@@ -531,9 +564,7 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sides: 
     if sides & (SENDER | RECEIVER) == SENDER | RECEIVER {
         policing.row.set_of_both(policing.generation);
     }
-    if !tables.remember_connection(&policing.key, &policing.row)
-        && !pass_alone(tables, policing, marks, sides)
-    {
+    if !place::remember(tables, policing) && !pass_alone(tables, policing, marks, sides) {
         return DropReason::ConnectionsFull as u32;
     }
     ALLOWED

@@ -21,6 +21,8 @@ pub mod policy_names {
     pub const OWN: &str = "own_addresses";
     /// [`crate::ConnectionKey`] -> [`crate::Connection`].
     pub const CONNECTIONS: &str = "connections";
+    /// Index -> [`crate::Place`].
+    pub const PLACES: &str = "places";
     /// [`crate::ShareKey`] -> rows among the connections.
     pub const SHARES: &str = "shares";
     /// [`crate::DenialKey`] -> [`crate::DenialRow`].

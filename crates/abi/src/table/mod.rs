@@ -30,7 +30,7 @@ use crate::Address;
 /// Version of everything in these files; change it with any meaning. Tables of
 /// another version, or of other fields, are carried over into new ones field by
 /// field (see [`crate::Layout`]).
-pub const SCHEMA: u32 = 12 + NEXT as u32;
+pub const SCHEMA: u32 = 13 + NEXT as u32;
 
 /// What the version that does not exist has more.
 const NEXT: usize = if cfg!(feature = "next-layout") { 4 } else { 0 };
@@ -144,6 +144,8 @@ pub mod names {
     pub const PARTS: &str = "parts";
     /// One [`super::Work`] per CPU.
     pub const WORK: &str = "work";
+    /// What time it was at which tick -> u64 per CPU.
+    pub const CLOCK: &str = "clock";
     /// [`super::DropReason`](crate::DropReason) -> u64 per CPU.
     pub const DROPS: &str = "drops";
 }

@@ -9,8 +9,9 @@ use std::vec::Vec;
 use crate::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, Connection,
     ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, Frontend,
-    MaglevRow, PairKey, PairRow, Part, PartKey, Policing, PolicyPod, PolicyState, PolicyTables,
-    PortNode, Route, RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables, Uplink, Work,
+    Judgement, MaglevRow, PairKey, PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState,
+    PolicyTables, PortNode, Route, RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables,
+    Uplink, Work,
 };
 
 /// Tables in memory. Rows that are lent are leaked when they are written: tests
@@ -53,6 +54,10 @@ pub struct MemoryTables {
     pub policy_ports: HashMap<u32, PortNode>,
     pub policy_state: PolicyState,
     pub connections_of_pods: RefCell<HashMap<ConnectionKey, *mut Connection>>,
+    /// Made when they are first asked for; none are if it is not there.
+    pub places: Option<RefCell<HashMap<u32, *mut Place>>>,
+    /// What was judged, likewise.
+    pub judgements: Option<RefCell<HashMap<u32, *mut Judgement>>>,
     /// How many connections are remembered; none more if it is not none.
     pub connections_limit: Option<usize>,
     pub parts: RefCell<HashMap<PartKey, &'static Part>>,
@@ -293,6 +298,23 @@ impl PolicyTables for MemoryTables {
     }
 }
 
+impl MemoryTables {
+    /// Connections of pods, wherever they are remembered.
+    pub fn all_connections(&self) -> Vec<(ConnectionKey, Connection)> {
+        let rows = self.connections_of_pods.borrow();
+        // SAFETY: leaked when it was written.
+        let rows = rows.iter().map(|(key, row)| (*key, unsafe { **row }));
+        let mut all: Vec<_> = rows.collect();
+        if let Some(places) = &self.places {
+            let places = places.borrow();
+            // SAFETY: likewise.
+            let places = places.values().map(|place| unsafe { &**place });
+            all.extend(places.filter_map(Place::connection));
+        }
+        all
+    }
+}
+
 impl Connections for MemoryTables {
     fn policy_state(&self) -> PolicyState {
         self.policy_state
@@ -322,6 +344,30 @@ impl Connections for MemoryTables {
 
     fn forget_connection(&self, key: &ConnectionKey, _: &Connection) {
         self.connections_of_pods.borrow_mut().remove(key);
+    }
+
+    fn place(&self, index: u32) -> Option<&mut Place> {
+        let mut places = self.places.as_ref()?.borrow_mut();
+        let place = places.entry(index);
+        let place = *place.or_insert_with(|| Box::leak(Box::default()));
+        // SAFETY: as for connections.
+        Some(unsafe { &mut *place })
+    }
+
+    fn judgement(&self, slot: u32) -> Option<&mut Judgement> {
+        let mut judgements = self.judgements.as_ref()?.borrow_mut();
+        let judgement = judgements.entry(slot);
+        let judgement = *judgement.or_insert_with(|| Box::leak(Box::default()));
+        // SAFETY: as for connections.
+        Some(unsafe { &mut *judgement })
+    }
+
+    fn change(&self, word: &mut u64, from: u64, to: u64) -> bool {
+        let same = *word == from;
+        if same {
+            *word = to;
+        }
+        same
     }
 
     fn count_denied(&self, key: &DenialKey, _: u32) {

@@ -14,7 +14,7 @@ use super::sys;
 
 /// Their names in the object, and what they take (`ebpf/src/packet/apart.rs`,
 /// `ebpf/src/socket/mod.rs`).
-const GLOBAL: [(&str, Takes); 23] = [
+const GLOBAL: [(&str, Takes); 25] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
     ("claimed", Takes::Words(1)),
@@ -24,6 +24,8 @@ const GLOBAL: [(&str, Takes); 23] = [
     ("note_part", Takes::Words(1)),
     ("first_part", Takes::Words(1)),
     ("policed", Takes::Words(2)),
+    ("noted", Takes::Words(2)),
+    ("placed", Takes::Words(1)),
     ("judged", Takes::Words(1)),
     ("read_v4", Takes::PacketAnd(1)),
     ("read_v6", Takes::PacketAnd(1)),

@@ -19,7 +19,8 @@ pub struct Config {
 }
 
 /// Rows that the tables take. Memory is used for rows that exist, plus sixteen
-/// bytes for each that could, and all of it for the last two. Tables of
+/// bytes for each that could, and all of it for the last two; places of connections
+/// (`ripstop_abi::Place`) are 1 MiB. Tables of
 /// which big clusters have many rows are made smaller at first
 /// ([`Limits::at_first`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Limits {
     pub policy_pairs: u32,
     /// Rows of eight port ranges, over all rules by port.
     pub policy_ports: u32,
-    /// Connections of pods that policies are about.
+    /// Connections of pods that policies are about, but for those that have places.
     pub connections: u32,
     /// Denials that are counted one by one.
     pub denials: u32,

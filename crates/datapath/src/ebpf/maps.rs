@@ -47,6 +47,7 @@ pub(crate) struct Maps {
     sockets: OwnedFd,
     parts: OwnedFd,
     work: OwnedFd,
+    clock: OwnedFd,
     drops: OwnedFd,
 }
 
@@ -195,6 +196,7 @@ impl Maps {
             sockets: map(names::SOCKETS)?,
             parts: map(names::PARTS)?,
             work: map(names::WORK)?,
+            clock: map(names::CLOCK)?,
             drops: map(names::DROPS)?,
             policy: PolicyMaps::collect(&mut map)?,
         })
@@ -222,6 +224,7 @@ impl Maps {
             names::SOCKETS => self.sockets.as_fd(),
             names::PARTS => self.parts.as_fd(),
             names::WORK => self.work.as_fd(),
+            names::CLOCK => self.clock.as_fd(),
             names::DROPS => self.drops.as_fd(),
             other => {
                 let found = self.policy.get(other);
@@ -253,7 +256,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     ALL.into_iter().chain(policy::ALL)
 }
 
-const ALL: [&str; 19] = [
+const ALL: [&str; 20] = [
     names::ENDPOINTS,
     names::FRONTENDS,
     names::SLOTS,
@@ -272,6 +275,7 @@ const ALL: [&str; 19] = [
     names::SOCKETS,
     names::PARTS,
     names::WORK,
+    names::CLOCK,
     names::DROPS,
 ];
 
@@ -359,6 +363,7 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Form {
         names::NAMES => of::<ReverseKey, Led>(LRU, limits.reverse, 0),
         names::PARTS => of::<PartKey, Part>(LRU, PARTS, 0),
         names::WORK => scratch::<Work>(1),
+        names::CLOCK => scratch::<u64>(1),
         names::SOCKETS => of::<u32, SocketState>(SOCKETS, 0, NO_PREALLOC),
         names::DROPS => of::<u32, u64>(COUNTERS, DropReason::ALL.len() as u32, 0),
         other => policy::form(other, limits).unwrap_or_else(|| panic!("no table {other}")),

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ripstop_abi::{Field, HANDED_OVER, POLICY_ALONE, POLICY_RETIRED, RETIRED, names, policy_names};
+use ripstop_abi::{
+    Connection, ConnectionKey, Field, HANDED_OVER, Layout, POLICY_ALONE, POLICY_RETIRED, Place,
+    RETIRED, names, policy_names,
+};
 
 use super::config::Limits;
 use super::layout::{self, OldField, OldForm};
@@ -30,7 +33,11 @@ pub(crate) const OF_SOCKETS: [&str; 3] = [names::REVERSE, names::NAMES, names::C
 /// Likewise, by programs on links, of what they lead.
 pub(crate) const OF_FLOWS: [&str; 3] = [names::AFFINITY, names::FLOWS, names::PARTS];
 /// Likewise, of what they ask policies about.
-pub(crate) const OF_POLICIES: [&str; 2] = [policy_names::CONNECTIONS, policy_names::DENIALS];
+pub(crate) const OF_POLICIES: [&str; 3] = [
+    policy_names::CONNECTIONS,
+    policy_names::PLACES,
+    policy_names::DENIALS,
+];
 
 /// Values by key, as bytes.
 type Rows = HashMap<Box<[u8]>, Box<[u8]>>;
@@ -117,6 +124,10 @@ impl OldTables {
     ) -> Result<(), Error> {
         for name in names {
             let carried = carried.0.entry(name).or_default();
+            if *name == policy_names::PLACES {
+                self.carry_places(new, carried)?;
+                continue;
+            }
             self.carry(
                 name,
                 &maps::form(name, limits),
@@ -152,32 +163,54 @@ impl OldTables {
         for (old_key, old_value) in rows.iter() {
             key.carry_out(old_key, &mut to.0);
             value.carry_out(old_value, &mut to.1);
-            if let Some(carried) = &mut carried {
-                let before = carried.get(to.0.as_slice());
-                if before.is_some_and(|before| **before == to.1) {
-                    continue;
-                }
-                let mut now = vec![0; to.1.len()];
-                // SAFETY: both are as long as the new table's shape says.
-                let is_there = unsafe { sys::map_get_bytes(new, &to.0, &mut now) }.is_ok();
-                if is_there && before.is_none_or(|before| **before != now) {
-                    continue;
-                }
-                carried.insert(to.0.as_slice().into(), to.1.as_slice().into());
-            }
-            // SAFETY: both are as long as the new table's shape says.
-            let written = unsafe { sys::map_put_bytes(new, &to.0, &to.1) };
-            match written {
-                Ok(()) => {}
-                // It is smaller.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) => {
-                    whole = false;
-                    break;
-                }
-                Err(error) => return Err(failed("write", name, error)),
+            if !write(name, new, &to, carried.as_deref_mut())? {
+                whole = false;
+                break;
             }
         }
         Ok(whole)
+    }
+
+    /// Connections that have places are rows of the table here: where a place is may
+    /// be another matter in each version.
+    fn carry_places(&self, new: &Maps, carried: &mut Rows) -> Result<(), Error> {
+        const NAME: &str = policy_names::PLACES;
+        let Some(table) = self.0.get(NAME) else {
+            return Ok(());
+        };
+        let fields = &table.form.value;
+        let place = |name: &str| {
+            let found = fields.iter().find(|field| field.name == name);
+            found.filter(|field| field.size == 1).map(|f| f.offset)
+        };
+        let (Some(state), Some(protocol)) = (place(Place::STATE), place(Place::PROTOCOL)) else {
+            return Ok(());
+        };
+        let key = Moves::of(fields, ConnectionKey::FIELDS);
+        let value = Moves::of(fields, Connection::FIELDS);
+        let wide = ConnectionKey::FIELDS.iter();
+        let Some(wide) = wide.into_iter().find(|field| field.name == Place::PROTOCOL) else {
+            return Ok(());
+        };
+        let rows = table.rows().map_err(|error| failed("read", NAME, error))?;
+        let new = new.get(policy_names::CONNECTIONS);
+        let mut to = (
+            vec![0; size_of::<ConnectionKey>()],
+            vec![0; size_of::<Connection>()],
+        );
+        for (_, old) in rows.iter() {
+            if old[state] & Place::HAS_CONNECTION == 0 {
+                continue;
+            }
+            key.carry_out(old, &mut to.0);
+            let number = u32::from(old[protocol]).to_ne_bytes();
+            to.0[wide.offset..wide.offset + wide.size].copy_from_slice(&number);
+            value.carry_out(old, &mut to.1);
+            if !write(NAME, new, &to, Some(carried))? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// From here on what the programs over these tables allow is not asked about
@@ -231,6 +264,35 @@ impl OldTables {
         };
         set().map_err(|error| failed("mark", name, error))?;
         Ok(true)
+    }
+}
+
+/// Writes a row into a new table, unless it was `carried` as it is, or the new
+/// programs have made or changed it. False if the table is full: it is smaller.
+fn write(
+    name: &str,
+    new: BorrowedFd<'_>,
+    (key, value): &(Vec<u8>, Vec<u8>),
+    carried: Option<&mut Rows>,
+) -> Result<bool, Error> {
+    if let Some(carried) = carried {
+        let before = carried.get(key.as_slice());
+        if before.is_some_and(|before| **before == *value) {
+            return Ok(true);
+        }
+        let mut now = vec![0; value.len()];
+        // SAFETY: both are as long as the new table's shape says.
+        let is_there = unsafe { sys::map_get_bytes(new, key, &mut now) }.is_ok();
+        if is_there && before.is_none_or(|before| **before != now) {
+            return Ok(true);
+        }
+        carried.insert(key.as_slice().into(), value.as_slice().into());
+    }
+    // SAFETY: both are as long as the new table's shape says.
+    match unsafe { sys::map_put_bytes(new, key, value) } {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) => Ok(false),
+        Err(error) => Err(failed("write", name, error)),
     }
 }
 

@@ -1,5 +1,6 @@
 mod both_ends;
 
+use core::cell::RefCell;
 use core::net::IpAddr;
 use std::vec::Vec;
 
@@ -62,7 +63,11 @@ fn says(outcome: Outcome) -> PairRow {
 /// With what is in force on ingress and egress of the pod. Friends may, nobody
 /// else.
 fn tables(ingress: u64, egress: u64) -> MemoryTables {
-    let mut tables = MemoryTables::default();
+    let mut tables = MemoryTables {
+        places: Some(RefCell::default()),
+        judgements: Some(RefCell::default()),
+        ..MemoryTables::default()
+    };
     tables.policy_state.generation = 1;
     for names in &FAMILIES {
         let pod = Endpoint::new(LINK, [2, 0, 0, 0, 0, 7]).with_tracked(true);
@@ -212,7 +217,7 @@ fn a_change_of_the_rules_is_one_for_connections() {
 fn the_ends_of_a_connection() {
     let names = &FAMILIES[0];
     let (pod, friend) = ((names.pod, 80), (names.friend, 1000));
-    let rows = |tables: &MemoryTables| tables.connections_of_pods.borrow().len();
+    let rows = |tables: &MemoryTables| tables.all_connections().len();
     let open = || {
         let tables = tables(SIDE, SIDE);
         assert_eq!(comes(&tables, &Sample::tcp_syn(friend, pod)), PASSES);
@@ -332,6 +337,8 @@ fn a_full_table_refuses_what_needs_it() {
     let names = &FAMILIES[0];
     let full = |ingress, egress| MemoryTables {
         connections_limit: Some(0),
+        // Others have them.
+        places: None,
         ..tables(ingress, egress)
     };
     let out = Sample::tcp_syn((names.pod, 1000), (names.friend, 80));
@@ -408,7 +415,7 @@ fn errors_are_of_what_they_are_about() {
         assert_eq!(comes(&mut error(router, &asks.reversed())), DENIED);
         // From whom the pod takes anything.
         assert_eq!(comes(&mut error(names.friend, &other)), PASSES);
-        assert_eq!(tables.connections_of_pods.borrow().len(), 1);
+        assert_eq!(tables.all_connections().len(), 1);
     }
 }
 

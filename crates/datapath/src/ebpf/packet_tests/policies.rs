@@ -1,6 +1,7 @@
 //! Random policies and histories of packets: the kernel and user space decide the
 //! same of each, and remember the same.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::Sample;
 use ripstop_abi::{
     CLASS_V4, CLASS_V6, ClassKey, DropReason, NO_POLICY, Outcome, POLICY_OBSERVES, POLICY_REJECTS,
-    PairKey, PairRow, PolicyPod, PortNode, Verdict,
+    PairKey, PairRow, Place, PolicyPod, PortNode, Verdict,
 };
 
 use super::super::programs::{FROM_OUTSIDE, FROM_POD, TO_OUTSIDE, TO_POD};
@@ -153,23 +154,32 @@ impl Both {
         for (key, _) in policy.connections.rows().unwrap() {
             policy.connections.remove(&key).unwrap();
         }
+        for (index, place) in policy.places.rows().unwrap() {
+            if place.connection().is_some() {
+                let none = Place::default();
+                policy.places.put(&index, &none, String::new).unwrap();
+            }
+        }
         for (key, _) in policy.denials.rows().unwrap() {
             policy.denials.remove(&key).unwrap();
         }
         self.memory.connections_of_pods.borrow_mut().clear();
+        self.memory.places = Some(RefCell::default());
+        self.memory.judgements = Some(RefCell::default());
         self.memory.denials.borrow_mut().clear();
     }
 
     /// What both remember.
     fn remembers_the_same(&self) {
         let policy = &self.maps.policy;
-        let kernel: BTreeMap<_, _> = policy.connections.rows().unwrap().into_iter().collect();
-        let memory = self.memory.connections_of_pods.borrow();
-        let memory: BTreeMap<_, _> = memory
-            .iter()
-            // SAFETY: leaked when it was written.
-            .map(|(key, row)| (*key, unsafe { **row }))
-            .collect();
+        let kernel = policy.all_connections().unwrap().into_iter().collect();
+        let memory = self.memory.all_connections().into_iter().collect();
+        let places = policy.places.rows().unwrap();
+        let has_one = |(_, place): &(u32, Place)| place.connection().is_some();
+        assert_eq!(
+            places.iter().filter(|place| has_one(place)).count(),
+            self.memory.all_connections().len() - self.memory.connections_of_pods.borrow().len()
+        );
         let seen = |rows: BTreeMap<_, ripstop_abi::Connection>| -> Vec<_> {
             let rows = rows.into_iter();
             rows.map(|(key, row)| (key, row.is_inward(), row.is_established()))

@@ -7,9 +7,12 @@
 //!
 //! A pod may fill a quarter of the table with connections that it begins, and
 //! others, who are not asked themselves, another one with those to it: whoever
-//! begins too many leaves room for the rest. Programs count them; here they are counted anew. Where half of that is
-//! used, those go first that nobody has answered: a pod that is flooded can soon be
-//! asked again.
+//! begins too many leaves room for the rest. Programs count them; here they are
+//! counted anew. Where half of that is used, those go first that nobody has answered:
+//! a pod that is flooded can soon be asked again.
+//!
+//! Of connections that have places (`ripstop_abi::Place`) nobody has to be told:
+//! places that are not free are passed over.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

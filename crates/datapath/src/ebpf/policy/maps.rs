@@ -9,7 +9,7 @@ use aya_obj::generated::bpf_map_type::{
 };
 use ripstop_abi::{
     Address, ClassKey, Connection, ConnectionKey, DenialKey, DenialRow, Judgement, PairKey,
-    PairRow, Policing, PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
+    PairRow, Place, Policing, PolicyPod, PolicyState, PortNode, ShareKey, policy_names as names,
 };
 
 use crate::Error;
@@ -26,8 +26,9 @@ pub(crate) struct PolicyMaps {
     pub(crate) ports: Mirror<u32, PortNode>,
     pub(crate) own: Mirror<Address, u32>,
     pub(crate) state: Table<u32, PolicyState>,
-    /// Written by programs.
+    /// Written by programs: connections that have no place.
     pub(crate) connections: Table<ConnectionKey, Connection>,
+    pub(crate) places: Table<u32, Place>,
     pub(crate) denials: Table<DenialKey, DenialRow>,
     pub(crate) shares: Table<ShareKey, u32>,
     denials_lost: OwnedFd,
@@ -35,7 +36,7 @@ pub(crate) struct PolicyMaps {
     judgements: OwnedFd,
 }
 
-pub(crate) const ALL: [&str; 12] = [
+pub(crate) const ALL: [&str; 13] = [
     names::PODS,
     names::CLASSES,
     names::PAIRS,
@@ -43,12 +44,17 @@ pub(crate) const ALL: [&str; 12] = [
     names::OWN,
     names::STATE,
     names::CONNECTIONS,
+    names::PLACES,
     names::DENIALS,
     names::DENIALS_LOST,
     names::POLICING,
     names::SHARES,
     names::JUDGEMENTS,
 ];
+
+/// So that each begins where a line of memory does: the kernel lays out by pages what
+/// programs could map.
+const MMAPABLE: u32 = 1 << 10;
 
 /// Addresses of this node.
 const OWN: u32 = 1024;
@@ -71,6 +77,7 @@ impl PolicyMaps {
             own: Mirror::new(table!(names::OWN)),
             state: table!(names::STATE),
             connections: table!(names::CONNECTIONS),
+            places: table!(names::PLACES),
             denials: table!(names::DENIALS),
             denials_lost: map(names::DENIALS_LOST)?,
             policing: map(names::POLICING)?,
@@ -88,6 +95,7 @@ impl PolicyMaps {
             names::OWN => self.own.as_fd(),
             names::STATE => self.state.as_fd(),
             names::CONNECTIONS => self.connections.as_fd(),
+            names::PLACES => self.places.as_fd(),
             names::DENIALS => self.denials.as_fd(),
             names::DENIALS_LOST => self.denials_lost.as_fd(),
             names::POLICING => self.policing.as_fd(),
@@ -109,6 +117,18 @@ impl PolicyMaps {
         self.own.read()
     }
 
+    /// Connections with their rows, wherever those are; some of them twice that end
+    /// and begin right now.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn all_connections(&self) -> Result<Vec<(ConnectionKey, Connection)>, Error> {
+        let mut rows = self.connections.rows()?;
+        let places = self.places.rows()?.into_iter();
+        rows.extend(places.filter_map(|(_, place)| place.connection()));
+        Ok(rows)
+    }
+
     /// Packets that were stopped and found no room among the denials.
     pub(crate) fn denials_lost(&self) -> io::Result<u64> {
         sum_per_cpu(self.denials_lost.as_fd(), 0)
@@ -126,6 +146,7 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Option<Form> {
         names::CONNECTIONS => {
             of::<ConnectionKey, Connection>(HASH, limits.connections, NO_PREALLOC)
         }
+        names::PLACES => of::<u32, Place>(ARRAY, Place::COUNT, MMAPABLE),
         names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
         names::POLICING => scratch::<Policing>(1),

@@ -72,7 +72,7 @@ pub(crate) fn connections(
     ended: bool,
 ) -> Result<Vec<Connection>, Error> {
     let mut found = BTreeSet::new();
-    for (key, row) in maps.connections.rows()? {
+    for (key, row) in maps.all_connections()? {
         if row.is_over(key.protocol, now) || (row.has_ended() && !ended) {
             continue;
         }

@@ -1,7 +1,7 @@
 //! Connections between two pods of this node that policies are about.
 
 use super::*;
-use crate::{PortNode, ShareKey};
+use crate::{POLICY_OBSERVES, POLICY_RETIRED, PortNode, ShareKey};
 
 const PEER: &str = "10.244.1.9";
 const PEERS: [&str; 2] = [PEER, "fd00:244:1::9"];
@@ -82,11 +82,7 @@ fn passes(tables: &MemoryTables, sample: &Sample) -> bool {
 }
 
 fn rows(tables: &MemoryTables) -> Vec<(ConnectionKey, Connection)> {
-    let rows = tables.connections_of_pods.borrow();
-    // SAFETY: leaked when they were written.
-    rows.iter()
-        .map(|(key, row)| (*key, unsafe { **row }))
-        .collect()
+    tables.all_connections()
 }
 
 #[test]
@@ -253,6 +249,7 @@ fn a_full_table_asks_both() {
         ] {
             let mut tables = MemoryTables {
                 connections_limit: Some(0),
+                places: None,
                 ..two_pods()
             };
             for (pod, [ingress, egress]) in [(names.pod, of_pod), (peer, of_peer)] {
@@ -260,6 +257,75 @@ fn a_full_table_asks_both() {
                 tables.policy_pods.insert(address(pod), row);
             }
             assert_eq!(sent(&tables, &first), expect, "{of_pod:?} {of_peer:?}");
+        }
+    }
+}
+
+#[test]
+fn who_asks_the_same_again_is_answered_by_the_same_rules_alone() {
+    for (names, peer) in FAMILIES.iter().zip(PEERS) {
+        let ask = |tables: &MemoryTables, port| {
+            let first = Sample::tcp_syn((names.pod, port), (peer, 80));
+            sent(tables, &first)
+        };
+        let mut tables = two_pods();
+        for port in [1000, 1001] {
+            assert_eq!(ask(&tables, port), TO_PEER);
+        }
+        assert!(tables.connections_of_pods.borrow().is_empty(), "places");
+        let rows = rows(&tables);
+        assert_eq!(rows.len(), 2);
+        assert!(rows.iter().all(|(_, row)| row.is_of_both()), "{rows:?}");
+        let inward: Vec<bool> = rows.iter().map(|(_, row)| row.is_inward()).collect();
+        assert_eq!(inward[0], inward[1]);
+        // What neither end said before is not what the other one said.
+        let turned = Sample::tcp_syn((peer, 1000), (names.pod, 443));
+        assert_eq!(sent(&tables, &turned), DENIED);
+        // Each end by its own rules.
+        say(&mut tables, OF_PEER, PODS_CLASS, Outcome::deny(9));
+        assert_eq!(ask(&tables, 1002), DENIED);
+        say(&mut tables, OF_PEER, PODS_CLASS, PORT_80);
+        say(&mut tables, SIDE, PEERS_CLASS, Outcome::deny(9));
+        assert_eq!(ask(&tables, 1003), DENIED);
+        say(&mut tables, SIDE, PEERS_CLASS, PORT_80);
+        assert_eq!(ask(&tables, 1004), TO_PEER);
+        // What begins is somebody else's from now on.
+        tables.policy_state.flags = POLICY_RETIRED;
+        assert_eq!(ask(&tables, 1005), Verdict::Stack);
+        assert_eq!(tables.all_connections().len(), 3);
+    }
+}
+
+#[test]
+fn a_connection_leaves_its_place_with_its_last_packet() {
+    for (names, peer) in FAMILIES.iter().zip(PEERS) {
+        for (client, server) in ends(names.pod, peer) {
+            let mut tables = two_pods();
+            let (first, more) = (Sample::tcp_syn(client, server), Sample::tcp(client, server));
+            let end = Sample::tcp_fin(client, server);
+            let all = [
+                &first,
+                &answer(&first),
+                &more,
+                &more.reversed(),
+                &end.reversed(),
+                &end,
+            ];
+            for packet in all {
+                assert!(passes(&tables, packet), "{packet:?}");
+                assert_eq!(tables.all_connections().len(), 1);
+            }
+            let last = more.reversed();
+            assert!(passes(&tables, &last));
+            assert!(tables.all_connections().is_empty());
+            assert!(!passes(&tables, &last), "it is over");
+            // While somebody looks at connections that have ended it stays.
+            tables.policy_state.flags = POLICY_OBSERVES;
+            for packet in all.into_iter().chain([&last]) {
+                assert!(passes(&tables, packet), "{packet:?}");
+            }
+            let rows = rows(&tables);
+            assert!(rows.len() == 1 && rows[0].1.has_ended(), "{rows:?}");
         }
     }
 }
