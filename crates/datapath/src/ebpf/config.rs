@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ripstop_abi::Place;
+
 /// Where an engine keeps its pins and attaches its programs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,8 +21,7 @@ pub struct Config {
 }
 
 /// Rows that the tables take. Memory is used for rows that exist, plus sixteen
-/// bytes for each that could, and all of it for the last two; places of connections
-/// (`ripstop_abi::Place`) are 1 MiB. Tables of
+/// bytes for each that could, and all of it for places and the last two. Tables of
 /// which big clusters have many rows are made smaller at first
 /// ([`Limits::at_first`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Limits {
     pub policy_ports: u32,
     /// Connections of pods that policies are about, but for those that have places.
     pub connections: u32,
+    /// Their places, of [`Place::COUNT`].
+    pub places: u32,
     /// Denials that are counted one by one.
     pub denials: u32,
     /// Clients that keep their backend.
@@ -90,6 +93,7 @@ impl Default for Limits {
             policy_pairs: 524_288,
             policy_ports: 65_536,
             connections: 131_072,
+            places: Place::COUNT,
             denials: 8192,
             affinity: 8192,
             reverse: 8192,

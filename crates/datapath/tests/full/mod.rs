@@ -84,6 +84,12 @@ fn tables_grow_under_connections() {
 #[test]
 fn a_full_table_of_connections_refuses_new_ones() {
     let mut node: Node = node("connections");
+    // The first one of places, to which hardly anybody is led.
+    node.limit(Limits {
+        connections: 64,
+        places: 1,
+        ..Limits::default()
+    });
     let server = node.add_pod();
     let pods: [Pod; 5] = std::array::from_fn(|_| node.add_pod());
     let mut processes = pods.each_ref().map(Pod::process);
@@ -135,6 +141,28 @@ fn a_full_table_of_connections_refuses_new_ones() {
     for to in pods[0].at(8080) {
         assert!(!other.tcp(to).starts_with("error"));
     }
+}
+
+/// Connections of TCP begin in places, and take none of the rows.
+#[test]
+fn who_has_no_row_left_may_have_a_place() {
+    let mut node: Node = node("places");
+    let (server, pod) = (node.add_pod(), node.add_pod());
+    let (mut process, mut other) = (pod.process(), server.process());
+    other.serve(8080);
+    let mut rows = Rows::default();
+    rows.pod(&pod, [INGRESS, NOBODY]);
+    node.run(|engine| engine.apply(&rows.change())).unwrap();
+    let [to, to_v6] = server.at(8080);
+    // A quarter of the rows.
+    for (port, answered) in (20_000..20_017).zip([true; 16].into_iter().chain([false])) {
+        process.send_from(port);
+        assert_eq!(!process.udp(to).starts_with("error"), answered, "{port}");
+    }
+    process.send_from(0);
+    assert_eq!(process.hold(to), to.to_string());
+    assert!(!process.tcp(to_v6).starts_with("error"));
+    assert_eq!(process.held(), "still there");
 }
 
 /// A row that does not fit closes the pods that it is about, and no others.

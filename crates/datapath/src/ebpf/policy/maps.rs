@@ -146,7 +146,7 @@ pub(crate) fn form(name: &str, limits: &Limits) -> Option<Form> {
         names::CONNECTIONS => {
             of::<ConnectionKey, Connection>(HASH, limits.connections, NO_PREALLOC)
         }
-        names::PLACES => of::<u32, Place>(ARRAY, Place::COUNT, MMAPABLE),
+        names::PLACES => of::<u32, Place>(ARRAY, limits.places, MMAPABLE),
         names::DENIALS => of::<DenialKey, DenialRow>(HASH, limits.denials, NO_PREALLOC),
         names::DENIALS_LOST => of::<u32, u64>(PER_CPU, 1, 0),
         names::POLICING => scratch::<Policing>(1),
