@@ -107,6 +107,9 @@ const LEAVE: u32 = u32::MAX - 2;
 /// Nor this: it may go on, and is ours alone to say.
 const OURS: u32 = u32::MAX - 3;
 
+/// Nor this: it goes on in its connection, whose row notes it.
+const GOES_ON: u32 = u32::MAX - 4;
+
 /// What policies say of a packet.
 pub(crate) enum Says {
     Yes,
@@ -260,6 +263,13 @@ pub fn policed(tables: &impl Tables, marks: u32, sides: u32) -> u32 {
         answer = concluded(tables, policing, marks, sides);
         answer = policing.blur(answer);
     }
+    if answer == GOES_ON {
+        // From here and not from where it is said: programs' stacks are small.
+        if marks & ERROR == 0 {
+            tables.noted(marks, sides);
+        }
+        answer = ALLOWED;
+    }
     if answer == ALLOWED && marks & FIRST_PART != 0 {
         describe_part(tables, policing);
         if sides & SENDER != 0 {
@@ -368,7 +378,7 @@ fn by_connection<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sid
         policing.ask = ask;
         return ASK;
     }
-    goes_on(tables, marks, sides)
+    GOES_ON
 }
 
 /// The row of the connection, unless the packet begins another one.
@@ -390,14 +400,6 @@ fn known<'t, T: Tables>(
     Some(row)
 }
 
-#[inline(always)]
-fn goes_on<T: Tables>(tables: &T, marks: u32, sides: u32) -> u32 {
-    if marks & ERROR == 0 {
-        tables.noted(marks, sides);
-    }
-    ALLOWED
-}
-
 /// Notes a packet that goes on in the row of its connection, which is that in
 /// [`Connections::policing`].
 #[inline(always)]
@@ -406,7 +408,7 @@ pub fn noted<T: Tables>(tables: &T, marks: u32, sides: u32) -> u32 {
         return 0;
     };
     // Another CPU may have ended it just now.
-    let Some(row) = place::known(tables, policing) else {
+    let Some(row) = place::find(tables, &policing.key) else {
         return 0;
     };
     match row.next(marks | policing.out) {
@@ -414,13 +416,19 @@ pub fn noted<T: Tables>(tables: &T, marks: u32, sides: u32) -> u32 {
             row.end(policing.now);
         }
         Next::Ends => {
-            let is_of_both = row.is_of_both();
-            place::forget(tables, policing, row);
-            if sides & (SENDER | RECEIVER) == SENDER | RECEIVER && !is_of_both {
-                // From when one of them was not asked, or from another version.
+            // From when one of them was not asked, or from another version.
+            let two = sides & (SENDER | RECEIVER) == SENDER | RECEIVER && !row.is_of_both();
+            let (mut row, mut more) = (row, policing.blur(two.into()));
+            loop {
+                place::forget(tables, &policing.key, row);
+                if more == 0 {
+                    break;
+                }
+                more = 0;
                 policing.key.set(&policing.ends, policing.out ^ OUT);
-                if let Some(row) = place::known(tables, policing) {
-                    place::forget(tables, policing, row);
+                match place::find(tables, &policing.key) {
+                    Some(other) => row = other,
+                    None => break,
                 }
             }
         }
@@ -503,10 +511,13 @@ pub fn judged<T: Connections>(tables: &T, inward: u32) -> u32 {
     let Some(policing) = tables.policing() else {
         return 0;
     };
-    let asked = policing.denial;
+    // Where it is: a program's stack has no room for another one.
+    let Some(Policing { denial: asked, .. }) = tables.policing() else {
+        return 0;
+    };
     let before = tables.judgement(asked.slot());
     if let Some(before) = &before
-        && before.is_about(&asked, policing.generation)
+        && before.is_about(asked, policing.generation)
     {
         policing.outcome = before.outcome;
         return policing.outcome.is_allowed().into();
@@ -515,7 +526,7 @@ pub fn judged<T: Connections>(tables: &T, inward: u32) -> u32 {
     let about = (asked.protocol, asked.port);
     policing.outcome = judge_side(tables, (&asked.pod, inward), &asked.other, about, blur);
     if let Some(before) = before {
-        before.set(&asked, policing.generation, policing.outcome);
+        before.set(asked, policing.generation, policing.outcome);
     }
     policing.outcome.is_allowed().into()
 }
@@ -539,7 +550,7 @@ fn concluded<T: Tables>(tables: &T, policing: &mut Policing, marks: u32, sides: 
             policing.denial.by = policing.outcome.by();
             return DropReason::Policy as u32;
         }
-        return goes_on(tables, marks, sides);
+        return GOES_ON;
     }
     if denied != 0 {
         policing.denial.by = policing.outcome.by();

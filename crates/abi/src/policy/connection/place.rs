@@ -180,12 +180,18 @@ pub(in crate::policy) fn leave(tables: &impl Connections, key: &ConnectionKey) -
     true
 }
 
+/// Forgets a connection, whose row is this.
+#[inline(always)]
+pub(in crate::policy) fn forget(tables: &impl Connections, key: &ConnectionKey, row: &Connection) {
+    if !leave(tables, key) {
+        tables.forget_connection(key, row);
+    }
+}
+
 /// What is done by [`placed`]: the place of the connection is found,
-pub(in crate::policy) const FIND: u32 = 0;
-/// is left,
-pub(in crate::policy) const LEAVE: u32 = 1;
+const FIND: u32 = 0;
 /// or gets a row, in the place of any other of that key.
-const PUT: u32 = 2;
+const PUT: u32 = 1;
 
 /// What is done about the place of the connection in [`Connections::policing`]: one
 /// more than its number, or zero if it has none.
@@ -196,11 +202,6 @@ pub fn placed(tables: &impl Connections, act: u32) -> u32 {
     };
     let key = &policing.key;
     let done = match (act, place(tables, key)) {
-        (LEAVE, Some((place, id))) => {
-            // Unless another CPU was first.
-            tables.change(&mut place.id, id, id & TIMES);
-            true
-        }
         (PUT, Some((place, _))) => {
             place.row.replace(&policing.row);
             true
@@ -226,14 +227,6 @@ pub(in crate::policy) fn known<'t>(
     match tables.placed(FIND) {
         0 => tables.connection(&policing.key),
         found => Some(&mut tables.place(found - 1)?.row),
-    }
-}
-
-/// Forgets the connection in [`Connections::policing`], whose row is this.
-#[inline(always)]
-pub(in crate::policy) fn forget(tables: &impl Connections, policing: &Policing, row: &Connection) {
-    if tables.placed(LEAVE) == 0 {
-        tables.forget_connection(&policing.key, row);
     }
 }
 

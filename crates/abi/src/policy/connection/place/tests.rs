@@ -49,10 +49,8 @@ fn put(tables: &MemoryTables, key: &ConnectionKey, row: &Connection, is_new: boo
 }
 
 fn end(tables: &MemoryTables, key: &ConnectionKey) {
-    let policing = tables.policing().unwrap();
-    policing.key = *key;
-    forget(tables, policing, &row(NOW));
-    assert!(known(tables, policing).is_none());
+    forget(tables, key, &row(NOW));
+    assert!(find(tables, key).is_none());
 }
 
 fn in_table(tables: &MemoryTables) -> Vec<ConnectionKey> {
