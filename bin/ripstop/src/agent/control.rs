@@ -29,6 +29,9 @@ use super::thread;
 
 /// How long the agent may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// And for another engine: with a hundred thousand connections it takes seconds, on
+/// a machine that has no time for it minutes.
+const SWITCH: Duration = Duration::from_secs(180);
 /// Of the main thread, for its part of a status.
 const BRIEF: Duration = Duration::from_millis(200);
 /// Of a client, for its question; none is a question for the status.
@@ -155,7 +158,10 @@ fn tell(mut stream: UnixStream, sources: &Sources, main: &Sender<Input>) -> std:
         Ask::DnsQuery(query) => value(query.answer(&sources.names, &sources.pods.pods())),
         Ask::DnsLog(log) => value(log.read(&sources.names, &sources.pods.pods())),
         Ask::Machine => value(Ok(machine::gather())),
-        ask => ask_main(ask, main, PATIENCE),
+        ask => {
+            let patience = patience(&ask);
+            ask_main(ask, main, patience)
+        }
     });
     let reply = match reply {
         Ok(value) => Reply::Ok(value),
@@ -169,6 +175,13 @@ fn value<T: Serialize>(answer: Result<T>) -> Result<Value, String> {
     answer
         .and_then(|value| Ok(serde_json::to_value(value)?))
         .map_err(|error| format!("{error:#}"))
+}
+
+fn patience(ask: &Ask) -> Duration {
+    match ask {
+        Ask::SetDatapath { .. } => SWITCH,
+        _ => PATIENCE,
+    }
 }
 
 fn ask_main(ask: Ask, main: &Sender<Input>, patience: Duration) -> Result<Value, String> {
@@ -189,7 +202,7 @@ pub(crate) fn ask<T: DeserializeOwned>(run_dir: &Path, ask: &Ask) -> Result<T> {
     let mut stream = UnixStream::connect(&path)
         .with_context(|| format!("no agent answers at {}", path.display()))?;
     let what = || format!("answer from {}", path.display());
-    stream.set_read_timeout(Some(PATIENCE + QUESTION))?;
+    stream.set_read_timeout(Some(patience(ask) + QUESTION))?;
     serde_json::to_writer(&stream, ask).with_context(what)?;
     stream.shutdown(Shutdown::Write)?;
     let mut text = String::new();
