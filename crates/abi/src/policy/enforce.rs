@@ -8,9 +8,11 @@ use crate::policy::connection::marks::{
     BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, LOCAL, NODE, OUT, RESETS,
 };
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, Judgement, Next, POLICY_ALONE, POLICY_OBSERVES,
-    POLICY_REJECTS, POLICY_RETIRED, Place, Policing, PolicyState, ends_of_row, first, place,
-    placed,
+    Connection, ConnectionKey, Next, Place, ends_of_row, first, place, placed,
+};
+use crate::policy::question::{
+    DenialKey, Judgement, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED, Policing,
+    PolicyState,
 };
 use crate::policy::read::read;
 use crate::policy::{BY_NO_CONNECTION, NO_POLICY, PolicyPod, PolicyTables, judge_side};
@@ -106,7 +108,6 @@ const ASK: u32 = u32::MAX - 1;
 const LEAVE: u32 = u32::MAX - 2;
 /// Nor this: it may go on, and is ours alone to say.
 const OURS: u32 = u32::MAX - 3;
-
 /// Nor this: it goes on in its connection, whose row notes it.
 const GOES_ON: u32 = u32::MAX - 4;
 

@@ -7,18 +7,20 @@
 
 mod connection;
 mod enforce;
+mod question;
 mod read;
 mod rows;
 mod settled;
 
-pub use connection::{
-    Connection, ConnectionKey, DenialKey, DenialRow, Judgement, POLICY_ALONE, POLICY_OBSERVES,
-    POLICY_REJECTS, POLICY_RETIRED, Place, Policing, PolicyState, ShareKey, is_first, placed,
-};
+pub use connection::{Connection, ConnectionKey, Place, is_first, placed};
 pub use enforce::{Connections, asked_v4, asked_v6, judged, noted, policed};
 pub(crate) use enforce::{
     RECEIVER, RENUMBERED_SENDER, SENDER, Says, TO_STACK, TRANSLATED_SENDER, answers, denied,
     denied_to_pod, got_by, sent_by,
+};
+pub use question::{
+    DenialKey, DenialRow, Judgement, POLICY_ALONE, POLICY_OBSERVES, POLICY_REJECTS, POLICY_RETIRED,
+    Policing, PolicyState, ShareKey,
 };
 pub use rows::{ClassKey, Outcome, PairKey, PairRow, PolicyPod, PortNode, policy_names};
 pub use settled::{settled_v4, settled_v6};

@@ -5,8 +5,8 @@ use crate::Port;
 use crate::packet::Packet;
 use crate::parts::inside;
 use crate::policy::SENDER;
-use crate::policy::connection::Policing;
 use crate::policy::connection::marks::{BEGINS, ENDS, ERROR, FIRST_PART, LATER_PART, RESETS};
+use crate::policy::question::Policing;
 use crate::wire::{
     ETH_LEN, Frame, Header, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Icmp, Ip, Ports, TCP_ACK,
     TCP_FIN, TCP_RST, TCP_SYN, Tcp,

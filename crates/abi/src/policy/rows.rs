@@ -2,8 +2,9 @@
 
 use core::hint::black_box;
 
+use crate::Address;
 use crate::layout::layout;
-use crate::{Address, TableRow};
+use crate::table::table_rows;
 
 /// Names of the tables, as [`crate::names`].
 pub mod policy_names {
@@ -234,15 +235,6 @@ impl PortNode {
         }
         self.next[(Self::RANGES - 1 - later) & (Self::RANGES - 1)]
     }
-}
-
-macro_rules! table_rows {
-    ($($type:ty: $size:literal),+ $(,)?) => {$(
-        // SAFETY: plain integers throughout; without padding, as the sum of its
-        // fields' sizes is the size that is asserted here.
-        unsafe impl TableRow for $type {}
-        const _: () = assert!(size_of::<$type>() == $size);
-    )+};
 }
 
 table_rows! {

@@ -7,9 +7,9 @@ use crate::Address;
 use crate::forward::Tables;
 use crate::packet::Packet;
 use crate::policy::connection::{
-    Connection, ConnectionKey, DenialKey, Next, POLICY_ALONE, POLICY_OBSERVES, POLICY_RETIRED,
-    ends_of_row, first, marks, place,
+    Connection, ConnectionKey, Next, ends_of_row, first, marks, place,
 };
+use crate::policy::question::{DenialKey, POLICY_ALONE, POLICY_OBSERVES, POLICY_RETIRED};
 use crate::policy::{RECEIVER, SENDER};
 use crate::wire::{
     Frame, Header, IPPROTO_TCP, IPPROTO_UDP, Ip, Ipv4, Ipv6, Ports, TCP_ACK, TCP_FIN, TCP_RST,

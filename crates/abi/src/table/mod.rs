@@ -47,14 +47,16 @@ pub unsafe trait TableRow: Copy + Sync + 'static {
     }
 }
 
+/// Rows with their sizes in bytes.
 macro_rules! table_rows {
     ($($type:ty: $size:expr),+ $(,)?) => {$(
         // SAFETY: plain integers throughout; without padding, as the sum of its
         // fields' sizes is the size that is asserted here.
-        unsafe impl TableRow for $type {}
+        unsafe impl $crate::TableRow for $type {}
         const _: () = assert!(size_of::<$type>() == $size);
     )+};
 }
+pub(crate) use table_rows;
 
 table_rows! {
     Address: 16,

@@ -10,11 +10,12 @@
 
 use core::mem::offset_of;
 
-use super::{Connection, ConnectionKey, Policing};
+use super::{Connection, ConnectionKey};
 use crate::Address;
 use crate::layout::{Field, Layout, fields};
 use crate::policy::enforce::Connections;
-use crate::table::TableRow;
+use crate::policy::question::Policing;
+use crate::table::table_rows;
 use crate::wire::IPPROTO_TCP;
 
 /// As long as a line of memory.
@@ -230,10 +231,9 @@ pub(in crate::policy) fn known<'t>(
     }
 }
 
-// SAFETY: plain integers throughout; without padding, as the sum of its fields'
-// sizes is the size that is asserted here.
-unsafe impl TableRow for Place {}
-const _: () = assert!(size_of::<Place>() == 64);
+table_rows! {
+    Place: 64,
+}
 
 impl Layout for Place {
     /// With those of [`ConnectionKey`] and [`Connection`] by themselves: who reads
