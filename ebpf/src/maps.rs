@@ -3,6 +3,7 @@
 //! The numbers of rows are the loader's to set.
 
 use core::cell::UnsafeCell;
+use core::ptr::read_volatile;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
@@ -11,7 +12,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
-    DenialKey, DenialRow, Endpoint, Flow, FlowKey, Frontend, Judgement, Led, MaglevRow, PairKey,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, FlowPorts, Frontend, Gap, Judgement, Led, MaglevRow, PairKey,
     PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route,
     ServiceAddress, ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
@@ -118,12 +119,18 @@ pub(crate) struct SocketStorage(pub(crate) UnsafeCell<bpf_map_def>);
 // that of the kernel's map.
 unsafe impl Sync for SocketStorage {}
 
+const NO_PORTS: FlowPorts = FlowPorts {
+    first: 0,
+    count: 0,
+    gaps: [Gap { first: 0, count: 0 }; 3],
+};
+
 /// Set by the loader.
 #[unsafe(no_mangle)]
 static CONFIG: Global<Config> = Global::new(Config {
     node_netns: 0,
-    first_port: 0,
-    ports: 0,
+    ports: NO_PORTS,
+    own_ports: NO_PORTS,
     says_why: 0,
     reserved: 0,
 });
@@ -131,6 +138,30 @@ static CONFIG: Global<Config> = Global::new(Config {
 #[inline(always)]
 pub(crate) fn config() -> Config {
     CONFIG.load()
+}
+
+/// Ports at that place of [`Config`], word by word: the whole would be copied to the
+/// stack.
+#[inline(always)]
+pub(crate) fn ports(at: usize) -> FlowPorts {
+    // SAFETY: constants that are there, of which the compiler is not to know the values
+    // (`Global` is transparent, and loads the whole likewise).
+    unsafe {
+        let ports = (&raw const CONFIG).byte_add(at).cast::<FlowPorts>();
+        let gap = |gap: *const Gap| Gap {
+            first: read_volatile(&raw const (*gap).first),
+            count: read_volatile(&raw const (*gap).count),
+        };
+        FlowPorts {
+            first: read_volatile(&raw const (*ports).first),
+            count: read_volatile(&raw const (*ports).count),
+            gaps: [
+                gap(&raw const (*ports).gaps[0]),
+                gap(&raw const (*ports).gaps[1]),
+                gap(&raw const (*ports).gaps[2]),
+            ],
+        }
+    }
 }
 
 /// Counts one packet or connection that goes no further, by the number of the

@@ -7,13 +7,15 @@
 
 mod flow;
 mod perform;
+mod port;
 mod read;
 mod stranded;
 
+pub use flow::begun;
 use flow::{OWN, follow, open, step_aside};
-pub use flow::{begun, claimed};
 pub(crate) use perform::{Direct, carry_out, prohibited};
 pub use perform::{performed_v4, performed_v6};
+pub use port::claimed;
 use read::{has_ports, marks, note_part, segment_of, with_ports};
 pub use read::{read_v4, read_v6};
 pub use stranded::stranded;
@@ -145,7 +147,7 @@ fn noted(tables: &impl Tables, read: u32, decided: u64) -> u64 {
 fn decide_from_pod(tables: &impl Tables, work: &mut Work, read: u32, ifindex: u32) -> u64 {
     let segment = segment_of(work, read);
     if has_ports(read)
-        && let Some(flow) = follow(tables, &work.key, &segment)
+        && let Some(flow) = follow(tables, &work.key, &mut work.back, &segment)
     {
         if flow.flags & FLOW_LEAVES != 0 {
             return Packed::STACK;
@@ -203,7 +205,7 @@ pub fn decided_from_outside(tables: &impl Tables, read: u32, ifindex: u32) -> u6
 fn decide_from_outside(tables: &impl Tables, work: &mut Work, read: u32, ifindex: u32) -> u64 {
     let segment = segment_of(work, read);
     if has_ports(read)
-        && let Some(flow) = follow(tables, &work.key, &segment)
+        && let Some(flow) = follow(tables, &work.key, &mut work.back, &segment)
     {
         flow.copy_to(&mut work.flow);
         Packed::SEND
@@ -353,7 +355,7 @@ fn decide_to_outside(tables: &impl Tables, work: &mut Work, read: u32, ifindex: 
     let segment = segment_of(work, read);
     let of_pod = read & marks::OF_POD != 0;
     if has_ports(read) {
-        if let Some(flow) = follow(tables, &work.key, &segment) {
+        if let Some(flow) = follow(tables, &work.key, &mut work.back, &segment) {
             flow.copy_to(&mut work.flow);
             return Packed::SEND;
         }

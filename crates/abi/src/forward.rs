@@ -11,7 +11,9 @@ use crate::policy::{
     Connections, RENUMBERED_SENDER, Says, TRANSLATED_SENDER, answers, denied_to_pod, sent_by,
 };
 use crate::service::Services;
-use crate::table::{Endpoint, Flow, FlowKey, Part, PartKey, RANGE_NODE, Route, Uplink, Work};
+use crate::table::{
+    Endpoint, Flow, FlowKey, FlowPorts, Part, PartKey, RANGE_NODE, Route, Uplink, Work,
+};
 use crate::verdict::{DropReason, FinalVerdict, Verdict};
 use crate::wire::{
     ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Frame, HOST_MAC, Header, IPPROTO_FRAGMENT, IPPROTO_ICMPV6,
@@ -35,8 +37,10 @@ pub trait Tables: Services + Connections {
     fn set_node_translated(&self);
     /// By interface index; 0 is the node.
     fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
-    /// First and number of the ports from which translated flows leave.
-    fn ports(&self) -> (u32, u32);
+    /// Those from which translated flows leave.
+    fn ports(&self) -> FlowPorts;
+    /// Those of them that no other engine gives.
+    fn own_ports(&self) -> FlowPorts;
     fn flow(&self, key: &FlowKey) -> Option<&Flow>;
     /// The first part of a packet, if nothing took its place.
     fn part(&self, key: &PartKey) -> Option<&Part>;
@@ -76,11 +80,11 @@ pub trait Tables: Services + Connections {
     }
     /// [`claimed`].
     #[inline(always)]
-    fn claimed(&self, attempt: u32) -> u32
+    fn claimed(&self, attempt: u32, place: u32) -> u32
     where
         Self: Sized,
     {
-        claimed(self, attempt)
+        claimed(self, attempt, place)
     }
     /// [`note_part`].
     #[inline(always)]

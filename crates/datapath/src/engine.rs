@@ -234,6 +234,14 @@ pub trait Datapath: Send {
     /// If tables cannot be read.
     fn observed(&self) -> Result<Vec<Connection>, Error>;
 
+    /// Another engine begins flows beside this one, or does not any more. As long as
+    /// that is so, flows that begin get ports that the other one never gives; when this
+    /// returns none is about to get another one.
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    fn share_ports(&mut self, share: bool) -> Result<(), Error>;
+
     /// Another engine has everything, and is about to get the flows of this one:
     /// from here on new flows are left to it. An audit takes that back.
     ///

@@ -1,44 +1,38 @@
-//! Ports that translated flows leave from. Each engine has its own, and neither
-//! those that a socket of the node may get: while one goes on with what the other
-//! has begun, both begin flows, and none knows the other's of that moment.
+//! Ports that translated flows leave from: none of those that a socket of the node may
+//! get. Each engine has some that the other one never gives: while one goes on with
+//! what the other has begun, both begin flows, and none knows the other's of that
+//! moment.
 
-use ripstop_abi::TUNNEL_PORT;
+use std::ops::Range;
 
-/// Which part of the ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Half {
-    Lower,
-    Upper,
-}
-
-impl Half {
-    pub(crate) const NFTABLES: Self = Self::Lower;
-    pub(crate) const EBPF: Self = Self::Upper;
-
-    const fn of(self, (first, count): (u32, u32)) -> (u32, u32) {
-        let half = count / 2;
-        match self {
-            Self::Lower => (first, half),
-            Self::Upper => (first + half, count - half),
-        }
-    }
-}
-
-/// First and number of the ports from which an engine's translated flows leave:
-/// its half of the largest part of those that the kernel does not give to sockets
-/// by itself, nor the API server to services.
-pub(crate) fn of_flows(half: Half) -> (u32, u32) {
-    half.of(free())
-}
+use ripstop_abi::{FlowPorts, Gap, TUNNEL_PORT};
 
 /// Ports of services, unless the API server's `--service-node-port-range` says
 /// otherwise. The eBPF engine leaves out the ports that have a service as a flow
 /// begins; which ones get one while it goes on nobody knows.
-const NODE_PORTS: (u32, u32) = (30_000, 32_767);
+const NODE_PORTS: Range<u32> = 30_000..32_768;
 
-fn free() -> (u32, u32) {
-    let (first, last) = of_sockets();
-    beside(first.into(), last.into())
+/// What a pod answers to that port of a node is taken for tunnelled.
+const TUNNEL: Range<u32> = TUNNEL_PORT as u32..TUNNEL_PORT as u32 + 1;
+
+/// Those below are for who has privileges.
+const ALL: Range<u32> = 1024..65_536;
+
+/// If fewer are left beside those of sockets, they are shared with them. Two flows
+/// with the same ends are then as unlikely as the ports are many. An engine has half as
+/// many for itself.
+const FEW: usize = 8192;
+
+/// First and last of those of the nftables engine, whose rules know no gaps.
+pub(crate) fn of_nftables() -> (u16, u16) {
+    let ports = Split::of(of_sockets()).nftables;
+    (ports.start as u16, (ports.end - 1) as u16)
+}
+
+/// All, and those of them that the nftables engine never gives.
+pub(crate) fn of_ebpf() -> [FlowPorts; 2] {
+    let Split { all, ebpf, .. } = Split::of(of_sockets());
+    [all, ebpf].map(|parts| with_gaps(&parts))
 }
 
 /// First and last of the ports that the kernel gives to sockets by itself.
@@ -53,61 +47,133 @@ pub(crate) fn of_sockets() -> (u16, u16) {
     }
 }
 
-/// If all are given to sockets, they are shared. Two flows with the same ends are
-/// then as unlikely as the ports are many.
-fn beside(first: u32, last: u32) -> (u32, u32) {
-    match largest_beside([NODE_PORTS, (first, last)]) {
-        (_, 0) => largest_beside([NODE_PORTS]),
-        found => found,
+#[derive(Debug)]
+struct Split {
+    all: Vec<Range<u32>>,
+    nftables: Range<u32>,
+    ebpf: Vec<Range<u32>>,
+}
+
+impl Split {
+    /// The largest part is the nftables engine's, or half of it.
+    fn of((first, last): (u16, u16)) -> Self {
+        let sockets = first.into()..u32::from(last) + 1;
+        let mut all = beside(vec![TUNNEL, NODE_PORTS, sockets]);
+        if count(&all) < FEW {
+            all = beside(vec![TUNNEL, NODE_PORTS]);
+        }
+        let mut ebpf = all.clone();
+        let mut nftables = 0..0;
+        let count = count(&all);
+        if let Some(largest) = ebpf.iter_mut().max_by_key(|part| part.len()) {
+            nftables = largest.clone();
+            if count - largest.len() < FEW / 2 {
+                nftables.start += largest.len() as u32 / 2;
+            }
+            largest.end = nftables.start;
+        }
+        ebpf.retain(|part| !part.is_empty());
+        Self {
+            all,
+            nftables,
+            ebpf,
+        }
     }
 }
 
-/// Without those below 1024, which are for who has privileges, and without the
-/// tunnel's: what a pod answers to that port of a node is taken for tunnelled.
-fn largest_beside<const N: usize>(mut others: [(u32, u32); N]) -> (u32, u32) {
-    const LOWEST: u32 = TUNNEL_PORT as u32 + 1;
-    const END: u32 = 65_536;
-    others.sort_unstable();
-    let (mut next, mut largest) = (LOWEST, (LOWEST, 0));
-    for (first, last) in others.into_iter().chain([(END, END)]) {
-        let count = first.saturating_sub(next);
-        if count > largest.1 {
-            largest = (next, count);
+/// Parts of all ports: one more than the `others` at most.
+fn beside(mut others: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    others.push(ALL.end..ALL.end);
+    others.sort_unstable_by_key(|other| other.start);
+    let mut next = ALL.start;
+    let mut free = Vec::new();
+    for other in others {
+        if next < other.start {
+            free.push(next..other.start);
         }
-        next = next.max(last + 1);
+        next = next.max(other.end);
     }
-    largest
+    free
+}
+
+fn count(parts: &[Range<u32>]) -> usize {
+    parts.iter().map(Range::len).sum()
+}
+
+/// Of up to four parts.
+fn with_gaps(parts: &[Range<u32>]) -> FlowPorts {
+    let mut ports = FlowPorts {
+        first: parts.first().map_or(0, |part| part.start as u16),
+        count: count(parts) as u16,
+        gaps: [Gap::default(); 3],
+    };
+    for (gap, around) in ports.gaps.iter_mut().zip(parts.windows(2)) {
+        *gap = Gap {
+            first: around[0].end as u16,
+            count: (around[1].start - around[0].end) as u16,
+        };
+    }
+    ports
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ports(parts: &[Range<u32>]) -> Vec<u32> {
+        let ports = with_gaps(parts);
+        let all: Vec<u32> = (0..ports.count.into())
+            .map(|index| ports.nth(index).into())
+            .collect();
+        assert!(parts.iter().cloned().flatten().eq(all.iter().copied()));
+        all
+    }
+
     #[test]
     fn ports_are_not_those_of_sockets() {
-        assert_eq!(beside(32_768, 60_999), (4790, 25_210));
-        assert_eq!(beside(1024, 40_000), (40_001, 25_535));
-        assert_eq!(beside(1024, 65_535), (32_768, 32_768));
-        assert_eq!(beside(1, 65_535), (32_768, 32_768));
-        assert_eq!(beside(1024, 2000), (32_768, 32_768));
-        assert_eq!(beside(31_000, 65_535), (4790, 25_210));
-        assert_eq!(beside(20_000, 31_000), (32_768, 32_768));
+        let Split {
+            all,
+            nftables,
+            ebpf,
+        } = Split::of((32_768, 60_999));
+        assert_eq!(nftables, 4790..30_000);
+        assert_eq!(ebpf, [1024..4789, 61_000..65_536]);
+        assert_eq!(all, [1024..4789, 4790..30_000, 61_000..65_536]);
+        // A client's connections have a port each.
+        assert!(ports(&all).len() > (32_768..61_000).len());
     }
 
     #[test]
-    fn ports_of_tunnels_and_services_are_no_flow_s() {
-        for (first, last) in [(32_768, 60_999), (1, 65_535), (1024, 2000), (4000, 5000)] {
-            let (lowest, count) = beside(first, last);
-            for port in [u32::from(TUNNEL_PORT), NODE_PORTS.0, NODE_PORTS.1] {
-                assert!(!(lowest..lowest + count).contains(&port), "{first}");
+    fn nobody_has_ports_of_others() {
+        for (first, last) in [
+            (32_768, 60_999),
+            (1024, 40_000),
+            (1024, 65_535),
+            (1, 65_535),
+            (1024, 2000),
+            (31_000, 65_535),
+            (20_000, 28_000),
+            (40_000, 50_000),
+            (4000, 5000),
+            (65_000, 65_535),
+        ] {
+            let split = Split::of((first, last));
+            let said = format!("{first}-{last}: {split:?}");
+            let [all, mut ebpf] = [&split.all, &split.ebpf].map(|parts| ports(parts));
+            let sockets = u32::from(first)..u32::from(last) + 1;
+            let shares = ALL.len() < sockets.len() + 2 * FEW;
+            for port in &all {
+                assert!(ALL.contains(port), "{said}");
+                assert!(
+                    !TUNNEL.contains(port) && !NODE_PORTS.contains(port),
+                    "{said}"
+                );
+                assert!(shares || !sockets.contains(port), "{port}: {said}");
             }
-            assert!(lowest + count <= 65_536 && count > 0);
+            assert!(split.nftables.len().min(ebpf.len()) >= FEW / 2, "{said}");
+            ebpf.extend(split.nftables);
+            ebpf.sort_unstable();
+            assert_eq!(ebpf, all, "{said}");
         }
-    }
-
-    #[test]
-    fn no_port_is_of_both_engines() {
-        assert_eq!(Half::NFTABLES.of((1024, 31_745)), (1024, 15_872));
-        assert_eq!(Half::EBPF.of((1024, 31_745)), (16_896, 15_873));
     }
 }

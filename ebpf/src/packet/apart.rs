@@ -18,8 +18,8 @@ pub(super) extern "C" fn begun(ifindex: u32, kind: u32) -> u64 {
 /// [`ripstop_abi::claimed`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn claimed(attempt: u32) -> u32 {
-    ripstop_abi::claimed(&Kernel, attempt)
+pub(super) extern "C" fn claimed(attempt: u32, place: u32) -> u32 {
+    ripstop_abi::claimed(&Kernel, attempt, place)
 }
 
 /// [`ripstop_abi::decided_from_pod`].

@@ -1,16 +1,17 @@
 //! The tables that packets are looked up in.
 
+use core::mem::offset_of;
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, NO_SHARE, Part, PartKey,
+    Address, BackendKey, Config, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, FlowPorts, NO_SHARE, Part, PartKey,
     Route, RouteKey, Tables, Uplink, Work,
 };
 
 use super::apart;
-use crate::maps::{BACKENDS, ENDPOINTS, FLOW_SHARES, FLOWS, PARTS, ROUTES, UPLINKS, WORK, config};
+use crate::maps::{BACKENDS, ENDPOINTS, FLOW_SHARES, FLOWS, PARTS, ROUTES, UPLINKS, WORK, ports};
 use crate::services::{Kernel, add, add32};
 
 const EEXIST: i32 = 17;
@@ -68,9 +69,13 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn ports(&self) -> (u32, u32) {
-        let config = config();
-        (config.first_port, config.ports)
+    fn ports(&self) -> FlowPorts {
+        ports(offset_of!(Config, ports))
+    }
+
+    #[inline(always)]
+    fn own_ports(&self) -> FlowPorts {
+        ports(offset_of!(Config, own_ports))
     }
 
     #[inline(always)]
@@ -131,8 +136,8 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn claimed(&self, attempt: u32) -> u32 {
-        apart::claimed(attempt)
+    fn claimed(&self, attempt: u32, place: u32) -> u32 {
+        apart::claimed(attempt, place)
     }
 
     #[inline(always)]

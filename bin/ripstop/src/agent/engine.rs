@@ -284,6 +284,10 @@ impl Datapath for Current {
         self.engine.take_flows(flows)
     }
 
+    fn share_ports(&mut self, share: bool) -> Result<(), Error> {
+        self.engine.share_ports(share)
+    }
+
     fn retire(&mut self) -> Result<(), Error> {
         self.engine.retire()
     }

@@ -153,6 +153,9 @@ impl Switch {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let pods = effects.pods.pods();
         let filled = (|| -> Result<usize> {
+            for engine in [&mut *running, &mut new] {
+                engine.share_ports(true).context("ports")?;
+            }
             new.take_flows(&running.flows().context("flows")?)?;
             new.apply_routes(&routes)?;
             new.audit(tables, &pods)?;
@@ -171,7 +174,9 @@ impl Switch {
                 if let Err(undone) = undone {
                     warn!("{} is not gone: {undone}", to.name());
                 }
-                if let Err(undone) = running.audit(tables, &pods) {
+                let as_it_was = running.share_ports(false);
+                let as_it_was = as_it_was.and_then(|()| running.audit(tables, &pods));
+                if let Err(undone) = as_it_was {
                     warn!("{} is not as it was: {undone}", from.name());
                 }
                 return Err(error.context(format!("filling {}", to.name())));
@@ -180,11 +185,15 @@ impl Switch {
         self.opener.note_running(to)?;
         let old = std::mem::replace(&mut *running, new);
         let gone = old.engine.dismantle();
+        let alone = running.share_ports(false);
         drop(running);
         self.rest.set(Some(Rest::now()));
         // It works; what is left of the other is not in its way.
         if let Err(error) = gone {
             warn!("something of {} is left: {error}", from.name());
+        }
+        if let Err(error) = alone {
+            warn!("{} goes on with few ports: {error}", to.name());
         }
         let done = done(flows);
         info!(

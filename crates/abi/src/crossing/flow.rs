@@ -1,22 +1,18 @@
 //! Flows: found, begun, and their ports.
 
+use super::port::claim;
 use super::{Packed, dropped, refuse};
 use crate::Address;
-use crate::Port;
 use crate::forward::Tables;
 use crate::service::{Behind, Chosen, From, behind};
 use crate::table::{
-    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES,
+    BackendKey, FLAG_HOST_PORT, FLAG_LOCAL, FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_LINGERS,
     FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND, Flow, FlowKey, Frontend, NO_SHARE,
     RANGE_OUTSIDE, RANGE_PODS, ServiceAddress, Work, flow_patience,
 };
 use crate::translate::Segment;
 use crate::verdict::DropReason;
 use crate::wire::IPPROTO_TCP;
-
-/// Ports that are tried for a flow before it is dropped: where five of eight are taken,
-/// one of 1,800 is.
-const ATTEMPTS: u32 = 16;
 
 /// After so many seconds of silence a SYN begins anew: its backend may be gone,
 /// which connections do not track.
@@ -26,11 +22,13 @@ pub(super) const ANEW: u32 = 600;
 /// for four times as much.
 const MANY: u32 = 1 << 30;
 
-/// The flow of a packet. `None` if it is of none, or begins a new one.
+/// The flow of a packet. `None` if it is of none, or begins a new one. `other`: room
+/// for another key.
 #[inline(always)]
 pub(super) fn follow<'t, T: Tables>(
     tables: &'t T,
     key: &FlowKey,
+    other: &mut FlowKey,
     segment: &Segment,
 ) -> Option<&'t Flow> {
     let flow = tables.flow(key)?;
@@ -53,7 +51,13 @@ pub(super) fn follow<'t, T: Tables>(
             return None;
         }
     }
-    let closing = if segment.ends { FLOW_CLOSING } else { 0 };
+    let mut closing = if segment.ends { FLOW_CLOSING } else { 0 };
+    if closing & !flow.flags != 0 && flow.flags & FLOW_REPLY != 0 {
+        *other = requests_of(flow, key.protocol);
+        if ends_first(tables, key, other) {
+            closing |= FLOW_LINGERS;
+        }
+    }
     let counted = flow.bytes;
     if flow.set != 0 && segment.payload != 0 {
         tables.count(key, flow, segment.payload);
@@ -66,6 +70,30 @@ pub(super) fn follow<'t, T: Tables>(
         }
     }
     Some(flow)
+}
+
+/// Whether who was asked ends a connection before the client does, from a port that is
+/// not the client's own.
+#[inline(always)]
+fn ends_first(tables: &impl Tables, answers: &FlowKey, requests: &FlowKey) -> bool {
+    let is_own =
+        requests.source == answers.destination && requests.source_port == answers.destination_port;
+    let is_open = |flow: &Flow| flow.flags & FLOW_CLOSING == 0;
+    answers.protocol == u32::from(IPPROTO_TCP)
+        && !is_own
+        && tables.flow(requests).is_some_and(is_open)
+}
+
+/// Key of the row that a flow's requests have, from that of its answers.
+#[inline(always)]
+fn requests_of(answers: &Flow, protocol: u32) -> FlowKey {
+    FlowKey {
+        source: answers.destination,
+        destination: answers.source,
+        source_port: answers.destination_port,
+        destination_port: answers.source_port,
+        protocol,
+    }
 }
 
 /// The first packet of a flow to a frontend. `outside`: it came from there.
@@ -209,14 +237,12 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
         flow,
         back,
         answer,
-        window,
         ..
     } = work;
     let share = tables.takes_share(&key.source);
     if share == NO_SHARE {
         return dropped(DropReason::FlowShare);
     }
-    *window = window_of((share >> 32) as u32, share as u32, tables.ports().1);
     let tracks = flow.set != 0 && key.protocol != u32::from(IPPROTO_TCP);
     flow.flags = kind & FLOW_LEAVES | if tracks { FLOW_TRACKS_BACKEND } else { 0 };
     flow.last = tables.now();
@@ -239,7 +265,7 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
     let claimed = if kind & OWN == 0 {
         tables.remember(back, answer)
     } else {
-        let claimed = claim(tables);
+        let claimed = claim(tables, key, (share >> 32) as u32, share as u32);
         flow.source_port = back.destination_port;
         claimed
     };
@@ -249,101 +275,9 @@ pub fn begun(tables: &impl Tables, ifindex: u32, kind: u32) -> u64 {
     Packed::SEND
 }
 
-/// [`Work::window`] of a pod's flow. Who has many flows may take the ports that there
-/// are for flows to one address and port, and others need some: he gets his ports out
-/// of one half of them. With what he had before, anywhere, these are five of eight.
-/// Those outside (link 0) take away each other's alone.
-#[inline(always)]
-fn window_of(link: u32, flows: u32, ports: u32) -> u32 {
-    // Links that follow each other begin far apart (Knuth, 6.4).
-    const GOLDEN: u32 = 0x9e37_79b1;
-    const FEW: u32 = 1024;
-    if link == 0 || flows < (ports / 4).max(FEW) {
-        0
-    } else {
-        link.wrapping_mul(GOLDEN) | 1
-    }
-}
-
-/// A part of a whole, of which `of` is a part of 2^32.
-#[inline(always)]
-fn part_of(of: u32, whole: u32) -> u32 {
-    ((u64::from(of) * u64::from(whole)) >> 32) as u32
-}
-
-/// A port of the node for the flow of [`Tables::work`]: by chance, and one whose
-/// answers are no other flow's.
-#[inline(always)]
-fn claim(tables: &impl Tables) -> Result<(), DropReason> {
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        attempt += 1;
-        match tables.claimed(attempt) {
-            CLAIMED => return Ok(()),
-            TAKEN => {}
-            _ => return Err(DropReason::FlowState),
-        }
-    }
-    Err(DropReason::PortsExhausted)
-}
-
-/// What became of an attempt to get a port; anything else is that there is no
-/// memory for it.
-const TAKEN: u32 = 0;
-const CLAIMED: u32 = 1;
-const NO_MEMORY: u32 = 2;
-
-/// An attempt to get a port for the flow of [`Tables::work`]. Not one at which the
-/// address has a service: a process that answers datagrams to it would be led there by
-/// its socket.
-#[inline(always)]
-pub fn claimed(tables: &impl Tables, attempt: u32) -> u32 {
-    let Some(work) = tables.work() else {
-        return NO_MEMORY;
-    };
-    let Work {
-        flow,
-        back,
-        answer,
-        window,
-        ..
-    } = work;
-    let (first, count) = tables.ports();
-    let (from, among) = match *window {
-        0 => (0, count),
-        window => (part_of(window, count), count.div_ceil(2)),
-    };
-    let mut chosen = from + part_of(tables.random(), among);
-    if chosen >= count {
-        chosen -= count;
-    }
-    back.destination_port = Port::from_host((first + chosen) as u16);
-    let (address, port) = (back.destination, back.destination_port);
-    let service = ServiceAddress::new(address, port, back.protocol as u8);
-    if tables.frontend(&service).is_some() {
-        return TAKEN;
-    }
-    match tables.claim(back, answer) {
-        Ok(true) => return CLAIMED,
-        Ok(false) => {}
-        Err(_) => return NO_MEMORY,
-    }
-    // Not at first: it is two more lookups.
-    if attempt > 3
-        && let Some(known) = tables.flow(back)
-        && is_over(tables, known, back.protocol, flow.last)
-    {
-        return match tables.remember(back, answer) {
-            Ok(()) => CLAIMED,
-            Err(_) => NO_MEMORY,
-        };
-    }
-    TAKEN
-}
-
 /// Whether a flow, known by its answers, has ended or was silent for long.
 #[inline(always)]
-fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> bool {
+pub(super) fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> bool {
     let replied = answers.last != 0;
     let patience = flow_patience(protocol, replied);
     let over =
@@ -351,14 +285,8 @@ fn is_over(tables: &impl Tables, answers: &Flow, protocol: u32, now: u32) -> boo
     if replied && !over(answers) {
         return false;
     }
-    let requests = FlowKey {
-        source: answers.destination,
-        destination: answers.source,
-        source_port: answers.destination_port,
-        destination_port: answers.source_port,
-        protocol,
-    };
-    tables.flow(&requests).is_none_or(over)
+    let requests = tables.flow(&requests_of(answers, protocol));
+    requests.is_none_or(over)
 }
 
 /// With which address to send to `to`: that of the link, else the node's.
@@ -371,23 +299,4 @@ fn node_address(tables: &impl Tables, link: u32, to: &Address) -> Option<Address
         return Some(address);
     }
     of(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_has_many_flows_leaves_ports_to_others() {
-        const PORTS: u32 = 14_000;
-        assert_eq!(window_of(7, PORTS / 4 - 1, PORTS), 0);
-        assert_eq!(window_of(0, PORTS, PORTS), 0, "outsiders");
-        let begin = |link| part_of(window_of(link, PORTS / 4, PORTS), PORTS);
-        for link in 1..200 {
-            assert!(begin(link) < PORTS);
-            let apart = begin(link).abs_diff(begin(link + 1));
-            let apart = apart.min(PORTS - apart);
-            assert!(apart > PORTS / 4, "{link} and the next one");
-        }
-    }
 }

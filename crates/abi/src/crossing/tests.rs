@@ -1,4 +1,5 @@
 mod parts;
+mod ports;
 mod renumbered;
 mod stranded;
 
@@ -12,8 +13,8 @@ use crate::Address;
 use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
 use crate::wire::IPPROTO_TCP;
 use crate::{
-    Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, IPPROTO_SCTP, IPPROTO_UDP, PacketBytes, Port,
-    RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
+    Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, FlowPorts, Gap, IPPROTO_SCTP, IPPROTO_UDP,
+    PacketBytes, Port, RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
 };
 
 const UPLINK: u32 = 2;
@@ -21,7 +22,15 @@ const POD: u32 = 7;
 /// In the place of an index: out by the uplink.
 const LEAVING: u32 = u32::MAX;
 const OTHER: u32 = 8;
-const FIRST_PORT: u32 = 1024;
+const FIRST_PORT: u16 = 1024;
+
+const fn flow_ports(count: u16) -> FlowPorts {
+    FlowPorts {
+        first: FIRST_PORT,
+        count,
+        gaps: [Gap { first: 0, count: 0 }; 3],
+    }
+}
 
 /// Addresses of one family.
 struct Names {
@@ -77,7 +86,7 @@ fn to(text: &str, port: u16) -> Backend {
 /// service's and the node's address.
 fn tables() -> MemoryTables {
     let mut tables = MemoryTables {
-        ports: (FIRST_PORT, 30_000),
+        ports: flow_ports(30_000),
         ..MemoryTables::default()
     };
     let uplink = Uplink::new(address(FAMILIES[0].node), address(FAMILIES[1].node));
@@ -203,7 +212,7 @@ fn node_ports_lead_in_by_the_node_s_address() {
             let verdict = through(&tables, &mut bytes, UPLINK);
             assert_eq!(verdict, DELIVER);
             let port = node_port(&tables);
-            assert!(port >= FIRST_PORT as u16);
+            assert!(port >= FIRST_PORT);
             let inside = make((names.node, port), (names.pod, 8080));
             // Every packet of it alike.
             assert_eq!(turns(&tables, UPLINK, &request, &inside), DELIVER);
@@ -610,96 +619,6 @@ fn flows_outlive_their_service_and_datagrams_their_backend() {
         let end = Sample::tcp_fin((names.client, 1000), (names.node, 30_082));
         assert_eq!(through(&tables, &mut end.bytes(), UPLINK), DELIVER);
         assert_eq!(through(&tables, &mut connection.bytes(), UPLINK), refused);
-    }
-}
-
-#[test]
-fn a_port_is_found_among_many_that_are_taken() {
-    for names in &FAMILIES {
-        let mut tables = tables();
-        tables.ports = (FIRST_PORT, 256);
-        let request = |port| Sample::udp((names.client, port), (names.node, 30_080));
-        for port in 1..12 {
-            let verdict = through(&tables, &mut request(port).bytes(), UPLINK);
-            assert_eq!(verdict, DELIVER);
-        }
-        // The same chances again: each of those ports is tried.
-        tables.random.set(0);
-        let verdict = through(&tables, &mut request(12).bytes(), UPLINK);
-        assert_eq!(verdict, DELIVER);
-        assert_eq!(tables.flows.borrow().len(), 24);
-    }
-}
-
-/// Else a server's answer to that port is led to the service, before there is a packet.
-#[test]
-fn a_port_of_a_service_is_no_flow_s() {
-    for names in &FAMILIES {
-        let mut tables = tables();
-        let asked = |tables: &MemoryTables, port| {
-            let request = Sample::udp((names.client, port), (names.node, 30_080));
-            through(tables, &mut request.bytes(), UPLINK)
-        };
-        tables.ports = (30_080, 7);
-        let refused = Verdict::Drop(DropReason::PortsExhausted);
-        assert!((1..20).all(|port| asked(&tables, port) == refused));
-        // The last one has no service.
-        tables.ports = (30_080, 8);
-        assert!((1..20).any(|port| asked(&tables, port) == DELIVER));
-        let flows = tables.flows.borrow();
-        let from_node = flows.values().find(|flow| {
-            flow.source == address(names.node) && flow.destination != address(names.client)
-        });
-        assert!(from_node.is_some_and(|flow| flow.source_port.host() == 30_087));
-    }
-}
-
-#[test]
-fn ports_run_out_one_day_and_come_back() {
-    let names = &FAMILIES[0];
-    let mut tables = tables();
-    tables.ports = (FIRST_PORT, 2);
-    let leave = |tables: &MemoryTables, port| {
-        let mut bytes = Sample::tcp_syn((names.pod, port), (names.client, 443)).bytes();
-        through(tables, &mut bytes, LEAVING)
-    };
-    assert_eq!(leave(&tables, 1), Verdict::Stack);
-    tables.random.set(1 << 31);
-    assert_eq!(leave(&tables, 2), Verdict::Stack);
-    assert_eq!(leave(&tables, 3), Verdict::Drop(DropReason::PortsExhausted));
-    // Another destination has ports of its own.
-    let mut other = Sample::tcp_syn((names.pod, 3), (names.client, 444)).bytes();
-    assert_eq!(through(&tables, &mut other, LEAVING), Verdict::Stack);
-    // Nobody has answered.
-    tables.now.set(120);
-    assert_eq!(leave(&tables, 3), Verdict::Stack);
-}
-
-/// A connection keeps its port for a day of silence, datagrams as long as
-/// connection tracking has it.
-#[test]
-fn ports_are_kept_for_who_is_silent() {
-    for (tcp, silent) in [(true, 24 * 60 * 60), (false, 120)] {
-        let names = &FAMILIES[0];
-        let mut tables = tables();
-        tables.ports = (FIRST_PORT, 1);
-        tables.now.set(1);
-        let make = |from, to| match tcp {
-            true => Sample::tcp_syn(from, to),
-            false => Sample::udp(from, to),
-        };
-        let leave = |tables: &MemoryTables, port| {
-            let mut bytes = make((names.pod, port), (names.client, 443)).bytes();
-            through(tables, &mut bytes, LEAVING)
-        };
-        assert_eq!(leave(&tables, 1), Verdict::Stack);
-        let answer = make((names.client, 443), (names.node, FIRST_PORT as u16));
-        assert_eq!(through(&tables, &mut answer.bytes(), UPLINK), DELIVER);
-        tables.now.set(silent);
-        let refused = Verdict::Drop(DropReason::PortsExhausted);
-        assert_eq!(leave(&tables, 2), refused);
-        tables.now.set(1 + silent);
-        assert_eq!(leave(&tables, 2), Verdict::Stack);
     }
 }
 

@@ -32,6 +32,13 @@ pub const FLOW_RENUMBERED: u32 = 16;
 /// others.
 pub const FLOW_AWAITED: u32 = 32;
 
+/// In the row of answers: who was asked has ended a connection first, and keeps its
+/// name for a minute (TIME_WAIT; RFC 9293, 3.6.1). Another connection of that name has
+/// other timestamps, and as a rule half of those are taken for old ones (RFC 7323, 5;
+/// `tcp_timewait_state_process`): it comes about a second later, when the first
+/// packet is sent again.
+pub const FLOW_LINGERS: u32 = 64;
+
 /// Among the shares: how many flows each pod may have begun, and all who are
 /// outside of the cluster together.
 pub const FLOWS_EACH: u32 = u32::MAX;
@@ -91,9 +98,6 @@ pub struct Work {
     pub destination: Address,
     /// Bytes behind the transport's header.
     pub payload: u32,
-    /// Where the half of the ports begins that the flow may have one of, as a part of
-    /// all of them; 0: it may have any.
-    pub(crate) window: u32,
     /// Bytes between the IP header and the transport's, or [`Work::NOWHERE`].
     pub(crate) place: u32,
     /// The packet that it is a part of.

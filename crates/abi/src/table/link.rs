@@ -153,7 +153,8 @@ pub const RANGE_OUTSIDE: u32 = 5;
 pub struct Uplink {
     pub v4: Address,
     pub v6: Address,
-    /// Of the node: [`NODE_TRANSLATED`], [`RETIRED`], [`NODE_HANDED_OVER`].
+    /// Of the node: [`NODE_TRANSLATED`], [`RETIRED`], [`NODE_HANDED_OVER`],
+    /// [`SHARES_PORTS`].
     flags: u32,
 }
 
@@ -164,6 +165,8 @@ const NODE_TRANSLATED: u32 = 1;
 pub const RETIRED: u32 = 2;
 /// As that of an [`Endpoint`].
 const NODE_HANDED_OVER: u32 = 4;
+/// Another engine begins flows, too.
+const SHARES_PORTS: u32 = 8;
 
 impl Uplink {
     pub const fn new(v4: Address, v6: Address) -> Self {
@@ -203,6 +206,15 @@ impl Uplink {
 
     pub const fn set_handed_over(&mut self) {
         self.flags |= NODE_HANDED_OVER;
+    }
+
+    #[inline(always)]
+    pub const fn shares_ports(&self) -> bool {
+        self.flags & SHARES_PORTS != 0
+    }
+
+    pub const fn set_shares_ports(&mut self) {
+        self.flags |= SHARES_PORTS;
     }
 
     pub(super) const fn without_flags(self) -> Self {

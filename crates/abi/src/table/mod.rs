@@ -5,12 +5,13 @@
 mod flow;
 mod link;
 mod part;
+mod ports;
 mod service;
 mod socket;
 
 pub use flow::{
-    FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_RENUMBERED, FLOW_REPLY, FLOW_TRACKS_BACKEND,
-    FLOWS_EACH, Flow, FlowKey, NO_SHARE, Work, flow_patience,
+    FLOW_AWAITED, FLOW_CLOSING, FLOW_LEAVES, FLOW_LINGERS, FLOW_RENUMBERED, FLOW_REPLY,
+    FLOW_TRACKS_BACKEND, FLOWS_EACH, Flow, FlowKey, NO_SHARE, Work, flow_patience,
 };
 pub use link::{
     Endpoint, HANDED_OVER, RANGE_EXCLUDED, RANGE_NODE, RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES,
@@ -18,6 +19,7 @@ pub use link::{
 };
 pub(crate) use link::{RENUMBERED, TRACKED, TRANSLATED};
 pub use part::{Part, PartKey};
+pub use ports::{FlowPorts, Gap};
 pub use service::{
     Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, BackendRow, FLAG_HOST_ONLY,
     FLAG_HOST_PORT, FLAG_LOCAL, FLAG_MAGLEV, FLAG_RANGES, Frontend, MAGLEV_CHUNK, MaglevRow,
@@ -81,7 +83,7 @@ table_rows! {
     ReverseKey: 28,
     Led: 28,
     SocketState: 52,
-    Config: 24,
+    Config: 48,
     u32: 4,
     u64: 8,
 }
@@ -158,10 +160,10 @@ pub mod names {
 pub struct Config {
     /// `SO_NETNS_COOKIE` of the node's own network namespace.
     pub node_netns: u64,
-    /// First and number of the ports from which translated flows leave: those
-    /// that the node's own sockets do not get by themselves.
-    pub first_port: u32,
-    pub ports: u32,
+    /// From which translated flows leave.
+    pub ports: FlowPorts,
+    /// Those of them that the nftables engine never gives.
+    pub own_ports: FlowPorts,
     /// The kernel has `bpf_set_retval` (5.18). Without it a refused system call
     /// fails with `EPERM`, whatever the reason.
     pub says_why: u32,

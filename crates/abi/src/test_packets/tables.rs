@@ -8,10 +8,10 @@ use std::vec::Vec;
 
 use crate::{
     Address, Affinity, AffinityKey, BACKENDS_PER_SLOTS, Backend, BackendKey, Connection,
-    ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, Frontend,
-    Judgement, MaglevRow, PairKey, PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState,
-    PolicyTables, PortNode, Route, RouteKey, ServiceAddress, Services, Slots, SlotsKey, Tables,
-    Uplink, Work,
+    ConnectionKey, Connections, DenialKey, DropReason, Endpoint, Flow, FlowKey, FlowPorts,
+    Frontend, Judgement, MaglevRow, PairKey, PairRow, Part, PartKey, Place, Policing, PolicyPod,
+    PolicyState, PolicyTables, PortNode, Route, RouteKey, ServiceAddress, Services, Slots,
+    SlotsKey, Tables, Uplink, Work,
 };
 
 /// Tables in memory. Rows that are lent are leaked when they are written: tests
@@ -31,7 +31,8 @@ pub struct MemoryTables {
     /// Set and range.
     pub sources: Vec<(u32, RouteKey)>,
     /// First and number.
-    pub ports: (u32, u32),
+    pub ports: FlowPorts,
+    pub own_ports: FlowPorts,
     pub now: Cell<u32>,
     /// Steps by this much from number to number.
     pub random: Cell<u32>,
@@ -204,8 +205,12 @@ impl Tables for MemoryTables {
             .or_else(|| self.uplinks.get(&ifindex))
     }
 
-    fn ports(&self) -> (u32, u32) {
+    fn ports(&self) -> FlowPorts {
         self.ports
+    }
+
+    fn own_ports(&self) -> FlowPorts {
+        self.own_ports
     }
 
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {

@@ -17,7 +17,7 @@ use super::sys;
 const GLOBAL: [(&str, Takes); 25] = [
     ("picked", Takes::SocketAnd(4)),
     ("begun", Takes::Words(2)),
-    ("claimed", Takes::Words(1)),
+    ("claimed", Takes::Words(2)),
     ("decided_from_pod", Takes::Words(2)),
     ("decided_from_outside", Takes::Words(2)),
     ("decided_to_outside", Takes::Words(2)),

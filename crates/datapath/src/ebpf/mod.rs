@@ -291,6 +291,10 @@ impl Datapath for EbpfEngine {
         links::sockets(&self.pins, &self.programs, &self.cgroup).map(drop)
     }
 
+    fn share_ports(&mut self, share: bool) -> Result<(), Error> {
+        retire::share_ports(&self.maps, share)
+    }
+
     fn retire(&mut self) -> Result<(), Error> {
         self.policies.retire(&self.maps)?;
         retire::retire(&self.maps, &self.pins)

@@ -12,9 +12,9 @@ use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::{MemoryTables, Sample};
 use ripstop_abi::{
     Address, Backend, BackendKey, BackendRow, Config as Constants, DropReason, Endpoint,
-    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_RANGES, Frontend, PacketBytes, Port, RANGE_OUTSIDE,
-    RANGE_PODS, RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink, Verdict,
-    from_outside, from_pod, to_outside, to_pod,
+    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_RANGES, FlowPorts, Frontend, Gap, PacketBytes, Port,
+    RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink,
+    Verdict, from_outside, from_pod, to_outside, to_pod,
 };
 
 use super::config::Limits;
@@ -29,6 +29,12 @@ const DELIVER: Verdict = Verdict::Deliver { ifindex: LOOPBACK };
 
 /// Of the node, for translated flows.
 const PORT: u16 = 2000;
+
+const ONE_PORT: FlowPorts = FlowPorts {
+    first: PORT,
+    count: 1,
+    gaps: [Gap { first: 0, count: 0 }; 3],
+};
 
 /// Programs over tables, and tables in memory with the same rows.
 struct Both {
@@ -69,8 +75,8 @@ impl Both {
         let maps = Maps::create(&Limits::default()).unwrap();
         let constants = Constants {
             node_netns: 0,
-            first_port: PORT.into(),
-            ports: 1,
+            ports: ONE_PORT,
+            own_ports: ONE_PORT,
             says_why: 1,
             reserved: 0,
         };
@@ -80,7 +86,7 @@ impl Both {
             programs,
             memory: MemoryTables {
                 own: NODES.map(address).into(),
-                ports: (PORT.into(), 1),
+                ports: ONE_PORT,
                 ..MemoryTables::default()
             },
         };
@@ -267,8 +273,8 @@ fn kernels_without_set_retval_get_programs_without_it() {
     let maps = Maps::create(&Limits::default()).unwrap();
     let constants = |says_why| Constants {
         node_netns: 0,
-        first_port: PORT.into(),
-        ports: 1,
+        ports: ONE_PORT,
+        own_ports: ONE_PORT,
         says_why,
         reserved: 0,
     };

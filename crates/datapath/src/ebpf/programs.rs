@@ -181,16 +181,24 @@ pub(crate) fn pin(name: &str) -> String {
 fn bytes_of(constants: &Constants) -> [u8; size_of::<Constants>()] {
     let Constants {
         node_netns,
-        first_port,
         ports,
+        own_ports,
         says_why,
         reserved: _,
     } = *constants;
     let mut bytes = [0; size_of::<Constants>()];
     bytes[..8].copy_from_slice(&node_netns.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&first_port.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&ports.to_ne_bytes());
-    bytes[16..20].copy_from_slice(&says_why.to_ne_bytes());
+    let numbers = [ports, own_ports].into_iter().flat_map(|ports| {
+        let gaps = ports
+            .gaps
+            .into_iter()
+            .flat_map(|gap| [gap.first, gap.count]);
+        [ports.first, ports.count].into_iter().chain(gaps)
+    });
+    for (place, number) in bytes[8..40].chunks_exact_mut(2).zip(numbers) {
+        place.copy_from_slice(&number.to_ne_bytes());
+    }
+    bytes[40..44].copy_from_slice(&says_why.to_ne_bytes());
     bytes
 }
 

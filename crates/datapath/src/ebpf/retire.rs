@@ -35,6 +35,13 @@ pub(crate) fn take_over(maps: &Maps, handing_over: bool) -> Result<(), Error> {
     })
 }
 
+/// Another engine begins flows, too, or does not any more.
+pub(crate) fn share_ports(maps: &Maps, shares: bool) -> Result<(), Error> {
+    mark_node_as(maps, shares, |_| {})?;
+    // Who was about to begin one with any port has done so.
+    if shares { let_packets_pass() } else { Ok(()) }
+}
+
 /// Takes [`retire`] back; the programs on sockets are put back elsewhere.
 pub(crate) fn resume(maps: &Maps) -> Result<(), Error> {
     if !maps.uplinks.get(&0)?.is_some_and(|node| node.is_retired()) {
@@ -61,9 +68,22 @@ pub(crate) fn may_be_in_flows(endpoint: &mut Endpoint) {
 
 fn mark_node(maps: &Maps, mark: impl FnOnce(&mut Uplink)) -> Result<(), Error> {
     let now = maps.uplinks.get(&0)?;
+    let shares = now.is_some_and(|now| now.shares_ports());
+    mark_node_as(maps, shares, mark)
+}
+
+fn mark_node_as(
+    maps: &Maps,
+    shares_ports: bool,
+    mark: impl FnOnce(&mut Uplink),
+) -> Result<(), Error> {
+    let now = maps.uplinks.get(&0)?;
     maps.uplinks.mark(&0, |node| {
         if now.is_some_and(|now| now.is_translated()) {
             node.set_translated();
+        }
+        if shares_ports {
+            node.set_shares_ports();
         }
         mark(node);
     })

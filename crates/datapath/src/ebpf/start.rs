@@ -76,6 +76,7 @@ impl EbpfEngine {
         engine.read_back(Scope::All)?;
         // Who was in the middle of it is gone.
         retire::take_over(&engine.maps, false)?;
+        retire::share_ports(&engine.maps, false)?;
         match found {
             Found::Ours => upgrade::tidy(&engine.pins, &mut engine.netlink)?,
             Found::Nothing if links::are_there(&engine.pins)? => {
@@ -248,10 +249,10 @@ fn load_or_adopt(
 
 /// What the programs are told of this node.
 pub(super) fn constants() -> Result<Constants, Error> {
-    let (first_port, ports) = crate::ports::of_flows(crate::ports::Half::EBPF);
+    let [ports, own_ports] = crate::ports::of_ebpf();
     Ok(Constants {
-        first_port,
         ports,
+        own_ports,
         says_why: sys::has_set_retval().into(),
         reserved: 0,
         node_netns: node_netns()?,

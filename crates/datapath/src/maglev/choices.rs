@@ -361,7 +361,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::fill;
+    use super::super::in_steps;
     use super::*;
 
     fn backends(
@@ -411,7 +411,7 @@ mod tests {
                     .and_then(|known| known.change(&difference, |at| preferences[at]))
                     .or_else(|| anew(&preferences));
                 if let Some(choices) = &choices {
-                    prop_assert_eq!(choices.table(), fill(preferences, size));
+                    prop_assert_eq!(choices.table(), in_steps(preferences, size));
                 }
             }
         }

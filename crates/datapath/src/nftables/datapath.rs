@@ -198,6 +198,11 @@ impl Datapath for NftEngine {
         policy::connections(&mut self.conntrack.borrow_mut(), &self.addresses, true)
     }
 
+    /// Its ports are never another one's.
+    fn share_ports(&mut self, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn retire(&mut self) -> Result<(), Error> {
         // The other engine meets packets before this one does, but for those that
         // were under way.

@@ -218,9 +218,8 @@ struct Ports {
 }
 
 fn ports(words: Words) -> Ports {
-    let (first, count) = crate::ports::of_flows(crate::ports::Half::NFTABLES);
-    // They are ports: the sum is at most the highest.
-    between(words, first as u16, (first + count - 1) as u16)
+    let (first, last) = crate::ports::of_nftables();
+    between(words, first, last)
 }
 
 fn between(words: Words, first: u16, last: u16) -> Ports {

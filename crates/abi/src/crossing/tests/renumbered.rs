@@ -164,8 +164,8 @@ fn what_another_engine_leads_keeps_its_port_and_is_left_to_it() {
     for names in &FAMILIES {
         for make in KINDS {
             let mut tables = tables();
-            tables.ports = (FIRST_PORT, 1);
-            let port = FIRST_PORT as u16;
+            tables.ports = flow_ports(1);
+            let port = FIRST_PORT;
             let request = make((names.client, 1000), (names.node, 30_080));
             let _ = through(&tables, &mut request.bytes(), UPLINK);
             for flow in tables.flows.borrow_mut().values_mut() {

@@ -1,11 +1,16 @@
 //! Which flows are over, and which of the others can be missed.
 
 use ripstop_abi::{
-    FLOW_CLOSING, Flow, FlowKey, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, flow_patience,
+    FLOW_CLOSING, FLOW_LINGERS, Flow, FlowKey, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
+    flow_patience,
 };
 
 /// Seconds after which an open connection can be missed where there are too many.
 pub(super) const SILENT: u32 = 600;
+
+/// Seconds for which a server that has ended a connection first remembers its name
+/// (`TCP_TIMEWAIT_LEN`): until then its port is better not another flow's.
+const LINGERING: u32 = 60;
 
 /// What is to be done with a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +52,11 @@ pub(super) fn judge<E>(
     let idle = idle.min(since(answer.last, now));
     let replied = answer.last != 0;
     let closing = [closing, answer.flags & FLOW_CLOSING != 0];
-    if idle > patience(key.protocol, replied, closing) {
+    let patience = match closing {
+        [true, true] if answer.flags & FLOW_LINGERS != 0 => LINGERING,
+        _ => patience(key.protocol, replied, closing),
+    };
+    if idle > patience {
         let answered = answer.last;
         return Ok(Fate::Over { answered });
     }
@@ -133,12 +142,15 @@ mod tests {
     #[test]
     fn flows_end_when_nothing_is_said_any_more() {
         let (open, closing) = ([0, 0], [FLOW_CLOSING; 2]);
+        let lingering = [FLOW_CLOSING, FLOW_CLOSING | FLOW_LINGERS];
         for (protocol, answered, flags, stays) in [
             (IPPROTO_TCP, true, open, 86_400),
             (IPPROTO_TCP, false, open, 60),
             (IPPROTO_TCP, true, [FLOW_CLOSING, 0], 120),
             (IPPROTO_TCP, true, [0, FLOW_CLOSING], 120),
             (IPPROTO_TCP, true, closing, 10),
+            (IPPROTO_TCP, true, lingering, 60),
+            (IPPROTO_TCP, true, [0, lingering[1]], 120),
             (IPPROTO_UDP, true, open, 120),
             (IPPROTO_UDP, false, open, 30),
             (IPPROTO_SCTP, true, open, 600),

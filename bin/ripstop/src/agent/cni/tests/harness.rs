@@ -41,6 +41,9 @@ impl Datapath for Remembers {
     fn apply(&mut self, _: &Change) -> Result<(), Error> {
         Ok(())
     }
+    fn share_ports(&mut self, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
     fn retire(&mut self) -> Result<(), Error> {
         Ok(())
     }
