@@ -11,7 +11,7 @@ use crate::path::{BESIDE, CLIENT, FAR, HOME, NEAR, ON_HOST, OTHER_CLIENT};
 use crate::place::Place;
 use crate::scenario::Scenario;
 use crate::scenarios::reach::LARGE;
-use crate::stage::Stage;
+use crate::stage::{Asker, Stage};
 use crate::wire::{Ask, Transport};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -120,15 +120,25 @@ fn egress_ports(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// One more address. It is deprecated from the start (RFC 4862, 5.5.4): else the kernel
+/// may choose it for what other scenarios send from there meanwhile.
+fn add_address(asker: &Asker, address: &str) -> Result<()> {
+    let add = ["ip", "addr", "replace", address, "dev", "eth0"];
+    let deprecated = ["valid_lft", "forever", "preferred_lft", "0"];
+    let of_ipv6 = [&add[..], &["nodad"], &deprecated].concat();
+    let added = asker.run(&of_ipv6);
+    added
+        .or_else(|_| asker.run(&[&add[..], &deprecated].concat()))
+        .map(drop)
+}
+
 fn egress_excluded(stage: &Stage<'_>) -> Result<()> {
     let machine = stage.from(&Place::Outside)?;
     let (address, net) = match stage.family {
         Family::Ipv4 => ("172.31.0.200", "172.31.0.200/24"),
         Family::Ipv6 => ("fd00:31:0:0:8000::1", "fd00:31:0:0:8000::1/64"),
     };
-    machine
-        .run(&["ip", "addr", "replace", net, "dev", "eth0", "nodad"])
-        .or_else(|_| machine.run(&["ip", "addr", "replace", net, "dev", "eth0"]))?;
+    add_address(&machine, net)?;
     let to = at(address.parse()?, OUTSIDE_PORT);
     let client = stage.from(&Place::pod(CLIENT))?;
     let own = stage.address(CLIENT)?;
@@ -184,8 +194,7 @@ fn egress_node(stage: &Stage<'_>) -> Result<()> {
         Family::Ipv6 => ("fd00:30:1::77", "fd00:30:1::77/64"),
     };
     let node = stage.from(&Place::node(HOME))?;
-    node.run(&["ip", "addr", "replace", net, "dev", "eth0", "nodad"])
-        .or_else(|_| node.run(&["ip", "addr", "replace", net, "dev", "eth0"]))?;
+    add_address(&node, net)?;
     let from_there = node.from(own.parse()?);
     for transport in STREAMS_AND_DATAGRAMS {
         eventually("an answer", || {
