@@ -223,7 +223,7 @@ pub(crate) fn run(
     })
 }
 
-fn wait_until_served(target: SocketAddr) -> Result<()> {
+pub(crate) fn wait_until_served(target: SocketAddr) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let start = Instant::now();
     loop {
@@ -237,7 +237,8 @@ fn wait_until_served(target: SocketAddr) -> Result<()> {
     }
 }
 
-fn once(target: SocketAddr) -> io::Result<()> {
+/// Connects, and gets an answer until the server ends.
+pub(crate) fn once(target: SocketAddr) -> io::Result<()> {
     let mut connection = TcpStream::connect(target)?;
     connection.write_all(b"c")?;
     let mut rest = Vec::with_capacity(8);

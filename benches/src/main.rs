@@ -10,6 +10,7 @@ mod dns;
 mod enforce;
 mod engine;
 mod lab;
+mod late;
 mod load;
 mod objects;
 mod paired;
@@ -89,6 +90,8 @@ enum Part {
     Throughput,
     /// From one engine to the other while 100,000 connections stay.
     Switch,
+    /// How many connections to one server outside, which ends them, begin late.
+    Late,
     /// CNI ADD and DEL beside the reference plugins.
     Cni,
     /// The Online Boutique from nothing to all Ready, and the agent's memory.
@@ -116,6 +119,9 @@ enum Load {
     /// Many connections that are kept.
     #[command(name = "load-hold", hide = true)]
     Hold { target: SocketAddr },
+    /// Connections at a pace.
+    #[command(name = "load-paced", hide = true)]
+    Paced { target: SocketAddr },
     /// One case of part `services`, for one engine.
     #[command(hide = true)]
     ServicesOf {
@@ -145,6 +151,7 @@ fn main() -> Result<()> {
         Some(Load::Serve { addresses }) => return load::serve(&addresses),
         Some(Load::Probe) => return services::probe(),
         Some(Load::Hold { target }) => return switch::hold(target),
+        Some(Load::Paced { target }) => return late::run(target),
         Some(Load::Doors) => return rolling::doors(),
         Some(Load::ServicesOf { engine, case }) => {
             let mut report = Report::new(args.output);
@@ -210,6 +217,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Switch) {
         switch::measure(&binaries, &mut report)?;
+    }
+    if wanted(Part::Late) {
+        late::measure(&binaries, &mut report)?;
     }
     if wanted(Part::Cni) {
         cni::measure(&binaries, &mut report)?;
