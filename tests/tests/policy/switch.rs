@@ -205,7 +205,8 @@ fn again(stop: &AtomicBool, count: &AtomicU64, mut once: impl FnMut()) {
     while !stop.load(Ordering::Relaxed) {
         once();
         count.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(2));
+        // There are up to seventy of these loops, and agents are to switch beside them.
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
