@@ -18,10 +18,14 @@ const TUNNEL: Range<u32> = TUNNEL_PORT as u32..TUNNEL_PORT as u32 + 1;
 /// Those below are for who has privileges.
 const ALL: Range<u32> = 1024..65_536;
 
-/// If fewer are left beside those of sockets, they are shared with them. Two flows
-/// with the same ends are then as unlikely as the ports are many. An engine has half as
-/// many for itself.
-const FEW: usize = 8192;
+/// Who wants a port that nobody gets takes one above those of sockets: they are left
+/// alone where there are enough below.
+const LOW: Range<u32> = 0..NODE_PORTS.start;
+
+/// How many an engine has for itself at least. If fewer than twice as many are left
+/// beside those of sockets, they are shared with them: two flows with the same ends are
+/// then as unlikely as the ports are many.
+const ENOUGH: usize = 8192;
 
 /// First and last of those of the nftables engine, whose rules know no gaps.
 pub(crate) fn of_nftables() -> (u16, u16) {
@@ -55,21 +59,28 @@ struct Split {
 }
 
 impl Split {
-    /// The largest part is the nftables engine's, or half of it.
+    /// The largest part is the nftables engine's, but for what the other one needs.
     fn of((first, last): (u16, u16)) -> Self {
         let sockets = first.into()..u32::from(last) + 1;
         let mut all = beside(vec![TUNNEL, NODE_PORTS, sockets]);
-        if count(&all) < FEW {
+        if count(&all) < 2 * ENOUGH {
             all = beside(vec![TUNNEL, NODE_PORTS]);
+        }
+        let low: Vec<_> = all
+            .iter()
+            .filter(|part| part.end <= LOW.end)
+            .cloned()
+            .collect();
+        if count(&low) >= 2 * ENOUGH {
+            all = low;
         }
         let mut ebpf = all.clone();
         let mut nftables = 0..0;
         let count = count(&all);
         if let Some(largest) = ebpf.iter_mut().max_by_key(|part| part.len()) {
-            nftables = largest.clone();
-            if count - largest.len() < FEW / 2 {
-                nftables.start += largest.len() as u32 / 2;
-            }
+            let missing = ENOUGH.saturating_sub(count - largest.len());
+            let missing = missing.min(largest.len() / 2) as u32;
+            nftables = largest.start + missing..largest.end;
             largest.end = nftables.start;
         }
         ebpf.retain(|part| !part.is_empty());
@@ -136,9 +147,9 @@ mod tests {
             nftables,
             ebpf,
         } = Split::of((32_768, 60_999));
-        assert_eq!(nftables, 4790..30_000);
-        assert_eq!(ebpf, [1024..4789, 61_000..65_536]);
-        assert_eq!(all, [1024..4789, 4790..30_000, 61_000..65_536]);
+        assert_eq!(nftables, 9217..30_000);
+        assert_eq!(ebpf, [1024..4789, 4790..9217]);
+        assert_eq!(all, [1024..4789, 4790..30_000]);
         // A client's connections have a port each.
         assert!(ports(&all).len() > (32_768..61_000).len());
     }
@@ -161,7 +172,7 @@ mod tests {
             let said = format!("{first}-{last}: {split:?}");
             let [all, mut ebpf] = [&split.all, &split.ebpf].map(|parts| ports(parts));
             let sockets = u32::from(first)..u32::from(last) + 1;
-            let shares = ALL.len() < sockets.len() + 2 * FEW;
+            let shares = ALL.len() < sockets.len() + NODE_PORTS.len() + 2 * ENOUGH + 1;
             for port in &all {
                 assert!(ALL.contains(port), "{said}");
                 assert!(
@@ -170,7 +181,7 @@ mod tests {
                 );
                 assert!(shares || !sockets.contains(port), "{port}: {said}");
             }
-            assert!(split.nftables.len().min(ebpf.len()) >= FEW / 2, "{said}");
+            assert!(split.nftables.len().min(ebpf.len()) >= ENOUGH / 2, "{said}");
             ebpf.extend(split.nftables);
             ebpf.sort_unstable();
             assert_eq!(ebpf, all, "{said}");

@@ -210,8 +210,8 @@ mod tests {
     #[test]
     fn a_client_s_ports_have_one_each() {
         for (client, ports, among) in [
-            ([0, 0, 1, 2], (32_768..=60_999).step_by(1), 33_511),
-            ([7, 0, 0, 9], (1024..=65_535).step_by(2), 33_511),
+            ([0, 0, 1, 2], (32_768..=60_999).step_by(1), 28_975),
+            ([7, 0, 0, 9], (1024..=58_000).step_by(2), 28_975),
             ([7, 0, 0, 8], (32_769..=60_999).step_by(2), 14_200),
         ] {
             let window = Window::new(0, 0, among);
