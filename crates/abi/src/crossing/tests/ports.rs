@@ -187,6 +187,30 @@ fn servers_that_end_first_linger() {
     }
 }
 
+/// Until the other engine is gone.
+#[test]
+fn while_another_engine_begins_flows_ports_are_others() {
+    const OWN: u16 = 40_000;
+    for names in &FAMILIES {
+        let mut all = Connections::new(names, flow_ports(1000));
+        all.tables.own_ports = FlowPorts {
+            first: OWN,
+            ..flow_ports(100)
+        };
+        let is_own = |port| (OWN..OWN + 100).contains(&port);
+        let before = all.open(names.client, 1);
+        assert!(!is_own(before));
+        all.tables.uplinks.get_mut(&0).unwrap().set_shares_ports();
+        for port in 2..40 {
+            assert!(is_own(all.open(names.client, port)));
+        }
+        // Who has one keeps it.
+        let next = Sample::tcp((names.client, 1), (names.node, 30_080));
+        assert_eq!(through(&all.tables, &mut next.bytes(), UPLINK), DELIVER);
+        assert_eq!(all.port(names.client, 1), before);
+    }
+}
+
 /// Ports of which a server remembers another one's clock come last.
 #[test]
 fn others_get_ports_that_no_server_remembers() {
