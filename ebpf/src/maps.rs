@@ -12,9 +12,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use ripstop_abi::{
     Address, Affinity, AffinityKey, BackendKey, BackendRow, Config, Connection, ConnectionKey,
-    DenialKey, DenialRow, Endpoint, Flow, FlowKey, FlowPorts, Frontend, Gap, Judgement, Led, MaglevRow, PairKey,
-    PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState, PortNode, ReverseKey, Route,
-    ServiceAddress, ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
+    DenialKey, DenialRow, Endpoint, Flow, FlowKey, FlowPorts, Frontend, Gap, Judgement, Led,
+    MaglevRow, PairKey, PairRow, Part, PartKey, Place, Policing, PolicyPod, PolicyState, PortNode,
+    ReverseKey, Route, ServiceAddress, ShareKey, Slots, SlotsKey, SocketState, Uplink, Work,
 };
 
 /// A set of backends and an address: `ripstop_abi::SourceKey` after its length.
@@ -119,18 +119,12 @@ pub(crate) struct SocketStorage(pub(crate) UnsafeCell<bpf_map_def>);
 // that of the kernel's map.
 unsafe impl Sync for SocketStorage {}
 
-const NO_PORTS: FlowPorts = FlowPorts {
-    first: 0,
-    count: 0,
-    gaps: [Gap { first: 0, count: 0 }; 3],
-};
-
 /// Set by the loader.
 #[unsafe(no_mangle)]
 static CONFIG: Global<Config> = Global::new(Config {
     node_netns: 0,
-    ports: NO_PORTS,
-    own_ports: NO_PORTS,
+    ports: FlowPorts::without_gaps(0, 0),
+    own_ports: FlowPorts::without_gaps(0, 0),
     says_why: 0,
     reserved: 0,
 });

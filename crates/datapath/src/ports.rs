@@ -18,10 +18,6 @@ const TUNNEL: Range<u32> = TUNNEL_PORT as u32..TUNNEL_PORT as u32 + 1;
 /// Those below are for who has privileges.
 const ALL: Range<u32> = 1024..65_536;
 
-/// Who wants a port that nobody gets takes one above those of sockets: they are left
-/// alone where there are enough below.
-const LOW: Range<u32> = 0..NODE_PORTS.start;
-
 /// How many an engine has for itself at least. If fewer than twice as many are left
 /// beside those of sockets, they are shared with them: two flows with the same ends are
 /// then as unlikely as the ports are many.
@@ -66,11 +62,10 @@ impl Split {
         if count(&all) < 2 * ENOUGH {
             all = beside(vec![TUNNEL, NODE_PORTS]);
         }
-        let low: Vec<_> = all
-            .iter()
-            .filter(|part| part.end <= LOW.end)
-            .cloned()
-            .collect();
+        // Who wants a port that nobody gets takes one above those of sockets: they are
+        // left alone where there are enough below.
+        let is_low = |part: &&Range<u32>| part.end <= NODE_PORTS.start;
+        let low: Vec<_> = all.iter().filter(is_low).cloned().collect();
         if count(&low) >= 2 * ENOUGH {
             all = low;
         }
@@ -113,11 +108,8 @@ fn count(parts: &[Range<u32>]) -> usize {
 
 /// Of up to four parts.
 fn with_gaps(parts: &[Range<u32>]) -> FlowPorts {
-    let mut ports = FlowPorts {
-        first: parts.first().map_or(0, |part| part.start as u16),
-        count: count(parts) as u16,
-        gaps: [Gap::default(); 3],
-    };
+    let first = parts.first().map_or(0, |part| part.start as u16);
+    let mut ports = FlowPorts::without_gaps(first, count(parts) as u16);
     for (gap, around) in ports.gaps.iter_mut().zip(parts.windows(2)) {
         *gap = Gap {
             first: around[0].end as u16,

@@ -6,8 +6,8 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use ripstop_abi::{
-    Address, BackendKey, Config, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, FlowPorts, NO_SHARE, Part, PartKey,
-    Route, RouteKey, Tables, Uplink, Work,
+    Address, BackendKey, Config, DropReason, Endpoint, FLOWS_EACH, Flow, FlowKey, FlowPorts,
+    NO_SHARE, Part, PartKey, Route, RouteKey, Tables, Uplink, Work,
 };
 
 use super::apart;

@@ -174,9 +174,8 @@ impl Switch {
                 if let Err(undone) = undone {
                     warn!("{} is not gone: {undone}", to.name());
                 }
-                let as_it_was = running.share_ports(false);
-                let as_it_was = as_it_was.and_then(|()| running.audit(tables, &pods));
-                if let Err(undone) = as_it_was {
+                let audited = running.audit(tables, &pods).map(drop);
+                if let Err(undone) = audited.and(running.share_ports(false)) {
                     warn!("{} is not as it was: {undone}", from.name());
                 }
                 return Err(error.context(format!("filling {}", to.name())));

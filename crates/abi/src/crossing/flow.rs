@@ -1,4 +1,4 @@
-//! Flows: found, begun, and their ports.
+//! Flows: found, and begun.
 
 use super::port::claim;
 use super::{Packed, dropped, refuse};

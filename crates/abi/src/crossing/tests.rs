@@ -13,8 +13,8 @@ use crate::Address;
 use crate::test_packets::{MemoryTables, Sample, checksums_are_right};
 use crate::wire::IPPROTO_TCP;
 use crate::{
-    Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, FlowPorts, Gap, IPPROTO_SCTP, IPPROTO_UDP,
-    PacketBytes, Port, RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
+    Backend, Endpoint, FLAG_LOCAL, FLAG_RANGES, FlowPorts, IPPROTO_SCTP, IPPROTO_UDP, PacketBytes,
+    Port, RANGE_NODE, RANGE_PODS, Route, RouteKey, Uplink,
 };
 
 const UPLINK: u32 = 2;
@@ -25,11 +25,7 @@ const OTHER: u32 = 8;
 const FIRST_PORT: u16 = 1024;
 
 const fn flow_ports(count: u16) -> FlowPorts {
-    FlowPorts {
-        first: FIRST_PORT,
-        count,
-        gaps: [Gap { first: 0, count: 0 }; 3],
-    }
+    FlowPorts::without_gaps(FIRST_PORT, count)
 }
 
 /// Addresses of one family.

@@ -21,6 +21,15 @@ pub struct Gap {
 }
 
 impl FlowPorts {
+    /// All that follow each other.
+    pub const fn without_gaps(first: u16, count: u16) -> Self {
+        Self {
+            first,
+            count,
+            gaps: [Gap { first: 0, count: 0 }; 3],
+        }
+    }
+
     /// The port before which there are `index` others.
     #[inline(always)]
     pub const fn nth(&self, index: u32) -> u16 {

@@ -12,9 +12,9 @@ use proptest::test_runner::TestRunner;
 use ripstop_abi::test_packets::{MemoryTables, Sample};
 use ripstop_abi::{
     Address, Backend, BackendKey, BackendRow, Config as Constants, DropReason, Endpoint,
-    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_RANGES, FlowPorts, Frontend, Gap, PacketBytes, Port,
-    RANGE_OUTSIDE, RANGE_PODS, RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink,
-    Verdict, from_outside, from_pod, to_outside, to_pod,
+    FLAG_HOST_PORT, FLAG_LOCAL, FLAG_RANGES, FlowPorts, Frontend, PacketBytes, Port, RANGE_OUTSIDE,
+    RANGE_PODS, RANGE_SERVICES, Route, RouteKey, ServiceAddress, SourceKey, Uplink, Verdict,
+    from_outside, from_pod, to_outside, to_pod,
 };
 
 use super::config::Limits;
@@ -30,11 +30,7 @@ const DELIVER: Verdict = Verdict::Deliver { ifindex: LOOPBACK };
 /// Of the node, for translated flows.
 const PORT: u16 = 2000;
 
-const ONE_PORT: FlowPorts = FlowPorts {
-    first: PORT,
-    count: 1,
-    gaps: [Gap { first: 0, count: 0 }; 3],
-};
+const ONE_PORT: FlowPorts = FlowPorts::without_gaps(PORT, 1);
 
 /// Programs over tables, and tables in memory with the same rows.
 struct Both {

@@ -10,7 +10,7 @@ use crate::maglev::{self, Preference};
 
 /// Primes. The larger the table beside the number of backends, the more even, and the
 /// fewer others a backend moves that goes: of four that share 61 entries, one moves a
-/// sixth of them at worst, and of 251 a fourteenth.
+/// sixth of them once in a thousand services, and of 251 a fourteenth.
 const SIZES: [u32; 5] = [251, 1_021, 4_093, 16_381, 65_521];
 /// Slots per backend at least: none gets more than an eighth too much.
 const PER_BACKEND: usize = 8;
